@@ -1,1 +1,21 @@
-//! kernels
+//! Kernels of every op, with their references.
+//!
+//! - [`cpu`]: the ops on the processor: a pool, matrices, activations. Start with [`cpu::Cpu`].
+//! - [`quant`]: the block formats of weights.
+//! - [`reference`]: every op in f64 on decoded weights, the judge of all others.
+//! - [`alloc`]: memory for weights.
+//!
+//! Each op has a folder: `mod.rs` has the contract and the launch, `plain.rs` the portable kernel, and one file each
+//! instruction set. Which of them runs is a matter of `variants`.
+
+pub mod alloc;
+mod argmax;
+mod attention;
+pub mod cpu;
+mod gemv;
+mod norm;
+pub mod quant;
+pub mod reference;
+mod rope;
+
+pub use variants::Isa;

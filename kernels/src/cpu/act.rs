@@ -1,0 +1,225 @@
+//! Activations prepared for a product: floats, and int8 with a scale and sums for every 32 (a8/32).
+//!
+//! ```text
+//! s = max|x| / 127      q = round(x / s), half away from zero, never -128      t = s * sum(q)
+//! ```
+//!
+//! Scale and sum are 32-bit floats: an f16 sum overflows once the mean passes 2047. The sums are also kept as the
+//! integers that kernels start their accumulators from, so that an offset in the weight codes costs nothing:
+//! -8 per weight for Q4_0, -128 for Q8_0, and -32 for each 16 of Q6_K.
+
+use crate::alloc::AlignedBuf;
+
+/// Elements that share a scale.
+pub(crate) const GROUP: usize = 32;
+
+/// Below this the reciprocal of a scale overflows: such a group becomes zero, an error under 1e-36.
+pub(crate) const SMALLEST_AMAX: f32 = 1e-36;
+
+/// M rows of K activations, prepared for a product.
+#[derive(Debug)]
+pub struct Act {
+    max_m: usize,
+    max_k: usize,
+    m: usize,
+    k: usize,
+    wants_i8: bool,
+    x: AlignedBuf,
+    q: AlignedBuf,
+    s: AlignedBuf,
+    t: AlignedBuf,
+    neg8: AlignedBuf,
+    neg128: AlignedBuf,
+    neg32: AlignedBuf,
+}
+
+/// The parts of one row that quantisation writes.
+pub(crate) struct QuantRow<'a> {
+    /// `[K padded]` int8 codes.
+    pub q: &'a mut [i8],
+    /// `[K / 32]` scales.
+    pub s: &'a mut [f32],
+    /// `[K / 32]` scale times sum of codes.
+    pub t: &'a mut [f32],
+    /// `[K / 32]` -8 times the sum of codes.
+    pub neg8: &'a mut [i32],
+    /// `[K / 32]` -128 times the sum of codes.
+    pub neg128: &'a mut [i32],
+    /// `[K / 16]` -32 times the sum of codes.
+    pub neg32: &'a mut [i32],
+}
+
+impl QuantRow<'_> {
+    /// Writes the sums of a group from its two halves.
+    #[inline(always)]
+    pub(crate) fn set_group(&mut self, group: usize, s: f32, halves: [i32; 2]) {
+        let sum = halves[0] + halves[1];
+        self.s[group] = s;
+        // At most 127 * 32 in magnitude, so the conversion is exact.
+        self.t[group] = s * sum as f32;
+        self.neg8[group] = -8 * sum;
+        self.neg128[group] = -128 * sum;
+        self.neg32[2 * group] = -32 * halves[0];
+        self.neg32[2 * group + 1] = -32 * halves[1];
+    }
+}
+
+/// Where every row of an [`Act`] lies, for threads that each write rows of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct ActRows {
+    k: usize,
+    wants_i8: bool,
+    x: *mut f32,
+    q: *mut i8,
+    s: *mut f32,
+    t: *mut f32,
+    neg8: *mut i32,
+    neg128: *mut i32,
+    neg32: *mut i32,
+}
+
+// SAFETY: the pointers are into one `Act` that is borrowed mutably while this exists (`Act::rows`), and each row is
+// taken by one thread only (the contract of `ActRows::row`).
+unsafe impl Sync for ActRows {}
+// SAFETY: as above.
+unsafe impl Send for ActRows {}
+
+impl ActRows {
+    /// The float row `j` and, where int8 is wanted, its quantised form.
+    ///
+    /// # Safety
+    /// `j` is below the M that `Act::rows` was called with, no other reference to row `j` exists, and the `Act` outlives
+    /// the result.
+    pub(crate) unsafe fn row<'a>(&self, j: usize) -> (&'a mut [f32], Option<QuantRow<'a>>) {
+        let groups = padded(self.k) / GROUP;
+        // SAFETY: the buffers hold max_m rows of at least these strides, and the caller promises exclusive rows.
+        unsafe {
+            use std::slice::from_raw_parts_mut as part;
+            let x = part(self.x.add(j * self.k), self.k);
+            let quant = self.wants_i8.then(|| QuantRow {
+                q: part(self.q.add(j * q_stride(self.k)), padded(self.k)),
+                s: part(self.s.add(j * groups), groups),
+                t: part(self.t.add(j * groups), groups),
+                neg8: part(self.neg8.add(j * groups), groups),
+                neg128: part(self.neg128.add(j * groups), groups),
+                neg32: part(self.neg32.add(j * groups * 2), groups * 2),
+            });
+            (x, quant)
+        }
+    }
+}
+
+/// K as packed weights pad it: pairs of groups, so that every tile starts on a cache line.
+pub(crate) const fn padded(k: usize) -> usize {
+    k.next_multiple_of(2 * GROUP)
+}
+
+/// Bytes from one int8 row to the next. The extra line keeps the rows of a power-of-two K out of one cache set.
+const fn q_stride(k: usize) -> usize {
+    padded(k) + 64
+}
+
+impl Act {
+    /// Room for `max_m` rows of up to `max_k` activations, as floats and as int8.
+    pub fn new(max_m: usize, max_k: usize) -> Act {
+        Act::build(max_m, max_k, true)
+    }
+
+    /// Room for floats alone: for models whose every product takes 32-bit activations.
+    pub fn floats(max_m: usize, max_k: usize) -> Act {
+        Act::build(max_m, max_k, false)
+    }
+
+    fn build(max_m: usize, max_k: usize, wants_i8: bool) -> Act {
+        let groups = if wants_i8 { padded(max_k) / GROUP } else { 0 };
+        let q = if wants_i8 { max_m * q_stride(max_k) } else { 0 };
+        Act {
+            max_m,
+            max_k,
+            m: 0,
+            k: 0,
+            wants_i8,
+            x: AlignedBuf::zeroed(max_m * max_k * 4),
+            q: AlignedBuf::zeroed(q),
+            s: AlignedBuf::zeroed(max_m * groups * 4),
+            t: AlignedBuf::zeroed(max_m * groups * 4),
+            neg8: AlignedBuf::zeroed(max_m * groups * 4),
+            neg128: AlignedBuf::zeroed(max_m * groups * 4),
+            neg32: AlignedBuf::zeroed(max_m * groups * 8),
+        }
+    }
+
+    /// Rows held now.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Activations in a row now.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Whether the rows are kept as int8 too.
+    pub fn has_i8(&self) -> bool {
+        self.wants_i8
+    }
+
+    /// Sets the shape and hands out the rows, which the caller writes.
+    ///
+    /// # Panics
+    /// Where the shape exceeds what the buffer was made for.
+    pub(crate) fn rows(&mut self, m: usize, k: usize) -> ActRows {
+        assert!(m <= self.max_m && k <= self.max_k, "{m} x {k} activations in room for {} x {}", self.max_m, self.max_k);
+        assert!(k.is_multiple_of(GROUP) || !self.wants_i8, "int8 activations need K to be a multiple of 32, got {k}");
+        self.m = m;
+        self.k = k;
+        ActRows {
+            k,
+            wants_i8: self.wants_i8,
+            x: self.x.as_f32_mut().as_mut_ptr(),
+            q: self.q.as_mut_slice().as_mut_ptr().cast(),
+            s: self.s.as_f32_mut().as_mut_ptr(),
+            t: self.t.as_f32_mut().as_mut_ptr(),
+            neg8: self.neg8.as_i32_mut().as_mut_ptr(),
+            neg128: self.neg128.as_i32_mut().as_mut_ptr(),
+            neg32: self.neg32.as_i32_mut().as_mut_ptr(),
+        }
+    }
+
+    /// The float row `j`.
+    pub fn row(&self, j: usize) -> &[f32] {
+        assert!(j < self.m);
+        &self.x.as_f32()[j * self.k..][..self.k]
+    }
+
+    /// The quantised row `j`, for kernels.
+    pub(crate) fn quant_row(&self, j: usize) -> QuantPtr {
+        assert!(j < self.m && self.wants_i8, "row {j} of {} int8 rows", self.m);
+        let groups = padded(self.k) / GROUP;
+        QuantPtr {
+            q: self.q.as_slice()[j * q_stride(self.k)..][..padded(self.k)].as_ptr().cast(),
+            s: self.s.as_f32()[j * groups..][..groups].as_ptr(),
+            t: self.t.as_f32()[j * groups..][..groups].as_ptr(),
+            neg8: self.neg8.as_f32()[j * groups..][..groups].as_ptr().cast(),
+            neg128: self.neg128.as_f32()[j * groups..][..groups].as_ptr().cast(),
+            neg32: self.neg32.as_f32()[j * groups * 2..][..groups * 2].as_ptr().cast(),
+        }
+    }
+}
+
+/// One quantised row as kernels read it: `padded(k)` codes, `padded(k) / 32` of each scale and sum.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantPtr {
+    /// Codes.
+    pub q: *const i8,
+    /// Scales.
+    pub s: *const f32,
+    /// Scale times sum of codes.
+    pub t: *const f32,
+    /// -8 times the sum of codes.
+    pub neg8: *const i32,
+    /// -128 times the sum of codes.
+    pub neg128: *const i32,
+    /// -32 times the sum of codes, per 16.
+    pub neg32: *const i32,
+}

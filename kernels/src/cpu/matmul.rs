@@ -1,0 +1,152 @@
+//! Products: one set of activations against several matrices, and gate, up and SwiGLU in one phase.
+
+use super::{Act, Cpu, Matrix, Spread};
+use crate::gemv::{GROUP_ROWS, MAX_TOKENS, Unit};
+
+/// One product: `y = W x`, with bias or on top of what `y` holds.
+#[derive(Debug)]
+pub struct Proj<'a> {
+    /// The weights, `[N, K]`.
+    pub w: &'a Matrix,
+    /// `[N]`, added to every row of the result.
+    pub bias: Option<&'a [f32]>,
+    /// The result, `[M, N]`.
+    pub y: &'a mut [f32],
+    /// Whether the product is added to `y` instead of replacing it.
+    pub add: bool,
+}
+
+impl Cpu {
+    /// Multiplies the activations with every matrix, in one phase.
+    ///
+    /// The rows of all matrices together are divided among the threads by bytes.
+    ///
+    /// # Panics
+    /// Where shapes disagree, or a kernel wants int8 activations and `act` holds floats alone.
+    pub fn matmul(&self, act: &Act, projs: &mut [Proj<'_>]) {
+        const MOST: usize = 4;
+        assert!(projs.len() <= MOST, "a phase joins up to {MOST} products");
+        let mut outs: [Option<(Spread<'_, f32>, &Matrix, Option<&[f32]>, bool)>; MOST] = [const { None }; MOST];
+        let mut total = 0;
+        for (out, proj) in outs.iter_mut().zip(projs) {
+            let n = proj.w.n();
+            assert_eq!(proj.w.k(), act.k(), "columns of the weights and of the activations");
+            assert_eq!(proj.y.len(), act.m() * n, "room for the result");
+            assert!(proj.bias.is_none_or(|b| b.len() == n), "one bias for each row");
+            total += proj.w.bytes();
+            *out = Some((Spread::new(proj.y), proj.w, proj.bias, proj.add));
+        }
+        let threads = self.threads();
+        self.pool().run(&|thread| {
+            let (lo, hi) = (total * thread / threads, total * (thread + 1) / threads);
+            with_panel(act.m(), |panel| {
+                let mut base = 0;
+                for (y, w, bias, add) in outs.iter().flatten() {
+                    for group in groups_between(w, base, lo, hi) {
+                        for tokens in batches(act.m()) {
+                            product(act, w, group, tokens, panel);
+                            store(y, w.n(), group, tokens, panel, *bias, *add);
+                        }
+                    }
+                    base += w.bytes();
+                }
+            });
+        });
+    }
+
+    /// `out = silu(gate x) * (up x)`, `[M, N]`, in one phase.
+    ///
+    /// # Panics
+    /// Where shapes disagree.
+    pub fn gate_up_swiglu(&self, act: &Act, gate: &Matrix, up: &Matrix, out: &mut [f32]) {
+        assert!(gate.n() == up.n() && gate.k() == up.k() && gate.k() == act.k(), "gate and up have one shape");
+        let n = gate.n();
+        assert_eq!(out.len(), act.m() * n, "room for the result");
+        let out = Spread::new(out);
+        let threads = self.threads();
+        self.pool().run(&|thread| {
+            with_panel(act.m(), |gates| {
+                with_panel(act.m(), |ups| {
+                    for group in super::share(gate.groups(), threads, thread) {
+                        for tokens in batches(act.m()) {
+                            product(act, gate, group, tokens, gates);
+                            product(act, up, group, tokens, ups);
+                            let used = tokens.1 * GROUP_ROWS;
+                            self.norm().silu_mul(&mut gates[..used], &ups[..used]);
+                            store(&out, n, group, tokens, gates, None, false);
+                        }
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// Calls `work` with a panel for batches of `m` tokens. One token gets a small one, which costs nothing to clear.
+#[inline]
+fn with_panel(m: usize, work: impl FnOnce(&mut [f32])) {
+    if m == 1 { work(&mut [0.0; GROUP_ROWS]) } else { work(&mut [0.0; GROUP_ROWS * MAX_TOKENS]) }
+}
+
+/// The batches that a kernel takes one at a time: first token, tokens.
+#[inline]
+fn batches(m: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..m).step_by(MAX_TOKENS).map(move |first| (first, MAX_TOKENS.min(m - first)))
+}
+
+/// The groups of `w` whose first byte lies in `lo..hi`, where `w` itself starts at `base`.
+fn groups_between(w: &Matrix, base: usize, lo: usize, hi: usize) -> std::ops::Range<usize> {
+    let groups = w.groups();
+    let first_at = |at: usize| {
+        let at = at.saturating_sub(base).min(w.bytes());
+        (at * groups).div_ceil(w.bytes()).min(groups)
+    };
+    first_at(lo)..first_at(hi)
+}
+
+/// Multiplies one group of rows with some tokens.
+#[inline]
+fn product(act: &Act, w: &Matrix, group: usize, tokens: (usize, usize), panel: &mut [f32]) {
+    let kernel = w.gemv_kernel();
+    let per_group = GROUP_ROWS / kernel.rows;
+    for i in 0..per_group {
+        let unit = group * per_group + i;
+        if unit * kernel.rows >= w.n() {
+            break;
+        }
+        let (bytes, rows) = w.unit(unit);
+        let unit = Unit { dtype: w.dtype(), bytes, rows, k: w.k(), act, tokens };
+        // SAFETY: a matrix is built with kernels of at most the level that `Cpu::new` found on this machine; the unit's
+        // bytes are of the kernel's layout, and the rest of the panel has room for its rows of every token.
+        unsafe { (kernel.run)(&unit, &mut panel[i * kernel.rows..]) };
+    }
+}
+
+/// Writes a panel to the rows of a group in the result.
+#[inline]
+fn store(
+    y: &Spread<'_, f32>,
+    n: usize,
+    group: usize,
+    (first, count): (usize, usize),
+    panel: &[f32],
+    bias: Option<&[f32]>,
+    add: bool,
+) {
+    let row = group * GROUP_ROWS;
+    let rows = GROUP_ROWS.min(n - row);
+    for token in 0..count {
+        // SAFETY: every group belongs to one thread, and the parts of a group's tokens do not overlap.
+        let y = unsafe { y.part((first + token) * n + row, rows) };
+        let values = &panel[token * GROUP_ROWS..][..rows];
+        match (bias, add) {
+            (None, false) => y.copy_from_slice(values),
+            (None, true) => y.iter_mut().zip(values).for_each(|(y, v)| *y += v),
+            (Some(bias), add) => {
+                for ((y, v), b) in y.iter_mut().zip(values).zip(&bias[row..]) {
+                    *y = if add { *y + (v + b) } else { v + b };
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A weight matrix in the layout of the kernel that multiplies it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use harness_spec::DType;
+use variants::{Activations, Layout};
+
+use super::{Cpu, Precision};
+use crate::alloc::AlignedBuf;
+use crate::gemv::{GROUP_ROWS, GemvKernel, tile::Tile};
+use crate::quant::{self, QuantError};
+
+/// The bytes of a tensor as they are in the file.
+#[derive(Clone)]
+pub enum Weights {
+    /// A range of something that others hold too, such as a mapped file.
+    Shared {
+        /// What keeps the bytes alive.
+        owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+        /// Where in it the tensor lies.
+        range: Range<usize>,
+    },
+    /// Bytes that belong to the matrix.
+    Owned(Vec<u8>),
+}
+
+impl Weights {
+    /// The bytes.
+    ///
+    /// # Panics
+    /// Where the range of a shared source lies outside of it.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Weights::Shared { owner, range } => &(**owner).as_ref()[range.clone()],
+            Weights::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Weights::Shared { range, .. } => write!(f, "Shared({range:?})"),
+            Weights::Owned(bytes) => write!(f, "Owned({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// Why a matrix cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// The bytes are not N rows of K legal weights.
+    #[error(transparent)]
+    Weights(#[from] QuantError),
+    /// There is nothing to multiply.
+    #[error("a matrix needs at least one row and one column, got {n} x {k}")]
+    Empty {
+        /// Rows.
+        n: usize,
+        /// Columns.
+        k: usize,
+    },
+}
+
+#[derive(Debug)]
+enum Body {
+    Gguf(Weights),
+    Tiled(Tile, AlignedBuf),
+}
+
+/// The `[N, K]` weights of one tensor.
+#[derive(Debug)]
+pub struct Matrix {
+    dtype: DType,
+    n: usize,
+    k: usize,
+    kernel: GemvKernel,
+    body: Body,
+}
+
+impl Matrix {
+    /// Builds the matrix for the kernel that the table of `cpu` names, repacking on its pool where the kernel's layout is
+    /// not that of the file.
+    ///
+    /// `precision` [`Precision::Exact`] leaves out the kernels that round activations to int8.
+    ///
+    /// # Errors
+    /// [`BuildError`] where the bytes are not `n` rows of `k` legal weights.
+    pub fn from_gguf(
+        cpu: &Cpu,
+        dtype: DType,
+        n: usize,
+        k: usize,
+        weights: Weights,
+        precision: Precision,
+    ) -> Result<Matrix, BuildError> {
+        if n == 0 || k == 0 {
+            return Err(BuildError::Empty { n, k });
+        }
+        quant::validate(dtype, n, k, weights.bytes())?;
+        let spec = cpu.table().gemv(dtype, cpu.isa(), precision == Precision::Exact);
+        let kernel = GemvKernel::of(spec, dtype);
+        let body = match spec.layout {
+            Some(Layout::Rows8Cols4 | Layout::Rows16Cols4) => {
+                let tile = Tile::new(dtype, kernel.rows).expect("a space gives a tiled layout to tiled types only");
+                let packed = pack(cpu, tile, kernel.rows, n, k, weights.bytes());
+                Body::Tiled(tile, packed)
+            }
+            _ => Body::Gguf(weights),
+        };
+        Ok(Matrix { dtype, n, k, kernel, body })
+    }
+
+    /// Rows, the output features.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Columns, the reduction.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The weight type in the file.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How the weights lie in memory.
+    pub fn layout(&self) -> Layout {
+        self.kernel.spec.layout.unwrap_or(Layout::Gguf)
+    }
+
+    /// The kernel's name within its op, such as `unsigned@vnni`.
+    pub fn kernel(&self) -> &'static str {
+        &self.kernel.spec.name
+    }
+
+    /// The form of activations that the kernel multiplies.
+    pub fn activations(&self) -> Activations {
+        self.kernel.spec.activations.unwrap_or(Activations::F32)
+    }
+
+    /// Bytes that one product reads: the weights in their layout.
+    pub fn bytes(&self) -> usize {
+        match &self.body {
+            Body::Gguf(weights) => weights.bytes().len(),
+            Body::Tiled(_, packed) => packed.as_slice().len(),
+        }
+    }
+
+    /// Whether the matrix still reads the source it was built from. Where it does not, the loader may drop those pages.
+    pub fn borrows_source(&self) -> bool {
+        matches!(self.body, Body::Gguf(Weights::Shared { .. }))
+    }
+
+    /// Decodes row `row` to floats. Allocates nothing.
+    ///
+    /// # Panics
+    /// Where the row does not exist or `out` is not K long.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.n && out.len() == self.k, "row {row} of {} rows, room for {} of {}", self.n, out.len(), self.k);
+        match &self.body {
+            Body::Gguf(weights) => {
+                let bytes = weights.bytes();
+                let row_bytes = bytes.len() / self.n;
+                quant::dequantize_row(self.dtype, &bytes[row * row_bytes..][..row_bytes], out);
+            }
+            Body::Tiled(tile, packed) => {
+                let tiles = &packed.as_slice()[row / self.kernel.rows * tile.bytes(self.k)..][..tile.bytes(self.k)];
+                // The largest tiled block has 210 bytes.
+                let mut block = [0u8; 256];
+                let block = &mut block[..self.dtype.block_bytes()];
+                for (i, out) in out.chunks_exact_mut(self.dtype.block_len()).enumerate() {
+                    tile.unpack_block(tiles, row % self.kernel.rows, i, block);
+                    quant::dequantize_row(self.dtype, block, out);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn gemv_kernel(&self) -> &GemvKernel {
+        &self.kernel
+    }
+
+    /// Groups of 16 rows.
+    pub(crate) fn groups(&self) -> usize {
+        self.n.div_ceil(GROUP_ROWS)
+    }
+
+    /// The bytes and rows of unit `unit`, which holds the rows from `unit * kernel.rows` on.
+    #[inline]
+    pub(crate) fn unit(&self, unit: usize) -> (&[u8], usize) {
+        let first = unit * self.kernel.rows;
+        let rows = self.kernel.rows.min(self.n - first);
+        match &self.body {
+            Body::Gguf(weights) => {
+                let bytes = weights.bytes();
+                let row_bytes = bytes.len() / self.n;
+                (&bytes[first * row_bytes..][..rows * row_bytes], rows)
+            }
+            Body::Tiled(tile, packed) => {
+                let size = tile.bytes(self.k);
+                (&packed.as_slice()[unit * size..][..size], rows)
+            }
+        }
+    }
+}
+
+/// Repacks a tensor on the pool. Each thread writes a run of tiles of its own.
+fn pack(cpu: &Cpu, tile: Tile, rows: usize, n: usize, k: usize, source: &[u8]) -> AlignedBuf {
+    let tiles = n.div_ceil(rows);
+    let size = tile.bytes(k);
+    let row_bytes = source.len() / n;
+    let mut packed = cpu.arena().buffer(tiles * size);
+    let threads = cpu.threads();
+    let out = super::Spread::new(packed.as_mut_slice());
+    cpu.pool().run(&|thread| {
+        for t in super::share(tiles, threads, thread) {
+            let count = rows.min(n - t * rows);
+            let from = &source[t * rows * row_bytes..][..count * row_bytes];
+            // SAFETY: tile `t` belongs to this thread alone, as `share` gives every index to one thread.
+            tile.pack(from, count, k, unsafe { out.part(t * size, size) });
+        }
+    });
+    packed
+}

@@ -1,0 +1,226 @@
+//! The tiled layouts `rows8_cols4` and `rows16_cols4`, and the way there and back.
+//!
+//! A tile is R rows (8 or 16) by one *step* of columns: two blocks of 32, or one super-block of 256. The 32-bit words
+//! of the blocks are transposed, so that one vector load holds the same 4 code bytes of all R rows:
+//!
+//! ```text
+//! Q4_0  step 64   d f16[2][R]                          qs u32[2][4][R]    byte j: column j low, j + 16 high, as in the file
+//! Q4_1  step 64   d f16[2][R]  m f16[2][R]             qs u32[2][4][R]
+//! Q8_0  step 64   d f16[2][R]                          qs u32[2][8][R]    R = 16: plus 128, as dpbusd wants it unsigned
+//! Q4_K  step 256  d f16[R] dmin f16[R] sc u8[8][R] mn u8[8][R]   qs u32[32][R]
+//! Q6_K  step 256  d f16[R] pad  sc i8[16][R]           ql u32[32][R]  qh u32[16][R]
+//! ```
+//!
+//! Scales lie in front of their codes, so that a thread reads one stream, and every part starts at a multiple of the
+//! vector. K is padded to whole steps and N to whole tiles with zero blocks. Sizes are those of the file, but for Q4_K,
+//! whose unpacked scales take 2.8 % more, and a pad of 1 % in Q6_K.
+
+use harness_spec::DType;
+
+use crate::quant;
+
+/// The shape of one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    dtype: DType,
+    rows: usize,
+}
+
+/// Where the parts of a step lie, for R rows: bytes before the code words, and the words of one row.
+struct Parts {
+    /// Columns of a step.
+    columns: usize,
+    /// Blocks of the file in a step.
+    blocks: usize,
+    /// Bytes of scales and the like, all rows together.
+    head: usize,
+    /// Code words of one row in a step.
+    words: usize,
+}
+
+impl Tile {
+    /// The tile of a type, if it is one that is tiled.
+    pub(crate) fn new(dtype: DType, rows: usize) -> Option<Tile> {
+        assert!(rows == 8 || rows == 16);
+        matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q8_0 | DType::Q4K | DType::Q6K).then_some(Tile { dtype, rows })
+    }
+
+    const fn parts(self) -> Parts {
+        let r = self.rows;
+        match self.dtype {
+            DType::Q4_0 => Parts { columns: 64, blocks: 2, head: 4 * r, words: 8 },
+            DType::Q4_1 => Parts { columns: 64, blocks: 2, head: 8 * r, words: 8 },
+            DType::Q8_0 => Parts { columns: 64, blocks: 2, head: 4 * r, words: 16 },
+            DType::Q4K => Parts { columns: 256, blocks: 1, head: 20 * r, words: 32 },
+            DType::Q6K => Parts { columns: 256, blocks: 1, head: 20 * r, words: 48 },
+            _ => panic!("only types that `Tile::new` accepts are tiled"),
+        }
+    }
+
+    /// Bytes of one step of R rows.
+    pub(crate) const fn step_bytes(self) -> usize {
+        let parts = self.parts();
+        parts.head + parts.words * 4 * self.rows
+    }
+
+    /// Bytes of R rows of `k` columns.
+    pub(crate) const fn bytes(self, k: usize) -> usize {
+        k.div_ceil(self.parts().columns) * self.step_bytes()
+    }
+
+    /// Whether code bytes are stored plus 128: for the unsigned operand of dpbusd.
+    const fn offset_codes(self) -> bool {
+        matches!(self.dtype, DType::Q8_0) && self.rows == 16
+    }
+
+    /// Where the code words of one block start within the block, and how many there are.
+    const fn block_words(self) -> (usize, usize) {
+        match self.dtype {
+            DType::Q4_0 => (2, 4),
+            DType::Q4_1 => (4, 4),
+            DType::Q8_0 => (2, 8),
+            DType::Q4K => (16, 32),
+            _ => (0, 48),
+        }
+    }
+
+    /// Packs up to R rows of the file into one run of tiles. `out` is zeroed; `source` holds `rows` whole rows.
+    pub(crate) fn pack(self, source: &[u8], rows: usize, k: usize, out: &mut [u8]) {
+        let parts = self.parts();
+        let row_bytes = source.len() / rows;
+        let block_bytes = self.dtype.block_bytes();
+        let blocks = k / self.dtype.block_len();
+        for (step, out) in out.chunks_exact_mut(self.step_bytes()).enumerate() {
+            let (head, codes) = out.split_at_mut(parts.head);
+            let count = parts.blocks.min(blocks - step * parts.blocks);
+            for row in 0..rows {
+                let start = row * row_bytes + step * parts.blocks * block_bytes;
+                for (i, block) in source[start..][..count * block_bytes].chunks_exact(block_bytes).enumerate() {
+                    self.pack_head(block, i, row, head);
+                    self.pack_words(block, i, row, codes);
+                }
+            }
+            if self.offset_codes() {
+                // The padding is offset too: a code of zero is 128 wherever it stands.
+                for code in codes {
+                    *code ^= 0x80;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn pack_words(self, block: &[u8], i: usize, row: usize, codes: &mut [u8]) {
+        let (start, words) = self.block_words();
+        for (w, word) in block[start..][..words * 4].chunks_exact(4).enumerate() {
+            codes[((i * words + w) * self.rows + row) * 4..][..4].copy_from_slice(word);
+        }
+    }
+
+    fn pack_head(self, block: &[u8], i: usize, row: usize, head: &mut [u8]) {
+        let r = self.rows;
+        match self.dtype {
+            DType::Q4_0 | DType::Q8_0 => head[(i * r + row) * 2..][..2].copy_from_slice(&block[..2]),
+            DType::Q4_1 => {
+                head[(i * r + row) * 2..][..2].copy_from_slice(&block[..2]);
+                head[((2 + i) * r + row) * 2..][..2].copy_from_slice(&block[2..4]);
+            }
+            DType::Q4K => {
+                head[row * 2..][..2].copy_from_slice(&block[..2]);
+                head[(r + row) * 2..][..2].copy_from_slice(&block[2..4]);
+                for j in 0..8 {
+                    let (scale, min) = quant::scale_min(j, &block[4..16]);
+                    head[4 * r + j * r + row] = scale;
+                    head[12 * r + j * r + row] = min;
+                }
+            }
+            _ => {
+                head[row * 2..][..2].copy_from_slice(&block[208..210]);
+                for j in 0..16 {
+                    head[4 * r + j * r + row] = block[192 + j];
+                }
+            }
+        }
+    }
+
+    /// The inverse of [`Tile::pack`] for block `index` of row `row`: writes the block as it was in the file.
+    pub(crate) fn unpack_block(self, tiles: &[u8], row: usize, index: usize, block: &mut [u8]) {
+        let parts = self.parts();
+        let r = self.rows;
+        let step = &tiles[index / parts.blocks * self.step_bytes()..][..self.step_bytes()];
+        let (head, codes) = step.split_at(parts.head);
+        let i = index % parts.blocks;
+        let (start, words) = self.block_words();
+        for w in 0..words {
+            let word = &codes[((i * words + w) * r + row) * 4..][..4];
+            block[start + 4 * w..][..4].copy_from_slice(word);
+        }
+        if self.offset_codes() {
+            for code in &mut block[start..start + words * 4] {
+                *code ^= 0x80;
+            }
+        }
+        match self.dtype {
+            DType::Q4_0 | DType::Q8_0 => block[..2].copy_from_slice(&head[(i * r + row) * 2..][..2]),
+            DType::Q4_1 => {
+                block[..2].copy_from_slice(&head[(i * r + row) * 2..][..2]);
+                block[2..4].copy_from_slice(&head[((2 + i) * r + row) * 2..][..2]);
+            }
+            DType::Q4K => {
+                block[..2].copy_from_slice(&head[row * 2..][..2]);
+                block[2..4].copy_from_slice(&head[(r + row) * 2..][..2]);
+                let scales: [u8; 8] = std::array::from_fn(|j| head[4 * r + j * r + row]);
+                let mins: [u8; 8] = std::array::from_fn(|j| head[12 * r + j * r + row]);
+                quant::pack_scale_min(&scales, &mins, &mut block[4..16]);
+            }
+            _ => {
+                block[208..210].copy_from_slice(&head[row * 2..][..2]);
+                for j in 0..16 {
+                    block[192 + j] = head[4 * r + j * r + row];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_gives_back_every_byte_of_the_file() {
+        for dtype in [DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4K, DType::Q6K] {
+            for r in [8, 16] {
+                for blocks in [1, 2, 5] {
+                    for rows in [1, 7, r] {
+                        let tile = Tile::new(dtype, r).unwrap();
+                        let k = blocks * dtype.block_len();
+                        let row_bytes = dtype.row_bytes(k).unwrap();
+                        let source: Vec<u8> = (0..rows * row_bytes).map(|i| (i * 167 + i / 251) as u8).collect();
+                        let mut packed = vec![0; tile.bytes(k)];
+                        tile.pack(&source, rows, k, &mut packed);
+                        for row in 0..rows {
+                            for b in 0..blocks {
+                                let mut block = vec![0; dtype.block_bytes()];
+                                tile.unpack_block(&packed, row, b, &mut block);
+                                let want = &source[row * row_bytes + b * block.len()..][..block.len()];
+                                assert_eq!(block, want, "{dtype} R={r} rows={rows} row={row} block={b}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_of_a_step_start_on_multiples_of_their_size() {
+        for dtype in [DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q4K, DType::Q6K] {
+            for r in [8, 16] {
+                let tile = Tile::new(dtype, r).unwrap();
+                assert_eq!(tile.parts().head % (2 * r), 0);
+                assert_eq!(tile.step_bytes() % (4 * r), 0, "{dtype} {r}");
+            }
+        }
+    }
+}
