@@ -1,1 +1,24 @@
-//! reports
+//! Records in; terminal tables, Markdown, CSV, JSON schema, SVG charts and one self-contained HTML page out.
+//!
+//! Nothing here measures, and nothing here asks the network, the engine or the clock: a report is a function of
+//! `run.json` and `samples.jsonl` alone, so [`rebuild`] gives the same bytes as [`write_run`] did.
+
+mod charts;
+mod csv;
+mod error;
+mod files;
+mod html;
+mod markdown;
+mod run;
+pub mod schema;
+mod series;
+mod terminal;
+mod view;
+
+pub use charts::{Chart, ChartOutcome, draw_all};
+pub use csv::{metrics_csv, samples_csv};
+pub use error::ReportError;
+pub use html::html;
+pub use markdown::markdown;
+pub use run::{LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with};
+pub use terminal::terminal;

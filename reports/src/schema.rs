@@ -1,0 +1,22 @@
+//! The published JSON Schemas, generated from the record types.
+
+use harness_spec::record::{RunRecord, Sample};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::Value;
+
+/// Schema of `run.json`, as published in `reports/schema/run.schema.json`.
+pub fn run_schema() -> Value {
+    titled::<RunRecord>("EdgeLLM Bench run.json")
+}
+
+/// Schema of a line of `samples.jsonl`, as published in `reports/schema/sample.schema.json`.
+pub fn sample_schema() -> Value {
+    titled::<Sample>("A line of EdgeLLM Bench samples.jsonl")
+}
+
+/// The schema of `T` under a title that says which file it is of.
+fn titled<T: JsonSchema>(title: &str) -> Value {
+    let mut schema = SchemaGenerator::default().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), Value::from(title));
+    schema.to_value()
+}
