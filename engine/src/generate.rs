@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kernels::cpu::{Isa, Precision};
+use kernels::cpu::Precision;
+pub use kernels::cpu::KvType;
+use variants::Isa;
 
 /// Which row of the dispatch table the CPU kernels are taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,26 +14,6 @@ pub enum TableChoice {
     Default,
     /// The plain kernel of each operation: what the embedded peer runs.
     Baseline,
-}
-
-/// How the KV cache stores keys and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// Half precision: two bytes a value.
-    #[default]
-    F16,
-    /// Single precision: four bytes a value, exact.
-    F32,
-}
-
-impl KvType {
-    /// Bytes of one stored value.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
 }
 
 /// How a model is loaded.

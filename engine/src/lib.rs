@@ -1,5 +1,12 @@
 //! The engine: GGUF files in, tokens out. It emits events and never times itself for a benchmark.
 
 pub mod chat_template;
+pub mod generate;
 pub mod gguf;
+pub mod info;
+pub mod model;
+pub mod models;
+pub mod reference;
+pub mod sampler;
+pub mod synth;
 pub mod tokenizer;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kernels::cpu::Pairing;
+use kernels::cpu::{KvType, Pairing};
 
 use crate::gguf::{Gguf, MetaError};
 
@@ -53,8 +53,8 @@ pub struct RopeConfig {
     pub base: f32,
     /// How many elements of each head are rotated; even, and at most `head_dim`.
     pub dims: usize,
-    /// Positions are multiplied by this: 1/factor under linear scaling, else 1.
-    pub position_scale: f32,
+    /// What positions are divided by under linear scaling, else 1. It is part of [`super::Model::rope_factors`] already.
+    pub linear_factor: f32,
     /// Which elements are rotated together.
     pub pairing: Pairing,
 }
@@ -123,6 +123,7 @@ fn supported() -> String {
 /// More than any real model has: it bounds what a damaged file can make the loader reserve.
 const MAX_LAYERS: usize = 1024;
 const MAX_WIDTH: usize = 1 << 20;
+const MAX_HEAD_DIM: usize = 256;
 
 impl Config {
     /// Reads the configuration; `vocab` comes from the token list, and where that is absent from `vocab_size`.
@@ -153,6 +154,10 @@ impl Config {
                 return Err(keys.value("attention.head_count", n_heads, want));
             }
         };
+        // The attention kernels keep a head in registers, sixteen elements at a time.
+        if !head_dim.is_multiple_of(16) || head_dim > MAX_HEAD_DIM {
+            return Err(keys.value("attention.key_length", head_dim, format!("a multiple of 16 up to {MAX_HEAD_DIM}")));
+        }
         let value_length = keys.count_or("attention.value_length", head_dim, MAX_WIDTH)?;
         if value_length != head_dim {
             return Err(keys.value("attention.value_length", value_length, format!("equal to the key length {head_dim}")));
@@ -181,8 +186,11 @@ impl Config {
     }
 
     /// Bytes that one position takes in the KV cache of the whole model.
-    pub fn kv_bytes_per_position(&self, kv: crate::generate::KvType) -> usize {
-        2 * self.layers * self.kv_width() * kv.bytes()
+    pub fn kv_bytes_per_position(&self, kv: KvType) -> usize {
+        2 * self.layers * self.kv_width() * match kv {
+            KvType::F16 => 2,
+            KvType::F32 => 4,
+        }
     }
 }
 
@@ -242,14 +250,14 @@ impl Keys<'_> {
             Some(factor) => Some(factor),
             None => self.gguf.opt_float(&self.key("rope.scale_linear"))?,
         };
-        let position_scale = match (kind, factor) {
+        let linear_factor = match (kind, factor) {
             // The factor of `llama3` is spread over a factor tensor; the key only repeats it.
             ("none" | "llama3", _) | ("", None) => 1.0,
-            ("linear" | "", Some(factor)) if factor.is_finite() && factor > 0.0 => 1.0 / factor,
+            ("linear" | "", Some(factor)) if factor.is_finite() && factor > 0.0 => factor,
             ("linear" | "", Some(factor)) => return Err(self.value("rope.scaling.factor", factor, "above 0".into())),
             ("linear", None) => 1.0,
             (other, _) => return Err(ConfigError::RopeScaling { found: other.to_owned() }),
         };
-        Ok(RopeConfig { base, dims, position_scale, pairing: architecture.pairing() })
+        Ok(RopeConfig { base, dims, linear_factor, pairing: architecture.pairing() })
     }
 }

@@ -2,7 +2,6 @@
 
 mod config;
 mod load;
-mod names;
 mod weights;
 
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use kernels::cpu::Matrix;
 
 pub use config::{Architecture, Config, ConfigError, RopeConfig};
 pub use load::{LoadError, load_model};
-pub use weights::{TensorFacts, WeightError, WeightFacts};
+pub use weights::{TensorFacts, WeightFacts};
 
 /// One transformer block. Matrices are `[N, K]`, row-major: N outputs for each token of K inputs.
 #[derive(Debug)]
@@ -59,7 +58,8 @@ pub struct Model {
     pub out_norm: Vec<f32>,
     /// The head, `[vocab, hidden]`: the embedding itself where the file has no head of its own.
     pub head: Arc<Matrix>,
-    /// What each rotation frequency is divided by, `[rope.dims / 2]`, where the file scales RoPE by a tensor.
+    /// What each rotation frequency is divided by, `[rope.dims / 2]`, where the file scales RoPE: by a tensor, linearly,
+    /// or both.
     pub rope_factors: Option<Vec<f32>>,
     /// Counts and bytes of the tensors.
     pub facts: WeightFacts,

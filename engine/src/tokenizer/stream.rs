@@ -25,6 +25,18 @@ impl TextStream {
         self.push_bytes(tokenizer.piece(id))
     }
 
+    /// Adds the last token; returns the text that became certain and all that was pending.
+    pub fn push_last(&mut self, tokenizer: &Tokenizer, id: u32) -> &str {
+        self.push(tokenizer, id);
+        self.flush();
+        &self.out
+    }
+
+    /// The longest text that one token can bring, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
     fn push_bytes(&mut self, bytes: &[u8]) -> &str {
         self.out.clear();
         self.pending.extend_from_slice(bytes);
@@ -57,11 +69,15 @@ impl TextStream {
     /// Ends the stream: an unfinished character becomes one U+FFFD.
     pub fn finish(&mut self) -> &str {
         self.out.clear();
+        self.flush();
+        &self.out
+    }
+
+    fn flush(&mut self) {
         if !self.pending.is_empty() {
             self.pending.clear();
             self.out.push('\u{FFFD}');
         }
-        &self.out
     }
 }
 
