@@ -1,9 +1,11 @@
 //! The engine: GGUF files in, tokens out. It emits events and never times itself for a benchmark.
 
 pub mod chat_template;
+pub mod forward;
 pub mod generate;
 pub mod gguf;
 pub mod info;
+pub mod kv_cache;
 pub mod model;
 pub mod models;
 pub mod reference;

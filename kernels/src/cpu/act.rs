@@ -53,14 +53,15 @@ impl QuantRow<'_> {
     /// Writes the sums of a group from its two halves.
     #[inline(always)]
     pub(crate) fn set_group(&mut self, group: usize, s: f32, halves: [i32; 2]) {
-        let sum = halves[0] + halves[1];
+        // Wrapping, as a group that is not finite has no meaningful codes: its scale is NaN, and so is all it enters.
+        let sum = halves[0].wrapping_add(halves[1]);
         self.s[group] = s;
         // At most 127 * 32 in magnitude, so the conversion is exact.
         self.t[group] = s * sum as f32;
-        self.neg8[group] = -8 * sum;
-        self.neg128[group] = -128 * sum;
-        self.neg32[2 * group] = -32 * halves[0];
-        self.neg32[2 * group + 1] = -32 * halves[1];
+        self.neg8[group] = sum.wrapping_mul(-8);
+        self.neg128[group] = sum.wrapping_mul(-128);
+        self.neg32[2 * group] = halves[0].wrapping_mul(-32);
+        self.neg32[2 * group + 1] = halves[1].wrapping_mul(-32);
     }
 }
 
@@ -159,9 +160,9 @@ impl Act {
         self.k
     }
 
-    /// Whether the rows are kept as int8 too.
+    /// Whether the rows are kept as int8 too. Rows that are no whole groups of 32 never are, and no kernel asks for it.
     pub fn has_i8(&self) -> bool {
-        self.wants_i8
+        self.wants_i8 && self.k.is_multiple_of(GROUP)
     }
 
     /// Sets the shape and hands out the rows, which the caller writes.
@@ -170,12 +171,11 @@ impl Act {
     /// Where the shape exceeds what the buffer was made for.
     pub(crate) fn rows(&mut self, m: usize, k: usize) -> ActRows {
         assert!(m <= self.max_m && k <= self.max_k, "{m} x {k} activations in room for {} x {}", self.max_m, self.max_k);
-        assert!(k.is_multiple_of(GROUP) || !self.wants_i8, "int8 activations need K to be a multiple of 32, got {k}");
         self.m = m;
         self.k = k;
         ActRows {
             k,
-            wants_i8: self.wants_i8,
+            wants_i8: self.has_i8(),
             x: self.x.as_f32_mut().as_mut_ptr(),
             q: self.q.as_mut_slice().as_mut_ptr().cast(),
             s: self.s.as_f32_mut().as_mut_ptr(),
@@ -194,7 +194,7 @@ impl Act {
 
     /// The quantised row `j`, for kernels.
     pub(crate) fn quant_row(&self, j: usize) -> QuantPtr {
-        assert!(j < self.m && self.wants_i8, "row {j} of {} int8 rows", self.m);
+        assert!(j < self.m && self.has_i8(), "row {j} of {} rows, int8: {}", self.m, self.has_i8());
         let groups = padded(self.k) / GROUP;
         QuantPtr {
             q: self.q.as_slice()[j * q_stride(self.k)..][..padded(self.k)].as_ptr().cast(),
