@@ -28,13 +28,8 @@ pub fn metrics_csv(record: &RunRecord) -> String {
 pub fn samples_csv(samples: &[Sample]) -> String {
     let header = "seq,pair,block,side,prompt,asked_tokens,prompt_tokens,generated_tokens,status,dropped,error,\
                   decode_tok_per_s,ttft_ms,itl_p50_ms,itl_jitter_ms,total_ms,rss_bytes";
-    let measured = [
-        MetricId::DecodeTokPerS,
-        MetricId::TtftMs,
-        MetricId::ItlP50Ms,
-        MetricId::ItlJitterMs,
-        MetricId::TotalMs,
-    ];
+    let measured =
+        [MetricId::DecodeTokPerS, MetricId::TtftMs, MetricId::ItlP50Ms, MetricId::ItlJitterMs, MetricId::TotalMs];
     let lines = samples.iter().map(|s| {
         let (status, error) = match &s.status {
             SampleStatus::Length => ("length", ""),

@@ -91,7 +91,9 @@ pub enum ReportError {
         source: serde_json::Error,
     },
     /// The numbers were not measured, so no report may show them.
-    #[error("run {id} has {provenance} numbers, and a report shows measured ones only\nhint: measure with `bench compare`")]
+    #[error(
+        "run {id} has {provenance} numbers, and a report shows measured ones only\nhint: measure with `bench compare`"
+    )]
     NotMeasured {
         /// Id of the run.
         id: String,

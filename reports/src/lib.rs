@@ -20,5 +20,7 @@ pub use csv::{metrics_csv, samples_csv};
 pub use error::ReportError;
 pub use html::html;
 pub use markdown::markdown;
-pub use run::{LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with};
+pub use run::{
+    LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with,
+};
 pub use terminal::terminal;

@@ -76,8 +76,8 @@ pub fn write_run_with(
     check_provenance(record, simulated)?;
     create_folder(dir)?;
     let run = dir.join("run.json");
-    let mut json = serde_json::to_string_pretty(record)
-        .map_err(|source| ReportError::Encode { id: record.id.clone(), source })?;
+    let mut json =
+        serde_json::to_string_pretty(record).map_err(|source| ReportError::Encode { id: record.id.clone(), source })?;
     json.push('\n');
     write_atomically(&run, json.as_bytes())?;
     write_views(dir, record, samples)

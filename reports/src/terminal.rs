@@ -33,7 +33,11 @@ pub fn terminal(record: &RunRecord) -> String {
 
     let rows = metrics::overall_rows(record);
     if !rows.is_empty() {
-        blocks.push(format!("Measured by the client\n{}{}", metric_table(record, &rows), footnotes(&rows, |row| &row.title)));
+        blocks.push(format!(
+            "Measured by the client\n{}{}",
+            metric_table(record, &rows),
+            footnotes(&rows, |row| &row.title)
+        ));
         blocks.push(wrapped(&metrics::ratio_note(record)));
     }
     if let Some(table) = metrics::by_group(record).first() {
@@ -67,7 +71,7 @@ pub fn terminal(record: &RunRecord) -> String {
 /// Which peer, the headline, the verdict, and what a reader must know.
 fn head(record: &RunRecord) -> String {
     let mut lines = vec![wrapped(&facts::peer_line(record)), wrapped(&format::one_line(&record.headline.text))];
-    if let Some(verdict) = record.headline.verdict {
+    if let Some(verdict) = facts::headline_verdict(record) {
         lines.push(format!("verdict on decode tok/s: {}", format::verdict(verdict)));
     }
     if let Some(why) = &record.headline.blocked {
@@ -92,7 +96,8 @@ fn metric_table(record: &RunRecord, rows: &[MetricRow]) -> String {
     for row in rows {
         builder.push_record(cells(&row.title, row));
     }
-    rendered(builder)
+    // The longest plain title has 25 columns; the ones with a length take two lines.
+    rendered(builder, 25)
 }
 
 /// One metric over the groups.
@@ -107,7 +112,7 @@ fn group_table(record: &RunRecord, rows: &[MetricRow]) -> String {
     for row in rows {
         builder.push_record(cells(&format::shortened(&format::one_line(&row.group), 28), row));
     }
-    rendered(builder)
+    rendered(builder, 28)
 }
 
 /// The cells of a metric under `title`.
@@ -145,7 +150,7 @@ fn side_table(record: &RunRecord, rows: &[SideRow]) -> String {
         }
     }
     let reasons: String = lines.iter().map(|l| format!("\n{l}")).collect();
-    format!("{}{reasons}", rendered(builder))
+    format!("{}{reasons}", rendered(builder, 30))
 }
 
 /// The disputed fields of the manifest.
@@ -173,10 +178,13 @@ fn fact_lines(title: &str, facts: &[Fact]) -> String {
     format!("{title}{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// The table with its frame; long labels wrap instead of breaking the frame.
-fn rendered(builder: Builder) -> String {
+/// The table with its frame; long names wrap instead of breaking it.
+fn rendered(builder: Builder, first_column: usize) -> String {
     let mut table = builder.build();
-    table.with(Style::rounded()).with(Modify::new(Rows::first()).with(Width::wrap(26).keep_words(true)));
+    table
+        .with(Style::rounded())
+        .with(Modify::new(Columns::first()).with(Width::wrap(first_column).keep_words(true)))
+        .with(Modify::new(Rows::first()).with(Width::wrap(26).keep_words(true)));
     table.to_string()
 }
 

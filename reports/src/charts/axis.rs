@@ -33,6 +33,12 @@ impl Axis {
         Axis { lo, hi, log: true, ticks: log_ticks(lo, hi, count) }
     }
 
+    /// Linear over `lo..hi` with exactly these ticks.
+    pub fn with_ticks(lo: f64, hi: f64, ticks: Vec<f64>) -> Axis {
+        let (lo, hi) = spread(lo, hi);
+        Axis { lo, hi, log: false, ticks }
+    }
+
     /// An axis that holds `least..greatest` with some room, logarithmic where the values span decades.
     pub fn around(least: f64, greatest: f64, count: usize) -> Axis {
         if least > 0.0 && greatest / least >= LOG_FROM {
@@ -53,7 +59,8 @@ impl Axis {
     fn label(&self, v: f64) -> String {
         let step = self.ticks.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
         let finest = if self.log { v.abs().min(step) } else { step };
-        let digits = if finest.is_finite() && finest > 0.0 { (-finest.log10() - 1e-9).ceil().clamp(0.0, 6.0) } else { 0.0 };
+        let digits =
+            if finest.is_finite() && finest > 0.0 { (-finest.log10() - 1e-9).ceil().clamp(0.0, 6.0) } else { 0.0 };
         let digits = digits as usize;
         let text = format!("{v:.digits$}");
         if self.log && text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -98,7 +105,8 @@ fn spread(lo: f64, hi: f64) -> (f64, f64) {
 fn linear_ticks(lo: f64, hi: f64, count: usize) -> Vec<f64> {
     let rough = (hi - lo) / count.max(2) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|&s| s >= rough * 0.999).unwrap_or(power * 10.0);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|&s| s >= rough * 0.999).unwrap_or(power * 10.0);
     let (first, last) = ((lo / step - 1e-9).ceil() as i64, (hi / step + 1e-9).floor() as i64);
     (first..=last).map(|i| i as f64 * step).collect()
 }

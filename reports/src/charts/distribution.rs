@@ -61,10 +61,14 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<Char
         }
         Ok(())
     })?;
-    let thinned = all.len() > MOST_DOTS;
+    let thinned = groups.iter().flat_map(|g| &g.sides).any(|(_, values)| values.len() > MOST_DOTS);
     let caption = format!(
         "Each dot is one run, the box spans the quartiles, the line and the figure at the right are the median.{}",
-        if thinned { format!(" Where a lane has more than {MOST_DOTS} runs, evenly spaced quantiles are drawn.") } else { String::new() }
+        if thinned {
+            format!(" Where a lane has more than {MOST_DOTS} runs, evenly spaced quantiles are drawn.")
+        } else {
+            String::new()
+        }
     );
     Ok(ChartOutcome::Drawn(Chart { name, title: frame.title, caption, svg }))
 }
@@ -72,18 +76,14 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<Char
 /// All runs first, then each prompt and length that has values.
 fn collect(record: &RunRecord, runs: &Runs, id: MetricId) -> Vec<Group> {
     let group = |name: String, of: &dyn Fn(&&Sample) -> bool| Group {
-        sides: record
-            .sides
-            .iter()
-            .map(|s| (s.role, series::values_of(runs.kept().filter(of), s.role, id)))
-            .collect(),
+        sides: record.sides.iter().map(|s| (s.role, series::values_of(runs.kept().filter(of), s.role, id))).collect(),
         name,
     };
     let has_values = |g: &Group| g.sides.iter().any(|(_, values)| !values.is_empty());
     let parts = runs.groups(record);
     let mut groups: Vec<Group> = parts
         .iter()
-        .map(|name| group(name.replace('/', ", ") + " tokens", &|s| series::group_of(s) == *name))
+        .map(|name| group(name.clone(), &|s| series::group_of(s) == *name))
         .filter(has_values)
         .take(MOST_GROUPS)
         .collect();
@@ -103,7 +103,11 @@ fn lane(sheet: &Sheet, plot: &Plot, group: &Group, row_from_bottom: usize, ruled
         easel::line(sheet, (16, top), (to + 70, top), &GRID, 1)?;
     }
     let middle = (top + bottom) / 2;
-    easel::text(sheet, &shortened(&group.name, 27), (182, middle), 12, &INK, HPos::Right)?;
+    easel::text(sheet, &shortened(&group.name, 27), (182, middle - 7), 12, &INK, HPos::Right)?;
+    let counts: Vec<String> = group.sides.iter().map(|(_, values)| grouped(values.len() as u64)).collect();
+    let same = counts.iter().all(|n| *n == counts[0]);
+    let counts = if same { counts[0].clone() } else { counts.join(" and ") };
+    easel::text(sheet, &format!("n = {counts}"), (182, middle + 8), 10, &MUTED, HPos::Right)?;
     let height = (bottom - top - 8) / group.sides.len().max(1) as i32;
     for (at, (role, values)) in group.sides.iter().enumerate() {
         let centre = top + 4 + height * at as i32 + height / 2;

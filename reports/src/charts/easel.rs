@@ -103,7 +103,7 @@ fn framed(sheet: &Sheet, frame: &Frame) -> Draw<Plot> {
         }
         text(sheet, label, (at, 44), 12, &MUTED, HPos::Left)?;
         // About the mean advance of a sans-serif face at this size; the legend only has to keep entries apart.
-        at += label.chars().count() as i32 * 66 / 10 + 22;
+        at += label.chars().count() as i32 * 62 / 10 + 22;
     }
     let numbered = !frame.y.1.is_empty();
     let mut chart = ChartBuilder::on(sheet)

@@ -43,7 +43,7 @@ pub(super) fn draw(record: &RunRecord) -> Result<ChartOutcome, ReportError> {
             (Some(BAND), "counts as a tie (1 ± τ)".to_owned()),
         ],
         height: 64 + ROW * rows.len() as u32 + 54,
-        left: 230,
+        left: 250,
         right: 246,
         x: (Axis::log(lo.max(1e-3) / 1.03, hi * 1.03, 7), "ratio, above 1 is better for the engine"),
         y: (Axis::rows(rows.len()), ""),
@@ -58,10 +58,11 @@ pub(super) fn draw(record: &RunRecord) -> Result<ChartOutcome, ReportError> {
         let one = plot.x(1.0);
         easel::line(sheet, (one, top), (one, bottom), &MUTED, 1)
     })?;
-    let caption = "A ratio of medians of pairs, turned so that right of 1 is better for the engine in every row. The bar \
+    let caption =
+        "A ratio of medians of pairs, turned so that right of 1 is better for the engine in every row. The bar \
                    is the interval of the verdict; a verdict needs the interval to exclude 1 and the estimate to lie \
                    outside the band."
-        .to_owned();
+            .to_owned();
     Ok(ChartOutcome::Drawn(Chart { name: NAME, title: frame.title, caption, svg }))
 }
 
@@ -97,9 +98,9 @@ impl Row<'_> {
         }
         let title = match stands_for_all(self.metric) {
             true => title_of(self.metric),
-            false => format!("decode, {} tokens", self.metric.group.replace('/', ", ")),
+            false => format!("decode, {}", self.metric.group),
         };
-        easel::text(sheet, &shortened(&title, 33), (222, middle), 12, &INK, HPos::Right)?;
+        easel::text(sheet, &shortened(&title, 36), (242, middle), 12, &INK, HPos::Right)?;
         let ink = self.colour();
         let (from, to) = (plot.x(r.ci[0]), plot.x(r.ci[1]));
         easel::line(sheet, (from, middle), (to, middle), &ink, 3)?;

@@ -54,7 +54,12 @@ pub(super) fn draw(record: &RunRecord) -> Result<ChartOutcome, ReportError> {
             let middle = plot.y(bars.len() as f64 - at as f64 - 0.5);
             let label = shortened(&format::one_line(&side.label), 27);
             easel::text(sheet, &label, (182, middle), 12, &INK, HPos::Right)?;
-            easel::rect(sheet, (plot.x(0.0), middle - 13), (plot.x(achieved), middle + 13), &colour(side.role).mix(0.85))?;
+            easel::rect(
+                sheet,
+                (plot.x(0.0), middle - 13),
+                (plot.x(achieved), middle + 13),
+                &colour(side.role).mix(0.85),
+            )?;
             let efficiency = format::measure(&side.bandwidth_efficiency, percent);
             let of = efficiency.map(|e| format!(", {e} of the ceiling")).unwrap_or_default();
             let figures = format!("{} GB/s{of}", number(achieved));

@@ -21,8 +21,7 @@ const MOST_DOTS: usize = 4000;
 /// Draws a dot a run.
 pub(super) fn draw(record: &RunRecord, runs: &Runs) -> Result<ChartOutcome, ReportError> {
     let rate = |s: &Sample| metrics::value(s, MetricId::DecodeTokPerS).ok().filter(|v| v.is_finite());
-    let kept: Vec<(&Sample, f64)> =
-        runs.kept().filter_map(|s| rate(s).map(|v| (s, v))).collect();
+    let kept: Vec<(&Sample, f64)> = runs.kept().filter_map(|s| rate(s).map(|v| (s, v))).collect();
     if kept.is_empty() {
         let why = "no run in the statistics has a decode rate".to_owned();
         return Ok(ChartOutcome::Omitted { name: NAME, title: TITLE.to_owned(), why });
@@ -41,7 +40,7 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs) -> Result<ChartOutcome, Repo
         })
         .collect();
     if !lost.is_empty() {
-        legend.push((Some(MUTED), format!("× not in the statistics ({})", lost.len())));
+        legend.push((None, format!("× not in the statistics ({})", lost.len())));
     }
     let frame = Frame {
         name: NAME,

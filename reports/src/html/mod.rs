@@ -63,6 +63,9 @@ mod tests {
 
     #[test]
     fn an_address_reads_the_same_but_is_not_in_the_file() {
-        assert_eq!(without_addresses("see http://x and HTTPS://y, hé, hat, h"), "see &#104;ttp://x and &#72;TTPS://y, hé, hat, h");
+        assert_eq!(
+            without_addresses("see http://x and HTTPS://y, hé, hat, h"),
+            "see &#104;ttp://x and &#72;TTPS://y, hé, hat, h"
+        );
     }
 }

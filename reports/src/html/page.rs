@@ -1,6 +1,8 @@
 //! What the page shows, ready for the template.
 
-use harness_spec::record::{DropReason, MetricComparison, MetricId, Provenance, RunKind, RunRecord, Sample, SampleStatus, SideRole};
+use harness_spec::record::{
+    DropReason, MetricComparison, MetricId, Provenance, RunKind, RunRecord, Sample, SampleStatus, SideRole,
+};
 use serde::Serialize;
 
 use crate::charts::{Chart, ChartOutcome};
@@ -142,7 +144,7 @@ pub(super) fn build(record: &RunRecord, runs: &Runs, drawn: &[ChartOutcome], sty
         started: record.started.clone(),
         peer_line: facts::peer_line(record),
         headline: record.headline.text.clone(),
-        verdict: record.headline.verdict.map(VerdictView::from),
+        verdict: facts::headline_verdict(record).map(VerdictView::from),
         blocked: record.headline.blocked.clone().unwrap_or_default(),
         interrupted: record.hygiene.interrupted,
         notes: record.notes.clone(),
@@ -279,9 +281,7 @@ fn outputs(record: &RunRecord, runs: &Runs) -> Vec<Output> {
     for group in runs.groups(record) {
         let mut of_group = runs.kept().filter(|s| series::group_of(s) == group);
         let Some(first) = of_group.next() else { continue };
-        let same_pair = |role| {
-            runs.kept().find(|s| s.pair == first.pair && s.side == role)
-        };
+        let same_pair = |role| runs.kept().find(|s| s.pair == first.pair && s.side == role);
         let found: Vec<&Sample> = record.sides.iter().filter_map(|side| same_pair(side.role)).collect();
         let texts = found.iter().map(|s| (facts::label(record, s.side), format::shortened(&s.text, MOST_TEXT)));
         outputs.push(Output {

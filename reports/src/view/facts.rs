@@ -1,7 +1,7 @@
 //! Everything beside the metrics: sides, manifest, memory, bandwidth, hygiene, machine, plan.
 
 use harness_spec::record::{
-    Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideRole,
+    Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideRole, Verdict,
 };
 use serde::Serialize;
 
@@ -89,11 +89,15 @@ pub(crate) fn peer_line(record: &RunRecord) -> String {
     };
     let at = format::one_line(&format::endpoint(&peer.endpoint));
     if peer.kind == "baseline" {
-        return format!(
-            "{engine} against the embedded baseline at {at}: our own engine on its plain kernels, not Ollama"
-        );
+        return format!("{engine} against the embedded baseline at {at}: our engine on its plain kernels, not Ollama");
     }
     format!("{engine} against {} ({} at {at})", format::one_line(&peer.label), format::one_line(&peer.kind))
+}
+
+/// The verdict of the headline: withheld where the record gives a reason against one, whatever the metric came to.
+pub(crate) fn headline_verdict(record: &RunRecord) -> Option<Verdict> {
+    let headline = &record.headline;
+    headline.verdict.map(|verdict| if headline.blocked.is_some() { Verdict::Withheld } else { verdict })
 }
 
 /// The manifest in the order of the record.
@@ -245,9 +249,11 @@ pub(crate) fn hygiene(record: &RunRecord) -> Vec<Fact> {
         format!("{} of {} planned ({})", h.pairs_kept, h.pairs_planned, format::percent(share(h.pairs_kept))),
     ));
     facts.push(Fact::new("failed requests", h.failed_requests.to_string()));
-    facts.extend(h.dropped.iter().map(|(key, n)| {
-        Fact::new(format!("dropped runs: {}", format::drop_reason_named(key)), n.to_string())
-    }));
+    facts.extend(
+        h.dropped
+            .iter()
+            .map(|(key, n)| Fact::new(format!("dropped runs: {}", format::drop_reason_named(key)), n.to_string())),
+    );
     facts
 }
 
@@ -257,10 +263,13 @@ pub(crate) fn machine(env: &Environment) -> Vec<Fact> {
     let maybe = |v: Option<String>| v.unwrap_or_else(|| "unknown".to_owned());
     vec![
         Fact::new("processor", cpu.model.clone()),
-        Fact::new("threads", match cpu.threads_per_core {
-            Some(n) => format!("{} usable, {n} a core", cpu.threads),
-            None => format!("{} usable", cpu.threads),
-        }),
+        Fact::new(
+            "threads",
+            match cpu.threads_per_core {
+                Some(n) => format!("{} usable, {n} a core", cpu.threads),
+                None => format!("{} usable", cpu.threads),
+            },
+        ),
         Fact::new("instruction sets", cpu.isa.join(", ")),
         Fact::new("last-level cache", maybe(cpu.llc_bytes.map(|b| format::bytes(b as f64)))),
         Fact::new("governor", maybe(cpu.governor.clone())),

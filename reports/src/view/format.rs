@@ -170,14 +170,10 @@ mod tests {
 
     #[test]
     fn numbers_have_four_significant_digits_and_an_interval_those_of_its_centre() {
-        assert_eq!(["1234", "123.4", "12.34", "1.234", "0.123", "0.01234"].map(str::to_owned), [
-            number(1234.4),
-            number(123.44),
-            number(12.344),
-            number(1.2344),
-            number(0.12344),
-            number(0.012344),
-        ]);
+        assert_eq!(
+            ["1234", "123.4", "12.34", "1.234", "0.123", "0.01234"].map(str::to_owned),
+            [number(1234.4), number(123.44), number(12.344), number(1.2344), number(0.12344), number(0.012344),]
+        );
         assert_eq!(interval([99.96, 101.234], 100.5), "[100.0, 101.2]");
         assert_eq!(number(f64::NAN), NONE);
     }

@@ -113,7 +113,7 @@ fn has_values(m: &MetricComparison) -> bool {
 /// The title of a comparison, with the length where it is about one.
 pub(crate) fn title_of(m: &MetricComparison) -> String {
     match length_of(m) {
-        Some(length) => format!("{} ({length} tokens)", m.id.title()),
+        Some(length) => format!("{}, {length} tokens", m.id.title()),
         None => m.id.title().to_owned(),
     }
 }
@@ -144,7 +144,9 @@ pub(crate) fn footnotes(rows: &[MetricRow], name: impl Fn(&MetricRow) -> &str) -
     let mut told: Vec<(&str, Vec<&str>)> = Vec::new();
     for row in rows {
         let cells = [Some(&row.engine), row.peer.as_ref(), row.ratio.as_ref()].into_iter().flatten();
-        for text in cells.map(|c| c.why.as_str()).chain([row.note.as_str()]).filter(|text| !text.is_empty()) {
+        let texts = cells.map(|c| c.why.as_str()).chain([row.note.as_str()]);
+        // A note may hold several; told one by one, each is said once for all its rows.
+        for text in texts.flat_map(|text| text.split("; ")).filter(|text| !text.is_empty()) {
             let name = name(row);
             match told.iter_mut().find(|(known, _)| *known == text) {
                 Some((_, names)) if names.contains(&name) => {}

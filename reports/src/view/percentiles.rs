@@ -52,12 +52,7 @@ pub(crate) fn tables(record: &RunRecord, runs: &Runs) -> Vec<PercentileTable> {
             })
             .collect();
         let columns = PERCENTS.iter().map(|p| format!("p{p}")).collect();
-        let mut footnotes = Vec::new();
-        for (row, value) in rows.iter().flat_map(|r| r.values.iter().map(move |v| (r, v))) {
-            if !value.why.is_empty() {
-                footnotes.push(format!("{}: {}", row.side, value.why));
-            }
-        }
+        let footnotes = footnotes(&rows);
         PercentileTable { title, pooled, columns, rows, footnotes }
     };
     if runs.kept().next().is_none() {
@@ -67,6 +62,21 @@ pub(crate) fn tables(record: &RunRecord, runs: &Runs) -> Vec<PercentileTable> {
         of("TTFT, ms", "over all kept runs", &|s| runs.values(s.role, MetricId::TtftMs)),
         of("ITL, ms", "over all tokens of all kept runs", &|s| runs.itl_ms(s.role)),
     ]
+}
+
+/// Why there are dashes, one line for each side and for sides that lack the same values.
+fn footnotes(rows: &[PercentileRow]) -> Vec<String> {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let whys: Vec<&str> = row.values.iter().map(|v| v.why.as_str()).filter(|why| !why.is_empty()).collect();
+        let text = whys.join("; ");
+        match told.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, sides)) => sides.push(&row.side),
+            None => told.push((text, vec![&row.side])),
+        }
+    }
+    let lines = told.into_iter().filter(|(text, _)| !text.is_empty());
+    lines.map(|(text, sides)| format!("{}: {text}", sides.join(" and "))).collect()
 }
 
 /// A percentile that may be printed, or a dash with the reason.
