@@ -120,12 +120,6 @@ impl AlignedBuf {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / 2) }
     }
 
-    /// The bytes as halves, to be written.
-    pub(crate) fn as_u16_mut(&mut self) -> &mut [u16] {
-        // SAFETY: as in `as_u16`, with the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / 2) }
-    }
-
     /// The bytes as floats; the length is rounded down.
     pub(crate) fn as_f32(&self) -> &[f32] {
         // SAFETY: the start is aligned to 64, the length in bytes covers the floats, and any bits are an f32.

@@ -196,13 +196,16 @@ impl Act {
     pub(crate) fn quant_row(&self, j: usize) -> QuantPtr {
         assert!(j < self.m && self.has_i8(), "row {j} of {} rows, int8: {}", self.m, self.has_i8());
         let groups = padded(self.k) / GROUP;
-        QuantPtr {
-            q: self.q.as_slice()[j * q_stride(self.k)..][..padded(self.k)].as_ptr().cast(),
-            s: self.s.as_f32()[j * groups..][..groups].as_ptr(),
-            t: self.t.as_f32()[j * groups..][..groups].as_ptr(),
-            neg8: self.neg8.as_f32()[j * groups..][..groups].as_ptr().cast(),
-            neg128: self.neg128.as_f32()[j * groups..][..groups].as_ptr().cast(),
-            neg32: self.neg32.as_f32()[j * groups * 2..][..groups * 2].as_ptr().cast(),
+        // SAFETY: j < m <= max_m, and every buffer holds max_m rows of at least these strides (`rows` checked the shape).
+        unsafe {
+            QuantPtr {
+                q: self.q.as_slice().as_ptr().cast::<i8>().add(j * q_stride(self.k)),
+                s: self.s.as_f32().as_ptr().add(j * groups),
+                t: self.t.as_f32().as_ptr().add(j * groups),
+                neg8: self.neg8.as_f32().as_ptr().cast::<i32>().add(j * groups),
+                neg128: self.neg128.as_f32().as_ptr().cast::<i32>().add(j * groups),
+                neg32: self.neg32.as_f32().as_ptr().cast::<i32>().add(j * groups * 2),
+            }
         }
     }
 }

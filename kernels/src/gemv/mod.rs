@@ -15,6 +15,36 @@ mod dequant_avx512;
 mod plain;
 pub(crate) mod tile;
 
+/// Defines `unit` for a kernel on tiles: rows of a tile, columns and bytes of a step, instruction sets, and the numbers of
+/// tokens that `tokens` is compiled for, the largest first.
+#[cfg(target_arch = "x86_64")]
+macro_rules! tiled_unit {
+    ($rows:literal, $columns:literal, $step:expr, $features:literal, [$($tokens:literal),+]) => {
+        #[target_feature(enable = $features)]
+        pub(in crate::gemv) fn unit(unit: &$crate::gemv::Unit<'_>, panel: &mut [f32]) {
+            let steps = unit.k.div_ceil($columns);
+            let (first, count) = unit.tokens;
+            assert_eq!(unit.bytes.len(), steps * $step, "a unit is one run of tiles");
+            let mut done = 0;
+            $(while count - done >= $tokens {
+                let x: [QuantPtr; $tokens] = std::array::from_fn(|t| unit.act.quant_row(first + done + t));
+                // SAFETY: the bytes hold `steps` steps, and the rows of activations are padded to whole steps.
+                let sums = unsafe { tokens::<$tokens>(unit.bytes.as_ptr(), steps, x) };
+                for sums in sums {
+                    panel[done * $crate::gemv::GROUP_ROWS..][..$rows].copy_from_slice(&sums);
+                    done += 1;
+                }
+            })+
+        }
+    };
+}
+
+// Below the macro, which is only in scope from there on.
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
 use harness_spec::DType;
 use variants::{KernelSpec, Layout};
 
@@ -69,6 +99,26 @@ impl GemvKernel {
             ("dequant@avx2", _) => dequant_avx2::unit,
             #[cfg(target_arch = "x86_64")]
             ("dequant@avx512", _) => dequant_avx512::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@avx2", DType::Q4_0) => avx2::q4_0::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@avx2", DType::Q4_1) => avx2::q4_1::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@avx2", DType::Q8_0) => avx2::q8_0::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@avx2", DType::Q4K) => avx2::q4_k::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@avx2", DType::Q6K) => avx2::q6_k::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@vnni", DType::Q4_0) => vnni::q4_0::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@vnni", DType::Q4_1) => vnni::q4_1::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@vnni", DType::Q8_0) => vnni::q8_0::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@vnni", DType::Q4K) => vnni::q4_k::unit,
+            #[cfg(target_arch = "x86_64")]
+            ("unsigned@vnni", DType::Q6K) => vnni::q6_k::unit,
             (name, _) => panic!("no code for the kernel {name} of {dtype}"),
         };
         let rows = match spec.layout {
