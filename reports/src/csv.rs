@@ -1,6 +1,6 @@
 //! CSV exports by RFC 4180, with a header line. An empty field is a missing value, never 0.
 
-use harness_measure::metrics;
+use harness_measure::{metrics, pairs};
 use harness_spec::record::{MetricId, RunRecord, Sample, SampleStatus, SideRole, SideSummary};
 
 use crate::view::format;
@@ -24,13 +24,13 @@ pub fn metrics_csv(record: &RunRecord) -> String {
     table(header, lines)
 }
 
-/// The samples, one line a run; token times and texts stay in `samples.jsonl`.
+/// The samples, one line a run, with the judgement that the metrics rest on; token times and texts stay in `samples.jsonl`.
 pub fn samples_csv(samples: &[Sample]) -> String {
     let header = "seq,pair,block,side,prompt,asked_tokens,prompt_tokens,generated_tokens,status,dropped,error,\
                   decode_tok_per_s,ttft_ms,itl_p50_ms,itl_jitter_ms,total_ms,rss_bytes";
     let measured =
         [MetricId::DecodeTokPerS, MetricId::TtftMs, MetricId::ItlP50Ms, MetricId::ItlJitterMs, MetricId::TotalMs];
-    let lines = samples.iter().map(|s| {
+    let lines = samples.iter().zip(pairs::judge(samples)).map(|(s, dropped)| {
         let (status, error) = match &s.status {
             SampleStatus::Length => ("length", ""),
             SampleStatus::Stop => ("stop", ""),
@@ -44,7 +44,7 @@ pub fn samples_csv(samples: &[Sample]) -> String {
         let mut fields = vec![s.seq.to_string(), s.pair.to_string(), s.block.to_string(), side.to_owned()];
         fields.extend([s.prompt.clone(), s.asked_tokens.to_string(), s.prompt_tokens.to_string()]);
         fields.extend([s.generated_tokens.to_string(), status.to_owned()]);
-        fields.push(s.dropped.map(name_of).unwrap_or_default());
+        fields.push(dropped.map(name_of).unwrap_or_default());
         fields.push(format::one_line(error));
         fields.extend(measured.map(|id| metrics::value(s, id).map(|v| v.to_string()).unwrap_or_default()));
         fields.push(s.rss_bytes.map(|b| b.to_string()).unwrap_or_default());

@@ -63,8 +63,9 @@ pub fn markdown(record: &RunRecord) -> String {
         line(&format!("- {}: {}", escaped(&fact.name), escaped(&fact.value)));
     }
     for row in facts::manifest(record).iter().filter(|row| row.status == "mismatch" || row.status == "unknown") {
-        let how = if row.how.is_empty() { String::new() } else { format!(" ({})", row.how) };
-        line(&format!("- parity, {}: {} against {}, {}{}", row.name, row.engine, row.peer, row.status, escaped(&how)));
+        let how = if row.how.is_empty() { String::new() } else { format!(" ({})", escaped(&row.how)) };
+        let (name, engine, peer) = (escaped(&row.name), escaped(&row.engine), escaped(&row.peer));
+        line(&format!("- parity, {name}: {engine} against {peer}, {}{how}", row.status));
     }
     let env = &record.environment;
     line(&format!(

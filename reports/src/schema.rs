@@ -18,5 +18,9 @@ pub fn sample_schema() -> Value {
 fn titled<T: JsonSchema>(title: &str) -> Value {
     let mut schema = SchemaGenerator::default().into_root_schema_for::<T>();
     schema.insert("title".to_owned(), Value::from(title));
-    schema.to_value()
+    let Value::Object(all) = schema.to_value() else { unreachable!("a root schema of a struct is an object") };
+    // What a reader looks for first stands first.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(key, _)| ["$schema", "title", "description"].contains(&key.as_str()));
+    Value::Object(first.into_iter().chain(rest).collect())
 }

@@ -105,6 +105,7 @@ fn prompts_outputs_and_errors_cannot_put_markup_into_the_page() {
     record.headline.text = attack.into();
     record.notes.push(attack.into());
     record.manifest[0].peer = Some(attack.into());
+    record.manifest[0].status = ManifestStatus::Mismatch;
     record.metrics[0].note = Some(attack.into());
     record.environment.noise[0].fix = attack.into();
     record.command.push(attack.into());

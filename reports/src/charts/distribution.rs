@@ -40,7 +40,8 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<Char
     }
     let (least, greatest) = all.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     let lanes = record.sides.len().max(1) as u32;
-    let row = LANE * lanes + 12;
+    // A group of one side still needs room for its name and its count.
+    let row = (LANE * lanes + 12).max(40);
     let legend = groups[0].sides.iter().map(|(role, values)| {
         let text = format!("{} (n = {})", shortened(&facts::label(record, *role), 40), grouped(values.len() as u64));
         (Some(colour(*role)), text)
