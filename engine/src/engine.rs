@@ -9,7 +9,7 @@ use kernels::cpu::{Cpu, CpuOptions};
 use variants::{Isa, Table};
 
 use crate::chat_template::ChatTemplate;
-use crate::forward::{Forward, Wanted};
+use crate::forward::{Scratch, Wanted, forward};
 use crate::generate::{
     DEFAULT_CONTEXT, Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions, TableChoice,
 };
@@ -26,7 +26,7 @@ use crate::tokenizer::{TextStream, Tokenizer};
 pub struct Engine {
     cpu: Cpu,
     model: Model,
-    forward: Forward,
+    scratch: Scratch,
     kv: KvCache,
     sampler: Sampler,
     /// Prompt and generated tokens of the current request.
@@ -61,13 +61,13 @@ impl Engine {
         let chat_template = ChatTemplate::from_gguf(gguf, &tokenizer)?.map(Arc::new);
         let model = load_model(gguf, &cpu, options.precision)?;
         let kv = KvCache::new(&model.config, options.kv, context);
-        let forward = Forward::new(&model, context);
+        let scratch = Scratch::new(&model);
         Ok(Engine {
             sampler: Sampler::new(model.config.vocab),
             history: Vec::with_capacity(context),
             cpu,
             model,
-            forward,
+            scratch,
             kv,
             context,
             options: *options,
@@ -116,9 +116,8 @@ impl Engine {
     ///
     /// # Panics
     /// Where there are no tokens, or they do not fit behind what is in the context.
-    pub fn feed(&mut self, ids: &[u32], pos0: usize) -> &mut [f32] {
-        assert!(!ids.is_empty() && pos0 + ids.len() <= self.context, "{} tokens at {pos0}", ids.len());
-        self.forward.run(&self.cpu, &self.model, &mut self.kv, ids, pos0, Wanted::Last)
+    pub fn feed(&mut self, ids: &[u32], pos0: usize) -> &[f32] {
+        forward(&self.cpu, &self.model, &mut self.kv, ids, pos0, &mut self.scratch, Wanted::Last)
     }
 
     /// Answers one request. `on_event` hears what happens as it happens, and breaks off by returning `Break`; after
@@ -142,7 +141,8 @@ impl Engine {
         let mut text = TextStream::new(&tokenizer);
         let mut stops = StopMatcher::new(&request.stop, text.capacity());
 
-        let mut logits = self.forward.run(&self.cpu, &self.model, &mut self.kv, &request.prompt, 0, Wanted::Last);
+        let prompt = &request.prompt;
+        let mut logits = forward(&self.cpu, &self.model, &mut self.kv, prompt, 0, &mut self.scratch, Wanted::Last);
         let prompt_time = start.elapsed();
         let finish = |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
         let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: prompt_time };
@@ -177,7 +177,7 @@ impl Engine {
                 break;
             }
             let pos = prompt_tokens + generated - 1;
-            logits = self.forward.run(&self.cpu, &self.model, &mut self.kv, &[id], pos, Wanted::Last);
+            logits = forward(&self.cpu, &self.model, &mut self.kv, &[id], pos, &mut self.scratch, Wanted::Last);
         }
         let finish = finish(reason, generated, decode_start.elapsed());
         // The request is over either way, so there is nothing left to break off.

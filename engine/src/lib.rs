@@ -1,6 +1,8 @@
 //! The engine: GGUF files in, tokens out. It emits events and never times itself for a benchmark.
 
 pub mod chat_template;
+pub mod engine;
+pub mod eval;
 pub mod forward;
 pub mod generate;
 pub mod gguf;
@@ -10,5 +12,8 @@ pub mod model;
 pub mod models;
 pub mod reference;
 pub mod sampler;
+mod stop;
 pub mod synth;
 pub mod tokenizer;
+
+pub use engine::Engine;

@@ -16,6 +16,8 @@ use crate::generate::SamplingParams;
 pub struct Sampler {
     params: SamplingParams,
     rng: ChaCha8Rng,
+    /// The logits, where they are changed before the choice.
+    logits: Vec<f32>,
     /// The candidates, best first.
     ids: Vec<u32>,
     /// Their unnormalised probabilities; that of the best is 1.
@@ -31,6 +33,7 @@ impl Sampler {
         Sampler {
             params: SamplingParams::greedy(),
             rng: ChaCha8Rng::seed_from_u64(0),
+            logits: Vec::with_capacity(vocab),
             ids: Vec::with_capacity(vocab),
             weights: Vec::with_capacity(vocab),
             penalised: vec![0; vocab],
@@ -44,18 +47,24 @@ impl Sampler {
         self.rng = ChaCha8Rng::seed_from_u64(params.seed.unwrap_or_else(|| rand::rng().random()));
     }
 
-    /// Chooses a token. `history` is the prompt and what was generated; `logits` may be changed.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> u32 {
-        self.penalise(logits, history);
+    /// Chooses a token. `history` is the prompt and what was generated.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
         // Of k = 1 and of a temperature of 0 the best token is all that is left.
-        if self.params.temperature == 0.0 || self.params.top_k == 1 {
+        let greedy = self.params.temperature == 0.0 || self.params.top_k == 1;
+        if greedy && self.params.repeat_penalty == 1.0 {
             return argmax(logits);
         }
-        self.truncate(logits);
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        self.penalise(history);
+        if greedy {
+            return argmax(&self.logits);
+        }
+        self.truncate();
         self.draw()
     }
 
-    fn penalise(&mut self, logits: &mut [f32], history: &[u32]) {
+    fn penalise(&mut self, history: &[u32]) {
         let penalty = self.params.repeat_penalty;
         if penalty == 1.0 {
             return;
@@ -66,19 +75,19 @@ impl Sampler {
             let seen = &mut self.penalised[id as usize];
             if *seen != self.round {
                 *seen = self.round;
-                let logit = &mut logits[id as usize];
+                let logit = &mut self.logits[id as usize];
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }
     }
 
     /// Leaves the candidates and their weights.
-    fn truncate(&mut self, logits: &mut [f32]) {
+    fn truncate(&mut self) {
         let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
-        for logit in logits.iter_mut().filter(|logit| logit.is_nan()) {
+        for logit in self.logits.iter_mut().filter(|logit| logit.is_nan()) {
             *logit = f32::NEG_INFINITY;
         }
-        let logits = &*logits;
+        let logits = &self.logits[..];
         let best_first = |&a: &u32, &b: &u32| {
             let order = logits[b as usize].partial_cmp(&logits[a as usize]);
             order.unwrap_or(Ordering::Equal).then(a.cmp(&b))
