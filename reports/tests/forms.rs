@@ -218,6 +218,21 @@ fn a_chart_without_data_is_left_out_with_its_reason() {
 }
 
 #[test]
+fn a_side_without_a_curve_is_named_and_a_logarithmic_axis_says_so() {
+    let (record, mut samples) = fabricated::compare(&Script::default());
+    for sample in samples.iter_mut().filter(|s| s.side == SideRole::Peer) {
+        sample.one_token_per_chunk = false;
+    }
+    for at in &mut samples[3].token_ns {
+        at.0 += 900_000_000;
+    }
+    let page = html(&record, &samples).unwrap();
+    assert!(page.contains("Ollama 0.20.7 has no curve: no run of it carried one token a chunk."));
+    assert!(page.contains("TTFT, ms, logarithmic (lower is better)"));
+    assert!(page.contains("decode tok&#x2f;s (higher is better)") || page.contains("decode tok/s (higher is better)"));
+}
+
+#[test]
 fn a_run_without_any_sample_still_makes_a_page() {
     let (mut record, _) = fabricated::interrupted(&Script::default(), 0);
     record.metrics.clear();

@@ -50,6 +50,11 @@ impl Axis {
         Axis::linear(lo, greatest + room, count)
     }
 
+    /// Whether it is logarithmic, which its title must say.
+    pub fn is_log(&self) -> bool {
+        self.log
+    }
+
     /// `n` rows of height 1 from the bottom, without ticks.
     pub fn rows(n: usize) -> Axis {
         Axis { lo: 0.0, hi: n.max(1) as f64, log: false, ticks: Vec::new() }

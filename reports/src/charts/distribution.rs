@@ -28,9 +28,15 @@ struct Group {
 
 /// Draws the distribution of `id`, which is decode tok/s or TTFT.
 pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<ChartOutcome, ReportError> {
-    let (name, title, axis) = match id {
-        MetricId::TtftMs => ("ttft", "Time to first token", "TTFT, ms (lower is better)"),
-        _ => ("decode", "Decode speed at batch 1", "decode tok/s (higher is better)"),
+    let (name, title, [linear, log]) = match id {
+        MetricId::TtftMs => {
+            ("ttft", "Time to first token", ["TTFT, ms (lower is better)", "TTFT, ms, logarithmic (lower is better)"])
+        }
+        _ => (
+            "decode",
+            "Decode speed at batch 1",
+            ["decode tok/s (higher is better)", "decode tok/s, logarithmic (higher is better)"],
+        ),
     };
     let groups = collect(record, runs, id);
     let all: Vec<f64> = groups.iter().flat_map(|g| g.sides.iter().flat_map(|(_, v)| v.iter().copied())).collect();
@@ -46,6 +52,8 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<Char
         let text = format!("{} (n = {})", shortened(&facts::label(record, *role), 40), grouped(values.len() as u64));
         (Some(colour(*role)), text)
     });
+    let axis = Axis::around(least, greatest, 8);
+    let axis_title = if axis.is_log() { log } else { linear };
     let frame = Frame {
         name,
         title: format!("{title}, by prompt and length"),
@@ -53,7 +61,7 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs, id: MetricId) -> Result<Char
         height: 64 + row * groups.len() as u32 + 54,
         left: 190,
         right: 76,
-        x: (Axis::around(least, greatest, 8), axis),
+        x: (axis, axis_title),
         y: (Axis::rows(groups.len()), ""),
     };
     let svg = easel::drawn(&frame, |sheet, plot| {

@@ -80,9 +80,16 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs) -> Result<ChartOutcome, Repo
         }
         Ok(())
     })?;
-    let caption = "All inter-token latencies of the kept runs; the whole tail is shown. Further left is better, and \
-                   a steep curve is an even stream."
-        .to_owned();
+    let missing = record.sides.iter().filter(|s| curves.iter().all(|(role, _)| *role != s.role));
+    let missing = missing.map(|s| {
+        let label = facts::label(record, s.role);
+        format!(" {label} has no curve: no run of it carried one token a chunk.")
+    });
+    let caption = format!(
+        "All inter-token latencies of the kept runs; the whole tail is shown. Further left is better, and a steep \
+         curve is an even stream.{}",
+        missing.collect::<String>()
+    );
     Ok(ChartOutcome::Drawn(Chart { name: NAME, title: frame.title, caption, svg }))
 }
 

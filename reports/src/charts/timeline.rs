@@ -42,6 +42,8 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs) -> Result<ChartOutcome, Repo
     if !lost.is_empty() {
         legend.push((None, format!("× not in the statistics ({})", lost.len())));
     }
+    let axis = Axis::around(least, greatest, 5);
+    let axis_title = if axis.is_log() { "decode tok/s, logarithmic" } else { "decode tok/s" };
     let frame = Frame {
         name: NAME,
         title: TITLE.to_owned(),
@@ -50,7 +52,7 @@ pub(super) fn draw(record: &RunRecord, runs: &Runs) -> Result<ChartOutcome, Repo
         left: 80,
         right: 24,
         x: (Axis::linear(first - 1.0, last + 1.0, 10), "run number, both sides interleaved"),
-        y: (Axis::around(least, greatest, 5), "decode tok/s"),
+        y: (axis, axis_title),
     };
     let step = kept.len().div_ceil(MOST_DOTS);
     let svg = easel::drawn(&frame, |sheet, plot| {
