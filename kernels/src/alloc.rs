@@ -21,8 +21,8 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    fn new(at_least: usize) -> Slab {
-        let len = at_least.next_multiple_of(HUGE_PAGE);
+    fn new(at_least: usize, huge: bool) -> Slab {
+        let len = if huge { at_least.next_multiple_of(HUGE_PAGE) } else { at_least };
         // SAFETY: an anonymous private mapping at an address of the system's choice touches no memory of ours.
         let start = unsafe {
             libc::mmap(
@@ -39,9 +39,11 @@ impl Slab {
             std::alloc::handle_alloc_error(layout);
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: the range was mapped above. Advice that the kernel does not take changes nothing.
-        unsafe {
-            libc::madvise(start, len, libc::MADV_HUGEPAGE);
+        if huge {
+            // SAFETY: the range was mapped above. Advice that the kernel does not take changes nothing.
+            unsafe {
+                libc::madvise(start, len, libc::MADV_HUGEPAGE);
+            }
         }
         Slab { start: NonNull::new(start.cast()).expect("a mapping is not at address zero"), len }
     }
@@ -74,7 +76,7 @@ impl Arena {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (slab, used) = match current.take() {
             Some((slab, used)) if slab.len - used >= size => (slab, used),
-            _ => (Arc::new(Slab::new(size.max(SLAB))), 0),
+            _ => (Arc::new(Slab::new(size.max(SLAB), true)), 0),
         };
         // SAFETY: used + size <= slab.len, so the start lies within the slab or, for an empty buffer, at its end.
         let start = unsafe { slab.start.add(used) };
@@ -96,9 +98,10 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// A zeroed buffer of `len` bytes with a slab of its own.
+    /// A zeroed buffer of `len` bytes with a slab of its own, in pages of the usual size: what is reserved for a long
+    /// context and never written takes no room.
     pub fn zeroed(len: usize) -> AlignedBuf {
-        let slab = Arc::new(Slab::new(len.max(1)));
+        let slab = Arc::new(Slab::new(len.max(1), false));
         AlignedBuf { start: slab.start, len, _slab: slab }
     }
 

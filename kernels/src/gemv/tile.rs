@@ -86,18 +86,39 @@ impl Tile {
 
     /// Packs up to R rows of the file into one run of tiles. `out` is zeroed; `source` holds `rows` whole rows.
     pub(crate) fn pack(self, source: &[u8], rows: usize, k: usize, out: &mut [u8]) {
+        // Each number of rows and words gets loops of its own, which the compiler unrolls: loading is bound by this.
+        match (self.rows, self.block_words().1) {
+            (16, 4) => self.pack_as::<16, 4>(source, rows, k, out),
+            (16, 8) => self.pack_as::<16, 8>(source, rows, k, out),
+            (16, 32) => self.pack_as::<16, 32>(source, rows, k, out),
+            (16, _) => self.pack_as::<16, 48>(source, rows, k, out),
+            (_, 4) => self.pack_as::<8, 4>(source, rows, k, out),
+            (_, 8) => self.pack_as::<8, 8>(source, rows, k, out),
+            (_, 32) => self.pack_as::<8, 32>(source, rows, k, out),
+            _ => self.pack_as::<8, 48>(source, rows, k, out),
+        }
+    }
+
+    fn pack_as<const R: usize, const WORDS: usize>(self, source: &[u8], rows: usize, k: usize, out: &mut [u8]) {
         let parts = self.parts();
         let row_bytes = source.len() / rows;
         let block_bytes = self.dtype.block_bytes();
         let blocks = k / self.dtype.block_len();
+        let (words_at, _) = self.block_words();
         for (step, out) in out.chunks_exact_mut(self.step_bytes()).enumerate() {
             let (head, codes) = out.split_at_mut(parts.head);
             let count = parts.blocks.min(blocks - step * parts.blocks);
-            for row in 0..rows {
-                let start = row * row_bytes + step * parts.blocks * block_bytes;
-                for (i, block) in source[start..][..count * block_bytes].chunks_exact(block_bytes).enumerate() {
+            for (i, codes) in codes.chunks_exact_mut(WORDS * R * 4).take(count).enumerate() {
+                let (words, _) = codes.as_chunks_mut::<4>();
+                let words = &mut words[..WORDS * R];
+                for row in 0..rows.min(R) {
+                    let start = row * row_bytes + (step * parts.blocks + i) * block_bytes;
+                    let block = &source[start..][..block_bytes];
                     self.pack_head(block, i, row, head);
-                    self.pack_words(block, i, row, codes);
+                    let (from, _) = block[words_at..][..WORDS * 4].as_chunks::<4>();
+                    for (w, word) in from.iter().enumerate() {
+                        words[w * R + row] = *word;
+                    }
                 }
             }
             if self.offset_codes() {
@@ -109,14 +130,7 @@ impl Tile {
         }
     }
 
-    #[inline]
-    fn pack_words(self, block: &[u8], i: usize, row: usize, codes: &mut [u8]) {
-        let (start, words) = self.block_words();
-        for (w, word) in block[start..][..words * 4].chunks_exact(4).enumerate() {
-            codes[((i * words + w) * self.rows + row) * 4..][..4].copy_from_slice(word);
-        }
-    }
-
+    #[inline(always)]
     fn pack_head(self, block: &[u8], i: usize, row: usize, head: &mut [u8]) {
         let r = self.rows;
         match self.dtype {
