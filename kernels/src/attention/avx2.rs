@@ -1,6 +1,6 @@
 //! attention / grouped@avx2: up to four queries at a time that share a key head, sixteen keys in two vectors.
 //!
-//!   q  f32 [count][dim], scaled       K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
+//!   q  f32 [count][dim]               K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
 //!
 //! As `avx512`, in sixteen registers: a block of more than four queries is worked on in two parts, and 16 elements of
 //! each query's values stay in registers while the keys go by. Needs AVX2, FMA and F16C.
@@ -14,7 +14,7 @@ use crate::norm::avx2::{exp, max_of, sum_of};
 /// Queries whose sums fit in registers together.
 const PART: usize = 4;
 
-type Scores = [[f32; STEP]; PART];
+type Scores<const Q: usize> = [[f32; STEP]; Q];
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn step(kv: &KvLayer, block: &Block<'_>, from: usize, to: usize, running: &mut Running<'_>) {
@@ -54,7 +54,8 @@ fn counted<const F16: bool, const Q: usize>(
     let keys = to - from;
     assert!(keys <= STEP && from.is_multiple_of(TILE) && to <= kv.capacity() && block.kv_head < kv.n_kv_heads());
     let queries = &block.q[first * dim..][..Q * dim];
-    let mut scores: Scores = [[0.0; STEP]; PART];
+    let mut scores: Scores<Q> = [[0.0; STEP]; Q];
+    let scale = _mm256_set1_ps(1.0 / (dim as f32).sqrt());
     for tile in (0..keys).step_by(TILE) {
         let start = kv.key_tile(block.kv_head, from + tile);
         let mut acc = [[_mm256_setzero_ps(); 2]; Q];
@@ -75,8 +76,8 @@ fn counted<const F16: bool, const Q: usize>(
         for i in 0..Q {
             // SAFETY: tile + 16 <= STEP, as `tile` is a multiple of 16 below it.
             unsafe {
-                _mm256_storeu_ps(scores[i].as_mut_ptr().add(tile), acc[i][0]);
-                _mm256_storeu_ps(scores[i].as_mut_ptr().add(tile + 8), acc[i][1]);
+                _mm256_storeu_ps(scores[i].as_mut_ptr().add(tile), _mm256_mul_ps(acc[i][0], scale));
+                _mm256_storeu_ps(scores[i].as_mut_ptr().add(tile + 8), _mm256_mul_ps(acc[i][1], scale));
             }
         }
     }
@@ -136,7 +137,7 @@ fn add_values<const F16: bool, const Q: usize>(
     from: usize,
     keys: usize,
     d: usize,
-    weights: &Scores,
+    weights: &Scores<Q>,
     keep: &[f32; Q],
     values: &mut [f32],
 ) {

@@ -1,6 +1,6 @@
 //! attention / grouped@avx512: up to eight queries that share a key head, sixteen keys a vector.
 //!
-//!   q  f32 [count][dim], scaled       K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
+//!   q  f32 [count][dim]               K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
 //!
 //! Scores: one element of sixteen keys is loaded (and widened) once and multiplied with that element of every query, so
 //! no sum across lanes is needed. Values: up to 64 elements of every query stay in registers while the keys go by.
@@ -9,10 +9,10 @@
 use std::arch::x86_64::*;
 
 use super::kv::TILE;
-use super::{Block, KvLayer, KvType, MAX_QUERIES, Running, STEP};
+use super::{Block, KvLayer, KvType, Running, STEP};
 use crate::norm::avx512::exp;
 
-type Scores = [[f32; STEP]; MAX_QUERIES];
+type Scores<const Q: usize> = [[f32; STEP]; Q];
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn step(kv: &KvLayer, block: &Block<'_>, from: usize, to: usize, running: &mut Running<'_>) {
@@ -50,7 +50,8 @@ fn counted<const F16: bool, const Q: usize, const V: usize>(
     let keys = to - from;
     assert!(keys <= STEP && from.is_multiple_of(TILE) && to <= kv.capacity() && block.kv_head < kv.n_kv_heads());
     assert!(block.q.len() == Q * dim && running.values.len() == Q * dim);
-    let mut scores: Scores = [[0.0; STEP]; MAX_QUERIES];
+    let mut scores: Scores<Q> = [[0.0; STEP]; Q];
+    let scale = _mm512_set1_ps(1.0 / (dim as f32).sqrt());
     for tile in (0..keys).step_by(TILE) {
         let start = kv.key_tile(block.kv_head, from + tile);
         let mut acc = [_mm512_setzero_ps(); Q];
@@ -67,7 +68,7 @@ fn counted<const F16: bool, const Q: usize, const V: usize>(
         }
         for i in 0..Q {
             // SAFETY: tile + 16 <= STEP, as `tile` is a multiple of 16 below it.
-            unsafe { _mm512_storeu_ps(scores[i].as_mut_ptr().add(tile), acc[i]) };
+            unsafe { _mm512_storeu_ps(scores[i].as_mut_ptr().add(tile), _mm512_mul_ps(acc[i], scale)) };
         }
     }
     let mut keep = [1.0f32; Q];
@@ -132,7 +133,7 @@ fn add_values<const F16: bool, const Q: usize, const V: usize>(
     from: usize,
     keys: usize,
     d: usize,
-    weights: &Scores,
+    weights: &Scores<Q>,
     keep: &[f32; Q],
     values: &mut [f32],
 ) {

@@ -9,6 +9,7 @@
 //! Memory that no position has been written to takes no room.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::MAX_HEAD_DIM;
 use crate::alloc::AlignedBuf;
@@ -155,27 +156,40 @@ impl KvRows {
     pub(crate) unsafe fn write(&self, j: usize, keys: &[f32], values: &[f32]) {
         assert!(j < self.m && keys.len() == self.width() && values.len() == self.width());
         let pos = self.pos0 + j;
+        let mut halves = [[f16::ZERO; MAX_HEAD_DIM]; 2];
         for head in 0..self.heads {
             let tile = (head * self.capacity + pos / TILE * TILE) * self.dim + pos % TILE;
             let value = (head * self.capacity + pos) * self.dim;
-            for d in 0..self.dim {
-                let (key_at, value_at) = (tile + d * TILE, value + d);
-                let (key, val) = (keys[head * self.dim + d], values[head * self.dim + d]);
-                // SAFETY: head < heads, pos < capacity and d < dim, so both indices lie in buffers of
-                // heads * capacity * dim elements, which are aligned for either type.
-                unsafe {
-                    match self.kind {
-                        KvType::F16 => {
-                            *self.k.cast::<u16>().add(key_at) = f16::from_f32(key).to_bits();
-                            *self.v.cast::<u16>().add(value_at) = f16::from_f32(val).to_bits();
-                        }
-                        KvType::F32 => {
-                            *self.k.cast::<f32>().add(key_at) = key;
-                            *self.v.cast::<f32>().add(value_at) = val;
-                        }
+            let keys = &keys[head * self.dim..][..self.dim];
+            let values = &values[head * self.dim..][..self.dim];
+            // SAFETY: head < heads and pos < capacity, so the tile's elements `tile + d * TILE` for d < dim and the value's
+            // `value..value + dim` lie in buffers of heads * capacity * dim elements, which are aligned for either type.
+            unsafe {
+                match self.kind {
+                    KvType::F16 => {
+                        let [k16, v16] = &mut halves;
+                        k16[..self.dim].convert_from_f32_slice(keys);
+                        v16[..self.dim].convert_from_f32_slice(values);
+                        scatter(self.k.cast::<f16>().add(tile), &k16[..self.dim]);
+                        self.v.cast::<f16>().add(value).copy_from_nonoverlapping(v16.as_ptr(), self.dim);
+                    }
+                    KvType::F32 => {
+                        scatter(self.k.cast::<f32>().add(tile), keys);
+                        self.v.cast::<f32>().add(value).copy_from_nonoverlapping(values.as_ptr(), self.dim);
                     }
                 }
             }
         }
+    }
+}
+
+/// Writes one key to its column of a tile.
+///
+/// # Safety
+/// `at + d * TILE` is writable for every index of `key`.
+unsafe fn scatter<T: Copy>(at: *mut T, key: &[T]) {
+    for (d, &element) in key.iter().enumerate() {
+        // SAFETY: promised by the caller.
+        unsafe { *at.add(d * TILE) = element };
     }
 }

@@ -67,7 +67,7 @@ impl AttnScratch {
 pub(crate) struct Block<'a> {
     /// The key head that all share.
     pub kv_head: usize,
-    /// Queries scaled by 1 / sqrt(head_dim), `[count][head_dim]`.
+    /// `[count][head_dim]`.
     pub q: &'a [f32],
     /// How many, at most [`MAX_QUERIES`].
     pub count: usize,
@@ -169,40 +169,60 @@ impl Cpu {
         let blocks = group.div_ceil(MAX_QUERIES);
         let record = dim + 2;
         let partials = Spread::new(&mut scratch.partials);
-        let parallel = len * heads.n_heads >= WORTH_A_PHASE;
         // An item is a block of queries of one key head over one span.
-        self.for_each(spans * heads.n_kv_heads * blocks, parallel, &|item| {
+        let item = |item: usize| {
             let (at, kv_head) = (item / (heads.n_kv_heads * blocks), item / blocks % heads.n_kv_heads);
             let first = kv_head * group + item % blocks * MAX_QUERIES;
             let count = MAX_QUERIES.min((kv_head + 1) * group - first);
-            let mut scaled = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
-            let mut values = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
-            scale_into(&q[first * dim..][..count * dim], dim, &mut scaled);
-            let block = Block { kv_head, q: &scaled[..count * dim], count, limits: [len; MAX_QUERIES] };
-            let mut running = Running { values: &mut values[..count * dim], max: [0.0; 8], sum: [0.0; 8] };
+            let block = Block { kv_head, q: &q[first * dim..][..count * dim], count, limits: [len; MAX_QUERIES] };
+            // SAFETY: the record of a span and block is written by one item alone.
+            let partial = unsafe { partials.part((at * heads.n_heads + first) * record, count * record) };
+            let (values, ends) = partial.split_at_mut(count * dim);
+            let mut running = Running { values, max: [0.0; MAX_QUERIES], sum: [0.0; MAX_QUERIES] };
             self.attention_kernels().run(kv, &block, at * span, len.min((at + 1) * span), &mut running);
-            for i in 0..count {
-                // SAFETY: the record of a span and head is written by one item alone.
-                let partial = unsafe { partials.part((at * heads.n_heads + first + i) * record, record) };
-                partial[..dim].copy_from_slice(&running.values[i * dim..][..dim]);
-                partial[dim] = running.max[i];
-                partial[dim + 1] = running.sum[i];
+            for (i, end) in ends.chunks_exact_mut(2).enumerate() {
+                end.copy_from_slice(&[running.max[i], running.sum[i]]);
             }
-        });
+        };
+        let per_span = heads.n_kv_heads * blocks;
+        if len * heads.n_heads < WORTH_A_PHASE || self.threads() == 1 {
+            (0..spans * per_span).for_each(item);
+        } else {
+            // Threads share the keys, not the items, as the last span may be a short one. An item belongs to the thread in
+            // whose part of all keys its middle lies.
+            let threads = self.threads();
+            let keys_in = |at: usize| span.min(len - at * span);
+            let middle = |i: usize| (i / per_span * span * per_span) * 2 + (i % per_span * 2 + 1) * keys_in(i / per_span);
+            let total = 2 * len * per_span;
+            self.pool().run(&|thread| {
+                let part = total * thread / threads..total * (thread + 1) / threads;
+                (0..spans * per_span).filter(|&i| part.contains(&middle(i))).for_each(item);
+            });
+        }
         for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-            let partial = |at: usize| &scratch.partials[(at * heads.n_heads + head) * record..][..record];
-            let max = (0..spans).map(|at| partial(at)[dim]).fold(f32::NEG_INFINITY, f32::max);
+            // The block of the head, and its place within: a record is the values of all its heads, then their ends.
+            let (kv_head, within) = (head / group, head % group);
+            let first = kv_head * group + within / MAX_QUERIES * MAX_QUERIES;
+            let count = MAX_QUERIES.min((kv_head + 1) * group - first);
+            let i = head - first;
+            let partial = |at: usize| {
+                let record = &scratch.partials[(at * heads.n_heads + first) * record..][..count * record];
+                let end = &record[count * dim + 2 * i..][..2];
+                (&record[i * dim..][..dim], end[0], end[1])
+            };
+            let max = (0..spans).map(|at| partial(at).1).fold(f32::NEG_INFINITY, f32::max);
             let mut sum = 0.0;
             out.fill(0.0);
             for at in 0..spans {
-                let partial = partial(at);
-                let weight = (partial[dim] - max).exp();
-                sum += weight * partial[dim + 1];
-                for (o, v) in out.iter_mut().zip(&partial[..dim]) {
+                let (values, partial_max, partial_sum) = partial(at);
+                let weight = (partial_max - max).exp();
+                sum += weight * partial_sum;
+                for (o, v) in out.iter_mut().zip(values) {
                     *o += weight * v;
                 }
             }
-            out.iter_mut().for_each(|o| *o /= sum);
+            let over = 1.0 / sum;
+            out.iter_mut().for_each(|o| *o *= over);
         }
     }
 
@@ -216,12 +236,12 @@ impl Cpu {
         let out = Spread::new(out);
         // Later queries see more keys, so blocks are dealt out in turn instead of in runs.
         self.pool().run(&|thread| {
+            let mut gathered = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
+            let mut values = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
             for item in (thread..heads.n_kv_heads * blocks).step_by(threads) {
                 let (at, kv_head) = (item / heads.n_kv_heads, item % heads.n_kv_heads);
                 let first = at * MAX_QUERIES;
                 let count = MAX_QUERIES.min(queries - first);
-                let mut scaled = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
-                let mut values = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
                 let mut limits = [0; MAX_QUERIES];
                 // Where query `i` of the block lies in `q` and `out`.
                 let place = |i: usize| {
@@ -231,26 +251,21 @@ impl Cpu {
                 for i in 0..count {
                     let (token, start) = place(i);
                     limits[i] = pos0 + token + 1;
-                    scale_into(&q[start..][..dim], dim, &mut scaled[i * dim..]);
+                    gathered[i * dim..][..dim].copy_from_slice(&q[start..][..dim]);
                 }
-                let block = Block { kv_head, q: &scaled[..count * dim], count, limits };
-                let mut running = Running { values: &mut values[..count * dim], max: [0.0; 8], sum: [0.0; 8] };
+                let block = Block { kv_head, q: &gathered[..count * dim], count, limits };
+                let values = &mut values[..count * dim];
+                let mut running = Running { values, max: [0.0; MAX_QUERIES], sum: [0.0; MAX_QUERIES] };
                 self.attention_kernels().run(kv, &block, 0, limits[count - 1], &mut running);
                 for i in 0..count {
                     // SAFETY: the output of a token and head is written by one item alone.
                     let out = unsafe { out.part(place(i).1, dim) };
+                    let over = 1.0 / running.sum[i];
                     for (o, v) in out.iter_mut().zip(&running.values[i * dim..][..dim]) {
-                        *o = v / running.sum[i];
+                        *o = v * over;
                     }
                 }
             }
         });
-    }
-}
-
-fn scale_into(q: &[f32], dim: usize, scaled: &mut [f32]) {
-    let scale = 1.0 / (dim as f32).sqrt();
-    for (s, q) in scaled.iter_mut().zip(q) {
-        *s = q * scale;
     }
 }

@@ -1,6 +1,6 @@
 //! attention / plain: one query after the other in portable Rust.
 //!
-//!   q  f32 [count][dim], scaled       K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
+//!   q  f32 [count][dim]               K, V  f16 or f32, laid out as in `kv.rs`       values  f32 [count][dim]
 
 use half::f16;
 
@@ -17,6 +17,7 @@ pub(super) fn step(kv: &KvLayer, block: &Block<'_>, from: usize, to: usize, runn
         KvType::F16 => f16::from_bits(kv.v16()[i]).to_f32(),
         KvType::F32 => kv.v32()[i],
     };
+    let scale = 1.0 / (dim as f32).sqrt();
     let mut scores = [0.0f32; STEP];
     for i in 0..block.count {
         let to = to.min(block.limits[i]);
@@ -27,7 +28,7 @@ pub(super) fn step(kv: &KvLayer, block: &Block<'_>, from: usize, to: usize, runn
         let scores = &mut scores[..to - from];
         for (pos, score) in (from..to).zip(scores.iter_mut()) {
             let tile = kv.key_tile(block.kv_head, pos / TILE * TILE) + pos % TILE;
-            *score = q.iter().enumerate().map(|(d, q)| q * key(tile + d * TILE)).sum();
+            *score = scale * q.iter().enumerate().map(|(d, q)| q * key(tile + d * TILE)).sum::<f32>();
         }
         let max = scores.iter().copied().fold(running.max[i], f32::max);
         let values = &mut running.values[i * dim..][..dim];

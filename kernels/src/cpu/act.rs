@@ -187,12 +187,14 @@ impl Act {
     }
 
     /// The float row `j`.
+    #[inline]
     pub fn row(&self, j: usize) -> &[f32] {
         assert!(j < self.m);
         &self.x.as_f32()[j * self.k..][..self.k]
     }
 
     /// The quantised row `j`, for kernels.
+    #[inline]
     pub(crate) fn quant_row(&self, j: usize) -> QuantPtr {
         assert!(j < self.m && self.has_i8(), "row {j} of {} rows, int8: {}", self.m, self.has_i8());
         let groups = padded(self.k) / GROUP;

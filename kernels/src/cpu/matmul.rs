@@ -1,5 +1,6 @@
 //! Products: one set of activations against several matrices, and gate, up and SwiGLU in one phase.
 
+use super::shares::{MOST_PARTS, Shares};
 use super::{Act, Cpu, Matrix, Spread};
 use crate::gemv::{GROUP_ROWS, MAX_TOKENS, Unit};
 
@@ -24,32 +25,28 @@ impl Cpu {
     /// # Panics
     /// Where shapes disagree, or a kernel wants int8 activations and `act` holds floats alone.
     pub fn matmul(&self, act: &Act, projs: &mut [Proj<'_>]) {
-        const MOST: usize = 4;
+        const MOST: usize = MOST_PARTS;
         assert!(projs.len() <= MOST, "a phase joins up to {MOST} products");
         let mut outs: [Option<(Spread<'_, f32>, &Matrix, Option<&[f32]>, bool)>; MOST] = [const { None }; MOST];
-        let mut total = 0;
+        let mut shares = Shares::default();
         for (out, proj) in outs.iter_mut().zip(projs) {
             let n = proj.w.n();
             assert_eq!(proj.w.k(), act.k(), "columns of the weights and of the activations");
             assert_eq!(proj.y.len(), act.m() * n, "room for the result");
             assert!(proj.bias.is_none_or(|b| b.len() == n), "one bias for each row");
-            total += proj.w.bytes();
+            shares.push(proj.w.groups(), proj.w.bytes());
             *out = Some((Spread::new(proj.y), proj.w, proj.bias, proj.add));
         }
         let threads = self.threads();
         self.pool().run(&|thread| {
-            let (lo, hi) = (total * thread / threads, total * (thread + 1) / threads);
             with_panel(act.m(), |panel| {
-                let mut base = 0;
-                for (y, w, bias, add) in outs.iter().flatten() {
-                    for group in groups_between(w, base, lo, hi) {
-                        for tokens in batches(act.m()) {
-                            product(act, w, group, tokens, panel);
-                            store(y, w.n(), group, tokens, panel, *bias, *add);
-                        }
+                shares.take(thread, threads, |part, group| {
+                    let (y, w, bias, add) = outs[part].as_ref().expect("a part was pushed for each product");
+                    for tokens in batches(act.m()) {
+                        product(act, w, group, tokens, panel);
+                        store(y, w.n(), group, tokens, panel, *bias, *add);
                     }
-                    base += w.bytes();
-                }
+                });
             });
         });
     }
@@ -63,11 +60,13 @@ impl Cpu {
         let n = gate.n();
         assert_eq!(out.len(), act.m() * n, "room for the result");
         let out = Spread::new(out);
+        let mut shares = Shares::default();
+        shares.push(gate.groups(), gate.bytes() + up.bytes());
         let threads = self.threads();
         self.pool().run(&|thread| {
             with_panel(act.m(), |gates| {
                 with_panel(act.m(), |ups| {
-                    for group in super::share(gate.groups(), threads, thread) {
+                    shares.take(thread, threads, |_, group| {
                         for tokens in batches(act.m()) {
                             product(act, gate, group, tokens, gates);
                             product(act, up, group, tokens, ups);
@@ -75,7 +74,7 @@ impl Cpu {
                             self.norm().silu_mul(&mut gates[..used], &ups[..used]);
                             store(&out, n, group, tokens, gates, None, false);
                         }
-                    }
+                    });
                 });
             });
         });
@@ -92,16 +91,6 @@ fn with_panel(m: usize, work: impl FnOnce(&mut [f32])) {
 #[inline]
 fn batches(m: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..m).step_by(MAX_TOKENS).map(move |first| (first, MAX_TOKENS.min(m - first)))
-}
-
-/// The groups of `w` whose first byte lies in `lo..hi`, where `w` itself starts at `base`.
-fn groups_between(w: &Matrix, base: usize, lo: usize, hi: usize) -> std::ops::Range<usize> {
-    let groups = w.groups();
-    let first_at = |at: usize| {
-        let at = at.saturating_sub(base).min(w.bytes());
-        (at * groups).div_ceil(w.bytes()).min(groups)
-    };
-    first_at(lo)..first_at(hi)
 }
 
 /// Multiplies one group of rows with some tokens.

@@ -6,6 +6,7 @@ mod elementwise;
 mod matmul;
 mod matrix;
 mod pool;
+mod shares;
 mod stream;
 
 pub use act::Act;
