@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags that every measured run has.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A model of the store, a name to pull, or a GGUF file.
+    #[arg(long, default_value = "smollm2:135m")]
+    pub model: String,
+    /// Runs a side.
+    #[arg(long, default_value_t = 100)]
+    pub runs: u64,
+    /// protocol, general, quick, or a suite file.
+    #[arg(long, default_value = "protocol")]
+    pub suite: String,
+    /// Generated tokens to ask for, in place of the suite's lengths.
+    #[arg(long, value_delimiter = ',')]
+    pub lengths: Vec<u64>,
+    /// Threads on both sides [default: one a physical core].
+    #[arg(long)]
+    pub threads: Option<u32>,
+    /// Context length on both sides.
+    #[arg(long, default_value_t = 2048)]
+    pub ctx: u32,
+    /// Seed of nonces, the first side and the bootstrap [default: drawn, and recorded].
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Runs in a block, at most 10.
+    #[arg(long, default_value_t = 10)]
+    pub block: u64,
+    /// Discarded runs a side before the first timed one.
+    #[arg(long, default_value_t = 3)]
+    pub warmup: u64,
+    /// Folder for the results [default: results/<UTC>-<command>-<id>].
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Seconds without a byte after which a request has failed.
+    #[arg(long, default_value_t = 120)]
+    pub timeout: u64,
+    /// Say what would be run, and run nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -1,0 +1,23 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `bench serve-engine`, hidden: our engine as a server of its own process, so that its memory and threads are its own.
+#[derive(Debug, Args)]
+pub struct ServeEngineArgs {
+    /// GGUF file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Name to serve it under.
+    #[arg(long)]
+    pub name: String,
+    /// Threads.
+    #[arg(long)]
+    pub threads: u32,
+    /// Context length.
+    #[arg(long)]
+    pub ctx: u32,
+    /// Run every op on its plain kernel.
+    #[arg(long)]
+    pub baseline: bool,
+}

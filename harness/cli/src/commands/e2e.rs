@@ -1,0 +1,80 @@
+use anyhow::anyhow;
+use harness_spec::record::{Provenance, RunKind, SideRole};
+
+use super::compare::fits;
+use super::measure::{Prepared, conclude, measure};
+use super::{print_json, print_text};
+use crate::ceiling::CeilingMeter;
+use crate::exit::{Exit, Outcome, usage};
+use crate::interrupt;
+use crate::model::{self, Model};
+use crate::peers::prepare::{self, Setting};
+use crate::plan::{E2ePlan, Target};
+use crate::record::Identity;
+
+/// `bench e2e`: one side alone, with the record kind of a comparison.
+pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
+    let cancel = interrupt::on_signal().map_err(anyhow::Error::new)?;
+    let role = match plan.backend {
+        Target::Engine => SideRole::Engine,
+        _ => SideRole::Peer,
+    };
+    let r = &plan.run;
+    if r.dry_run {
+        if json {
+            print_json(&serde_json::json!({
+                "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs": r.runs, "warmup": r.warmup,
+                "threads": r.threads, "context": r.context, "seed": r.seed,
+            }))?;
+        } else {
+            print_text(&format!(
+                "model {}, suite {}, lengths {:?}, {} runs after {} warm-up, {} threads, context {}, seed {}",
+                r.model, r.suite.name, r.lengths, r.runs, r.warmup, r.threads, r.context, r.seed
+            ));
+        }
+        return Ok(Exit::Done);
+    }
+    let identity = Identity::new(r)?;
+    let model = model::open(&r.model, r.context).await?;
+    fits(r, &model)?;
+    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, r.threads);
+    ceiling.measure("before");
+    let setting = Setting {
+        model: &model,
+        suite: &r.suite,
+        context: r.context,
+        threads: r.threads,
+        timeout: r.timeout,
+        out: &identity.folder,
+    };
+    let ready = async {
+        match &plan.backend {
+            Target::Ollama(url) => prepare::ollama(&setting, role, url).await,
+            Target::OpenAi(url) => prepare::openai(&setting, role, url).await,
+            backend => prepare::engine(&setting, role, *backend == Target::Baseline).await,
+        }
+    };
+    let side = tokio::select! {
+        () = cancel.cancelled() => return Err(anyhow!("interrupted before the first run; nothing was measured").into()),
+        side = ready => side?,
+    };
+    let said = format!("one side alone: {} at {}", side.label, side.endpoint);
+    eprintln!("{said}");
+    let measured = measure(Prepared {
+        kind: RunKind::E2e,
+        provenance: Provenance::Measured,
+        plan: r,
+        model: &model,
+        schedule: r.one_sided(role).map_err(usage)?,
+        sides: vec![side],
+        manifest: Vec::new(),
+        withhold: None,
+        notes: vec![said],
+        identity: &identity,
+        command,
+        ceiling: Some(ceiling),
+        cancel,
+    })
+    .await?;
+    conclude(&measured, &identity, json, Exit::Done)
+}

@@ -1,0 +1,145 @@
+//! What `compare` and `e2e` share: the timed part, the statistics, the record and its files.
+
+use anyhow::Context;
+use harness_measure::{AnalysisOptions, Schedule, analyse, describe_one_side};
+use harness_spec::record::{ManifestField, Provenance, RunKind, RunRecord};
+use tokio_util::sync::CancellationToken;
+
+use super::{print_json, print_text};
+use crate::ceiling::CeilingMeter;
+use crate::exit::{Exit, Failure};
+use crate::model::Model;
+use crate::peers::{Clock, Side};
+use crate::plan::RunPlan;
+use crate::record::{self, Identity, Parts};
+use crate::session::log::SampleLog;
+use crate::session::{Ended, Session};
+
+/// Everything that is ready before the first request.
+pub struct Prepared<'a> {
+    /// Two sides or one.
+    pub kind: RunKind,
+    /// Measured, or simulated where scripted peers take part in a test.
+    pub provenance: Provenance,
+    /// The plan.
+    pub plan: &'a RunPlan,
+    /// The model.
+    pub model: &'a dyn Model,
+    /// The order of runs.
+    pub schedule: Schedule,
+    /// The sides, the engine first.
+    pub sides: Vec<Side>,
+    /// Parity.
+    pub manifest: Vec<ManifestField>,
+    /// Why no verdict may be given.
+    pub withhold: Option<String>,
+    /// What was said before, such as which peer it is.
+    pub notes: Vec<String>,
+    /// Which run.
+    pub identity: &'a Identity,
+    /// The command line.
+    pub command: Vec<String>,
+    /// The ceiling's first half; absent where it is not measured.
+    pub ceiling: Option<CeilingMeter>,
+    /// Ctrl-C.
+    pub cancel: CancellationToken,
+}
+
+/// A finished run, on disk.
+#[derive(Debug)]
+pub struct Measured {
+    /// Its record.
+    pub record: RunRecord,
+    /// How the timed part ended.
+    pub ended: Ended,
+}
+
+/// Runs, concludes, and writes the folder. A run that was cut short is written as well, marked as such.
+///
+/// # Errors
+/// What cannot be rendered or written. What servers do wrong is in [`Measured::ended`].
+pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
+    let log = SampleLog::create(&p.identity.folder)?;
+    let clock = Clock::start();
+    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel, log);
+    let ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
+    let wall = clock.now();
+    let Session { mut samples, telemetry, idle, log, .. } = session;
+
+    let mut ceiling = p.ceiling;
+    if let (Some(meter), Ended::Complete) = (&mut ceiling, &ended) {
+        meter.measure("after");
+    }
+    let options = AnalysisOptions {
+        withhold: p.withhold,
+        interrupted: ended != Ended::Complete,
+        ..AnalysisOptions::new(p.plan.seed, p.plan.runs)
+    };
+    let analysis = match p.kind {
+        RunKind::Compare => analyse(&samples, &options),
+        RunKind::E2e => describe_one_side(&samples, p.sides[0].role, &options),
+    };
+    record::mark(&mut samples, &analysis.reasons);
+    let mut notes = p.notes;
+    match &ended {
+        Ended::Complete => {}
+        Ended::Interrupted => notes.push("interrupted by a signal: what was measured until then".into()),
+        Ended::Lost(why) => notes.push(format!("cut short, a side was lost: {why}")),
+    }
+    let record = record::build(Parts {
+        kind: p.kind,
+        provenance: p.provenance,
+        identity: p.identity,
+        command: p.command,
+        wall,
+        plan: p.plan,
+        schedule: &p.schedule,
+        model: p.model,
+        sides: &p.sides,
+        manifest: p.manifest,
+        ceiling: ceiling.and_then(CeilingMeter::finish),
+        samples: &samples,
+        analysis,
+        telemetry,
+        idle: &idle,
+        notes,
+    });
+    log.finish(&samples)?;
+    let simulated = match p.provenance {
+        Provenance::Simulated => reports::SimulatedRecords::AcceptInTests,
+        _ => reports::SimulatedRecords::Refuse,
+    };
+    reports::write_run_with(&p.identity.folder, &record, &samples, simulated)
+        .with_context(|| format!("writing the report to {}", p.identity.folder.display()))?;
+    for side in p.sides {
+        if let Some(child) = side.child {
+            child.stop().await;
+        }
+    }
+    Ok(Measured { record, ended })
+}
+
+/// Prints the record, says where it lies, and turns its end into an exit code: `done` for a complete one.
+///
+/// # Errors
+/// A run that was cut short or kept nothing is one that could not be measured.
+pub fn conclude(m: &Measured, identity: &Identity, json: bool, done: Exit) -> Result<Exit, Failure> {
+    if json {
+        print_json(&m.record)?;
+    } else {
+        // The peer comes first: a reader must know whom before how much.
+        print_text(&m.record.notes.first().cloned().unwrap_or_default());
+        print_text(&reports::terminal(&m.record));
+    }
+    let folder = identity.folder.display();
+    eprintln!("results: {folder} (run.json, samples.jsonl, report.html)");
+    let kept = format!("what was measured until then is in {folder}");
+    match &m.ended {
+        Ended::Complete if m.record.hygiene.pairs_kept == 0 => {
+            Err(anyhow::anyhow!("no run was valid: {:?}", m.record.hygiene.dropped).into())
+        }
+        Ended::Complete => Ok(done),
+        Ended::Interrupted => Err(anyhow::anyhow!("interrupted; {kept}").into()),
+        Ended::Lost(why) => Err(anyhow::anyhow!("{why}\n{kept}").into()),
+    }
+}

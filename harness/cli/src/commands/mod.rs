@@ -1,0 +1,55 @@
+//! One file a verb.
+
+mod compare;
+mod doctor;
+mod e2e;
+mod list;
+pub mod measure;
+mod report;
+mod serve_engine;
+
+use crate::args::{Bench, Command};
+use crate::exit::{Failure, Outcome};
+use crate::plan::{ComparePlan, E2ePlan};
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// [`Failure`] with its exit code.
+pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
+    match bench.command {
+        Command::Doctor => doctor::run(bench.json),
+        Command::List { what } => list::run(what, bench.json),
+        Command::Report { folder } => report::run(&folder, bench.json),
+        Command::ServeEngine(args) => serve_engine::run(args),
+        Command::Compare(args) => {
+            let plan = ComparePlan::try_from(args)?;
+            runtime()?.block_on(compare::run(&plan, bench.json, command_line))
+        }
+        Command::E2e(args) => {
+            let plan = E2ePlan::try_from(args)?;
+            runtime()?.block_on(e2e::run(&plan, bench.json, command_line))
+        }
+    }
+}
+
+/// A runtime. One thread drives the client: it makes one request at a time, and more threads would only wake each other
+/// on cores that the servers compute on.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| Failure::Unmeasured(anyhow::Error::new(e).context("starting the runtime")))
+}
+
+/// Prints JSON on stdout. A closed pipe ends the output, not the program with a panic.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?;
+    print_text(&text);
+    Ok(())
+}
+
+/// Prints data on stdout.
+fn print_text(text: &str) {
+    use std::io::Write;
+    // Whoever reads may have enough before the end (`| head`).
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}

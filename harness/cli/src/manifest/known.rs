@@ -1,0 +1,304 @@
+//! What can be known of each kind of server, and from where.
+
+use std::collections::BTreeMap;
+
+use reqwest::Url;
+use serde_json::Value;
+
+use super::{Field, Known, Shape};
+use crate::machine::{self, environment, process};
+use crate::model::Model;
+use crate::peers::ollama::Loaded;
+use crate::peers::{SAMPLER, STOP_RULE};
+
+/// What both sides of a run are asked for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The model.
+    pub model: &'a dyn Model,
+    /// Context length.
+    pub context: u32,
+    /// Threads.
+    pub threads: u32,
+    /// SHA-256 over the token ids of every prompt of the suite, rendered with a fixed nonce.
+    pub prompt_ids: &'a str,
+}
+
+/// Fields that are the same for whatever server gets our requests, because the request itself sets them.
+fn sent(a: &Asked<'_>) -> Shape {
+    let on_request = "sent in every request";
+    [
+        (Field::Sampler, Known::is(SAMPLER, on_request)),
+        (Field::StopRule, Known::is(STOP_RULE, on_request)),
+        (Field::Thinking, Known::is("off", "raw prompts: no template of the server runs")),
+        (Field::PrefixCache, Known::is("defeated", "a fresh nonce stands before all text of every prompt")),
+        (Field::Gpu, Known::is(gpu_text(), "driver of this machine")),
+    ]
+    .into_iter()
+    .chain(file_fields(a, "the file itself"))
+    .collect()
+}
+
+/// Fields that the file decides. They hold for a peer whose digest is the same.
+fn file_fields(a: &Asked<'_>, how: &str) -> Vec<(Field, Known)> {
+    let f = a.model.facts();
+    let types: Vec<String> = f.tensors.iter().map(|(name, g)| format!("{name} x{}", g.count)).collect();
+    let bytes: u64 = f.tensors.values().map(|g| g.bytes).sum();
+    vec![
+        (Field::TensorTypes, Known::is(types.join(", "), how)),
+        (Field::BitsPerWeight, Known::is(format!("{:.3}", bytes as f64 * 8.0 / f.parameters.max(1) as f64), how)),
+        (Field::Tokenizer, Known::is(a.model.tokenizer(), how)),
+        (Field::Bos, Known::is(if a.model.adds_bos() { "added" } else { "none" }, how)),
+    ]
+}
+
+/// Our own engine, whose every value is ours to set.
+pub fn engine(a: &Asked<'_>, version: &str, baseline: bool) -> Shape {
+    let mut s = sent(a);
+    let ours = "set by bench";
+    s.insert(Field::WeightsDigest, Known::is(&a.model.facts().sha256, "SHA-256 of the file that is served"));
+    s.insert(Field::Context, Known::is(a.context, ours));
+    s.insert(Field::KvType, Known::is("f16", ours));
+    s.insert(Field::Slots, Known::is(1, "the engine runs one request at a time"));
+    s.insert(Field::GpuLayers, Known::is(0, "the engine computes on the CPU"));
+    s.insert(Field::PromptIds, Known::is(a.prompt_ids, "the same tokenizer in this program"));
+    s.insert(Field::Speculation, Known::is("off", "the engine has none"));
+    s.insert(Field::Threads, Known::is(a.threads, ours));
+    s.insert(Field::Machine, Known::maybe(machine::boot_id(), "boot id of this machine", "no boot id"));
+    s.insert(Field::FlashAttention, Known::is("n/a", "the engine's own attention kernel"));
+    s.insert(Field::BatchSize, Known::is("whole prompt", ours));
+    s.insert(Field::Version, Known::is(version, "this program"));
+    s.insert(Field::Flags, Known::is(if baseline { "every op on its plain kernel" } else { "default table" }, ours));
+    s.insert(Field::Environment, Known::is("", ours));
+    s
+}
+
+/// What is found out about a running Ollama.
+pub struct OllamaFound<'a> {
+    /// Where.
+    pub url: &'a Url,
+    /// `/api/version`.
+    pub version: &'a str,
+    /// Digest of the blob behind the model, by `/api/show`.
+    pub digest: Option<String>,
+    /// `/api/ps` after loading.
+    pub loaded: Option<Loaded>,
+    /// Process, if it is seen.
+    pub pid: Option<u32>,
+    /// Whether the server counted as many tokens as we for every prompt of the suite.
+    pub same_counts: Option<bool>,
+}
+
+/// Ollama: `/api/show`, `/api/ps`, our requests, and its process on this machine.
+pub fn ollama(a: &Asked<'_>, found: &OllamaFound<'_>) -> Shape {
+    let mut s = sent(a);
+    s.insert(
+        Field::WeightsDigest,
+        Known::maybe(found.digest.clone(), "blob in the FROM line of /api/show", "/api/show names no blob"),
+    );
+    imply_by_digest(&mut s, a, found.digest.as_deref());
+    let ps = found.loaded.as_ref();
+    s.insert(
+        Field::Context,
+        Known::maybe(
+            ps.and_then(|l| l.context),
+            "context_length of /api/ps",
+            "this version's /api/ps has no context_length",
+        ),
+    );
+    let env = found.pid.and_then(process::environment);
+    let unseen = "the server's environment cannot be read";
+    let variable = |name: &str, default: &str| {
+        let text = env.as_ref().map(|e| e.get(name).filter(|v| !v.is_empty()).map_or(default.to_owned(), Clone::clone));
+        Known::maybe(text, &format!("{name} in the server's environment, default {default}"), unseen)
+    };
+    s.insert(Field::KvType, variable("OLLAMA_KV_CACHE_TYPE", "f16"));
+    s.insert(Field::Slots, variable("OLLAMA_NUM_PARALLEL", "1"));
+    s.insert(Field::FlashAttention, variable("OLLAMA_FLASH_ATTENTION", "auto"));
+    s.insert(Field::BatchSize, Known::is(512, "default of num_batch"));
+    let layers = ps.and_then(|l| match (l.size_vram?, l.size?) {
+        (0, _) => Some("0".to_owned()),
+        (vram, size) if vram == size => Some("all".to_owned()),
+        (vram, size) => Some(format!("part ({vram} of {size} bytes)")),
+    });
+    s.insert(Field::GpuLayers, Known::maybe(layers, "size_vram of /api/ps", "/api/ps does not show the model"));
+    s.insert(
+        Field::PromptIds,
+        match (found.digest.as_deref() == Some(a.model.facts().sha256.as_str()), found.same_counts) {
+            (true, Some(true)) => Known::is(
+                a.prompt_ids,
+                "same tokenizer file, and prompt_eval_count equals our count for every prompt (Ollama shows no ids)",
+            ),
+            (_, Some(false)) => Known::is("other counts", "prompt_eval_count differs from our count"),
+            (false, _) => Known::unknown("Ollama shows no ids, and its weights are not known to be ours"),
+            (true, None) => Known::unknown("the server reports no prompt_eval_count"),
+        },
+    );
+    s.insert(Field::Speculation, Known::is("off", "the model is one GGUF file without a draft model"));
+    s.insert(Field::Threads, Known::is(a.threads, "num_thread sent in every request"));
+    s.insert(Field::Machine, same_machine(found.url));
+    s.insert(Field::Version, Known::is(found.version, "/api/version"));
+    s.insert(Field::Flags, flags(found.pid));
+    s.insert(Field::Environment, relevant_environment(env.as_ref(), "OLLAMA_"));
+    s
+}
+
+/// What is found out about a server with OpenAI's API.
+pub struct OpenAiFound<'a> {
+    /// Where.
+    pub url: &'a Url,
+    /// llama-server's `/props`.
+    pub props: Option<Value>,
+    /// llama-server's `/slots`.
+    pub slots: Option<Value>,
+    /// SHA-256 of the file that `/props` names, where it lies on this machine.
+    pub digest: Option<String>,
+    /// Hash of the ids that `/tokenize` gives for the prompts.
+    pub prompt_ids: Option<String>,
+    /// Process, if it is seen.
+    pub pid: Option<u32>,
+}
+
+/// llama-server: `/props`, `/slots`, `/tokenize` and its command line. Another server leaves much unknown.
+pub fn openai(a: &Asked<'_>, found: &OpenAiFound<'_>) -> Shape {
+    let mut s = sent(a);
+    let none = |what: &str| format!("the server has no {what} (llama-server does)");
+    s.insert(
+        Field::WeightsDigest,
+        Known::maybe(
+            found.digest.clone(),
+            "SHA-256 of model_path in /props",
+            "model_path in /props is absent or not readable here",
+        ),
+    );
+    imply_by_digest(&mut s, a, found.digest.as_deref());
+    let props = found.props.as_ref();
+    let settings = props.map(|p| &p["default_generation_settings"]);
+    s.insert(
+        Field::Context,
+        Known::maybe(settings.and_then(|d| d["n_ctx"].as_u64()), "n_ctx in /props", &none("/props")),
+    );
+    s.insert(
+        Field::Slots,
+        Known::maybe(props.and_then(|p| p["total_slots"].as_u64()), "total_slots in /props", &none("/props")),
+    );
+    s.insert(
+        Field::Speculation,
+        match found.slots.as_ref().and_then(|v| v[0]["speculative"].as_bool()) {
+            Some(on) => Known::is(if on { "on" } else { "off" }, "speculative in /slots"),
+            None => Known::unknown(none("/slots")),
+        },
+    );
+    s.insert(
+        Field::PromptIds,
+        Known::maybe(found.prompt_ids.clone(), "ids that /tokenize gives for every prompt", &none("/tokenize")),
+    );
+    let line = found.pid.and_then(process::command_line);
+    // The flags below are llama-server's; another program may mean something else by them.
+    let line = line.filter(|_| props.is_some());
+    let flag = |names: &[&str], default: Option<&str>| {
+        let text = line.as_ref().and_then(|l| flag_value(l, names).or_else(|| default.map(str::to_owned)));
+        let how =
+            format!("{} on its command line{}", names[0], default.map_or(String::new(), |d| format!(", default {d}")));
+        Known::maybe(text, &how, &format!("{} is not on a command line that can be read", names[0]))
+    };
+    let (k, v) = (flag(&["--cache-type-k", "-ctk"], Some("f16")), flag(&["--cache-type-v", "-ctv"], Some("f16")));
+    s.insert(Field::KvType, if k.value == v.value { k } else { Known::is("mixed", "--cache-type-k and -v differ") });
+    s.insert(Field::Threads, flag(&["--threads", "-t"], None));
+    s.insert(Field::FlashAttention, flag(&["--flash-attn", "-fa"], Some("auto")));
+    s.insert(Field::BatchSize, flag(&["--ubatch-size", "-ub"], Some("512")));
+    // Without a GPU in the machine no flag can put layers on one.
+    let no_gpu = process::is_loopback(found.url) && environment::gpus().is_empty();
+    s.insert(
+        Field::GpuLayers,
+        if no_gpu { Known::is(0, "this machine has no GPU") } else { flag(&["--n-gpu-layers", "-ngl"], None) },
+    );
+    s.insert(Field::Machine, same_machine(found.url));
+    let build = props.and_then(|p| p["build_info"].as_str().map(str::to_owned));
+    s.insert(Field::Version, Known::maybe(build, "build_info in /props", &none("/props")));
+    s.insert(Field::Flags, flags(found.pid));
+    let env = found.pid.and_then(process::environment);
+    s.insert(Field::Environment, relevant_environment(env.as_ref(), "LLAMA_"));
+    s
+}
+
+/// Replaces the file's fields by unknown where the peer's file is not known to be ours.
+fn imply_by_digest(s: &mut Shape, a: &Asked<'_>, digest: Option<&str>) {
+    let same = digest == Some(a.model.facts().sha256.as_str());
+    for (field, mut known) in file_fields(a, "implied by the equal digest") {
+        if !same {
+            known = Known::unknown("the weights are not known to be ours");
+        }
+        s.insert(field, known);
+    }
+}
+
+fn same_machine(url: &Url) -> Known {
+    if process::is_loopback(url) {
+        Known::maybe(machine::boot_id(), "loopback address: the same machine and boot", "no boot id")
+    } else {
+        Known::unknown("another host")
+    }
+}
+
+fn flags(pid: Option<u32>) -> Known {
+    let line = pid.and_then(process::command_line);
+    // The program's path is the machine's business, its arguments are what matters.
+    Known::maybe(line.map(|l| l[1..].join(" ")), "/proc of the process that listens", "the process cannot be seen")
+}
+
+fn relevant_environment(env: Option<&BTreeMap<String, String>>, prefix: &str) -> Known {
+    // A key or a path in the environment is nobody's business but the user's; names that matter to speed are kept.
+    let hidden = ["KEY", "TOKEN", "SECRET", "PASSWORD", "MODELS", "ORIGINS"];
+    let shown = env.map(|e| {
+        let kept: Vec<String> = e
+            .iter()
+            .filter(|(k, _)| k.starts_with(prefix) && !hidden.iter().any(|h| k.contains(h)))
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        kept.join(" ")
+    });
+    Known::maybe(shown, "environment of the process that listens", "the process cannot be seen")
+}
+
+fn gpu_text() -> String {
+    let gpus = environment::gpus();
+    if gpus.is_empty() { "none".to_owned() } else { gpus.join(", ") }
+}
+
+/// The value of a flag, written `--flag value`, `--flag=value` or, as the last of several, repeated.
+fn flag_value(line: &[String], names: &[&str]) -> Option<String> {
+    let mut found = None;
+    for (i, word) in line.iter().enumerate() {
+        if names.contains(&word.as_str()) {
+            found = line.get(i + 1).cloned();
+        } else if let Some((name, value)) = word.split_once('=')
+            && names.contains(&name)
+        {
+            found = Some(value.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_a_repeated_flag_counts() {
+        let line: Vec<String> = ["s", "-t", "4", "--threads=2", "-c", "2048"].map(str::to_owned).to_vec();
+        assert_eq!(flag_value(&line, &["--threads", "-t"]).as_deref(), Some("2"));
+        assert_eq!(flag_value(&line, &["-ctk"]), None);
+    }
+
+    #[test]
+    fn secrets_of_the_environment_are_not_recorded() {
+        let env: BTreeMap<String, String> =
+            [("OLLAMA_API_KEY", "s3cret"), ("OLLAMA_NUM_PARALLEL", "1"), ("HOME", "/h")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into();
+        let shown = relevant_environment(Some(&env), "OLLAMA_").value.unwrap();
+        assert_eq!(shown, "OLLAMA_NUM_PARALLEL=1");
+    }
+}

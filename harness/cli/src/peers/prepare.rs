@@ -1,0 +1,287 @@
+//! Makes a server ready to be measured: the same weights, loaded, and everything known that parity needs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use harness_spec::record::{Measure, SideRole};
+use reqwest::Url;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::embedded::{EngineChild, EngineSpec};
+use super::ollama::{OllamaClient, blob_digest};
+use super::openai::OpenAiClient;
+use super::stream::End;
+use super::{Client, Clock, PeerError, Request, SAMPLER, STOP_RULE, Side};
+use crate::machine::process;
+use crate::manifest::known::{self, Asked, OllamaFound, OpenAiFound};
+use crate::model::{Model, Rendered};
+use crate::suite::Suite;
+
+/// The nonce of prompts that are only tokenised or counted.
+const PROBE_NONCE: &str = "00000000";
+
+/// What every side is made ready for.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The model.
+    pub model: &'a dyn Model,
+    /// The suite.
+    pub suite: &'a Suite,
+    /// Context length.
+    pub context: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Silence after which a request has failed.
+    pub timeout: Duration,
+    /// Folder for logs.
+    pub out: &'a Path,
+}
+
+impl Setting<'_> {
+    /// The name that servers know the model by: derived from the digest, so that it can mean no other file.
+    pub fn served_name(&self) -> String {
+        format!("edgellm-{}", &self.model.facts().sha256[..12])
+    }
+
+    /// Every prompt of the suite, rendered with the probe's nonce.
+    fn probes(&self) -> anyhow::Result<Vec<Rendered>> {
+        self.suite.prompts.iter().map(|p| self.model.render(&p.text, PROBE_NONCE)).collect()
+    }
+
+    fn options(&self) -> BTreeMap<String, String> {
+        [
+            ("sampler", SAMPLER.to_owned()),
+            ("stop", STOP_RULE.to_owned()),
+            ("num_ctx", self.context.to_string()),
+            ("num_thread", self.threads.to_string()),
+            ("raw", "true".to_owned()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into()
+    }
+}
+
+/// A hash over the token ids of prompts: one word of the manifest instead of hundreds of numbers.
+fn hash_ids<'a>(prompts: impl Iterator<Item = &'a [u32]>) -> String {
+    let mut hash = Sha256::new();
+    let mut count = 0;
+    for ids in prompts {
+        count += ids.len();
+        hash.update((ids.len() as u64).to_le_bytes());
+        for id in ids {
+            hash.update(id.to_le_bytes());
+        }
+    }
+    let hex: String = hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
+    format!("{count} ids, sha256 {hex}…")
+}
+
+/// Our engine as a child process: the engine's side, or the embedded peer on plain kernels.
+///
+/// # Errors
+/// The child does not start or does not load the model.
+pub async fn engine(s: &Setting<'_>, role: SideRole, baseline: bool) -> anyhow::Result<Side> {
+    let file = s.model.path().ok_or_else(|| anyhow!("a model without a file cannot be served"))?;
+    let name = s.served_name();
+    let log = s.out.join(match role {
+        SideRole::Engine => "engine.log",
+        SideRole::Peer => "peer.log",
+    });
+    let spec = EngineSpec { model: file, name: &name, threads: s.threads, context: s.context, baseline, log };
+    let child = EngineChild::start(&spec).await?;
+    let client = OllamaClient::new(child.url.clone(), s.timeout)?;
+    let begun = Instant::now();
+    let reported =
+        client.load(&name, s.context, s.threads).await.context("loading the model in the engine's server")?;
+    let load = child.start_time + reported.map_or(begun.elapsed(), |ns| Duration::from_nanos(ns.0));
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let ids = hash_ids(s.probes()?.iter().map(|p| p.ids.as_slice()));
+    let asked = Asked { model: s.model, context: s.context, threads: s.threads, prompt_ids: &ids };
+    let label = if baseline { "edgellm baseline (plain kernels)" } else { "edgellm" };
+    Ok(Side {
+        role,
+        kind: if baseline { "baseline" } else { "edgellm" },
+        label: format!("{label} {version}"),
+        endpoint: child.url.clone(),
+        shape: known::engine(&asked, &version, baseline),
+        version: Some(version),
+        model: name,
+        client: Client::Ollama(client),
+        threads: Some(s.threads),
+        options: s.options(),
+        load_ms: Measure::measured(load.as_secs_f64() * 1e3),
+        pid: Some(child.pid),
+        child: Some(child),
+    })
+}
+
+/// An Ollama that answers: finds our weights on it or uploads them, loads them, and asks what it is.
+///
+/// # Errors
+/// [`PeerError`] of any step.
+pub async fn ollama(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Result<Side> {
+    let client = OllamaClient::new(url.clone(), s.timeout)?;
+    let version = client.version().await.map_err(|e| not_there(url, e))?;
+    let name = same_weights(&client, s).await?;
+    let begun = Instant::now();
+    let reported =
+        client.load(&name, s.context, s.threads).await.with_context(|| format!("loading {name} in Ollama"))?;
+    let load_ms = reported.map_or(begun.elapsed().as_secs_f64() * 1e3, |ns| ns.millis());
+    let digest = blob_digest(&client.show(&name).await?);
+    let probes = s.probes()?;
+    let side_client = Client::Ollama(client.clone());
+    let same_counts = count_prompts(&side_client, &name, s, &probes).await?;
+    let pid = local_pid(url);
+    let ids = hash_ids(probes.iter().map(|p| p.ids.as_slice()));
+    let asked = Asked { model: s.model, context: s.context, threads: s.threads, prompt_ids: &ids };
+    let found = OllamaFound { url, version: &version, digest, loaded: client.loaded(&name).await?, pid, same_counts };
+    Ok(Side {
+        role,
+        kind: "ollama",
+        label: format!("Ollama {version}"),
+        endpoint: url.clone(),
+        shape: known::ollama(&asked, &found),
+        version: Some(version),
+        model: name,
+        client: side_client,
+        threads: Some(s.threads),
+        options: s.options(),
+        load_ms: Measure::measured(load_ms),
+        pid,
+        child: None,
+    })
+}
+
+fn not_there(url: &Url, e: PeerError) -> anyhow::Error {
+    anyhow!(e).context(format!(
+        "no Ollama at {url}\nhint: start it with `ollama serve`, or give its address as ollama=URL, or leave --against out to \
+         measure against the embedded baseline"
+    ))
+}
+
+/// The name under which the server has our file: one of its own models, or ours after an upload.
+async fn same_weights(client: &OllamaClient, s: &Setting<'_>) -> anyhow::Result<String> {
+    let sha256 = &s.model.facts().sha256;
+    let ours = s.served_name();
+    // Our own name is looked at first: after the first run it is there.
+    let mut names = client.tags().await?;
+    names.sort_by_key(|n| !n.starts_with(&ours));
+    for name in names {
+        // A model that cannot be shown is not ours.
+        if let Ok(shown) = client.show(&name).await
+            && blob_digest(&shown).as_deref() == Some(sha256.as_str())
+        {
+            return Ok(name);
+        }
+    }
+    let file = s.model.path().ok_or_else(|| anyhow!("a model without a file cannot be uploaded"))?;
+    eprintln!("the peer lacks these weights: uploading {} as {ours}", file.display());
+    if !client.has_blob(sha256).await? {
+        client.upload(sha256, file).await.context("uploading the model to Ollama")?;
+    }
+    client.create(&ours, sha256).await.with_context(|| format!("creating {ours} in Ollama"))?;
+    Ok(ours)
+}
+
+/// Whether the server counts the tokens of every prompt as we do; `None` where it reports no count.
+async fn count_prompts(
+    client: &Client,
+    model: &str,
+    s: &Setting<'_>,
+    probes: &[Rendered],
+) -> Result<Option<bool>, PeerError> {
+    let (clock, never) = (Clock::start(), CancellationToken::new());
+    let mut same = true;
+    for probe in probes {
+        let request = Request { prompt: &probe.text, length: 1, seed: 0, context: s.context, threads: s.threads };
+        let reply = client.generate(model, &request, &clock, &never).await;
+        if let End::Failed(e) = reply.end {
+            return Err(e);
+        }
+        match reply.server.and_then(|t| t.prompt_tokens) {
+            Some(n) => same &= n == probe.ids.len() as u64,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(same))
+}
+
+/// A server with OpenAI's API.
+///
+/// # Errors
+/// [`PeerError`] of any step.
+pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Result<Side> {
+    let client = OpenAiClient::new(url.clone(), s.timeout)?;
+    let names = client.models().await.with_context(|| format!("asking {url} for its models"))?;
+    let ours = s.served_name();
+    let name = names.iter().find(|n| **n == ours || **n == s.model.facts().name).or(names.first()).cloned();
+    let name = name.ok_or_else(|| anyhow!("{url} serves no model\nhint: start it with the model to compare"))?;
+    let props = client.props().await;
+    let probes = s.probes()?;
+    let mut their_ids = Some(Vec::new());
+    for probe in &probes {
+        let ids = client.tokenize(&probe.text).await;
+        their_ids = their_ids.zip(ids).map(|(mut all, ids)| {
+            all.push(ids);
+            all
+        });
+    }
+    let side_client = Client::OpenAi(client.clone());
+    // One short request also shows that the server really generates before anything is timed.
+    count_prompts(&side_client, &name, s, &probes[..1]).await?;
+    let pid = local_pid(url);
+    let file = props.as_ref().and_then(|p| p["model_path"].as_str()).map(std::path::PathBuf::from);
+    let digest = match file.filter(|f| process::is_loopback(url) && f.is_file()) {
+        Some(f) if s.model.path().is_some_and(|ours| same_file(ours, &f)) => Some(s.model.facts().sha256.clone()),
+        Some(f) => engine::models::sha256_file(&f, &mut engine::models::Silent).ok().map(|d| d.as_str().to_owned()),
+        None => None,
+    };
+    let label = match &props {
+        Some(p) => format!("llama-server {}", p["build_info"].as_str().unwrap_or("of unknown build")),
+        None => format!("OpenAI API at {url}"),
+    };
+    let ids = hash_ids(probes.iter().map(|p| p.ids.as_slice()));
+    let asked = Asked { model: s.model, context: s.context, threads: s.threads, prompt_ids: &ids };
+    let found = OpenAiFound {
+        url,
+        slots: client.slots().await,
+        digest,
+        prompt_ids: their_ids.map(|all| hash_ids(all.iter().map(Vec::as_slice))),
+        pid,
+        props,
+    };
+    let shape = known::openai(&asked, &found);
+    let value = |field| shape.get(&field).and_then(|k: &crate::manifest::Known| k.value.clone());
+    Ok(Side {
+        role,
+        kind: "openai",
+        label,
+        endpoint: url.clone(),
+        version: value(crate::manifest::Field::Version),
+        model: name,
+        client: side_client,
+        threads: value(crate::manifest::Field::Threads).and_then(|t| t.parse().ok()),
+        options: [("sampler", SAMPLER), ("stop", STOP_RULE), ("cache_prompt", "false")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
+        load_ms: Measure::missing("the server loaded its model before it was reached"),
+        pid,
+        child: None,
+        shape,
+    })
+}
+
+/// The process behind an address of this machine.
+fn local_pid(url: &Url) -> Option<u32> {
+    process::is_loopback(url).then(|| url.port_or_known_default().and_then(process::listener)).flatten()
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
