@@ -1,0 +1,91 @@
+//! What the server needs of an engine. The real one is [`EngineLoader`](super::EngineLoader); tests use a script.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::chat_template::{ChatError, Message};
+use crate::generate::{Event, Finish, GenerateError, GenerateRequest};
+
+/// A loaded model, used by one thread at a time.
+pub trait Backend: Send {
+    /// Positions of the KV cache: prompt and answer together.
+    fn context(&self) -> usize;
+
+    /// Bytes of memory that the model holds, weights and KV cache.
+    fn memory_bytes(&self) -> u64;
+
+    /// The tokens of a prompt, special tokens parsed and BOS added where the model asks for it.
+    fn prompt_ids(&self, text: &str) -> Vec<u32>;
+
+    /// The prompt of a conversation by the model's chat template, or by `template` where one is given.
+    ///
+    /// # Errors
+    /// [`ChatError::Absent`] for a model without a template, and what the template itself refuses.
+    fn chat_prompt(&self, messages: &[Message], template: Option<&str>) -> Result<String, ChatError>;
+
+    /// Generates; see [`Engine::generate`](crate::engine::Engine::generate).
+    ///
+    /// # Errors
+    /// [`GenerateError`] where the request cannot be answered.
+    fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Finish, GenerateError>;
+}
+
+/// Why a model could not be loaded or read: the engine's own error, of which the server only shows the text.
+pub type LoadFailure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a request may ask of the way its model is loaded. `None` leaves it to the server's options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadWish {
+    /// Positions of the KV cache.
+    pub context: Option<usize>,
+    /// Worker threads.
+    pub threads: Option<usize>,
+}
+
+/// Loads models and reads what their files say.
+pub trait Loader: Send + Sync {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// Whatever keeps the file from being loaded.
+    fn load(&self, path: &Path, wish: &LoadWish) -> Result<Box<dyn Backend>, LoadFailure>;
+
+    /// Reads a model's header, without loading the model.
+    ///
+    /// # Errors
+    /// Whatever keeps the file from being read.
+    fn inspect(&self, path: &Path) -> Result<ModelFacts, LoadFailure>;
+}
+
+/// What a model's file says about it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelFacts {
+    /// `llama`, `qwen2`, …
+    pub architecture: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// The name of the file's quantisation, such as `Q4_1`.
+    pub quantization: String,
+    /// The context that the model was trained for.
+    pub context_train: usize,
+    /// The chat template, if the file has one.
+    pub template: Option<String>,
+    /// All metadata; long arrays are null.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ModelFacts {
+    /// The number of weights as people write it: `134.5M`, `1.5B`.
+    pub fn parameter_size(&self) -> String {
+        let n = self.parameters as f64;
+        match self.parameters {
+            0..1_000_000 => format!("{:.1}K", n / 1e3),
+            1_000_000..1_000_000_000 => format!("{:.1}M", n / 1e6),
+            _ => format!("{:.1}B", n / 1e9),
+        }
+    }
+}

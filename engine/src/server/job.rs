@@ -1,0 +1,185 @@
+//! What handlers and the engine's thread say to each other.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::api_error::ApiError;
+use super::backend::LoadWish;
+use super::keep_alive::KeepAlive;
+use crate::chat_template::Message;
+use crate::generate::{FinishReason, SamplingParams};
+
+/// A request on its way to the engine.
+pub(super) struct Job {
+    pub model: JobModel,
+    pub input: Input,
+    pub wish: LoadWish,
+    pub keep_alive: Option<KeepAlive>,
+    pub accepted: Instant,
+    pub replies: UnboundedSender<Reply>,
+}
+
+/// The model that a job is for.
+#[derive(Clone, Debug)]
+pub(super) struct JobModel {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// What the engine is to do.
+#[derive(Clone, Debug)]
+pub(super) enum Input {
+    /// Have the model ready.
+    Load,
+    /// Let the model go.
+    Unload,
+    /// Continue a prompt.
+    Generate { prompt: Prompt, settings: Settings },
+}
+
+/// A prompt in one of its forms.
+#[derive(Clone, Debug)]
+pub(super) enum Prompt {
+    /// Token ids.
+    Ids(Vec<u32>),
+    /// Text as it is.
+    Raw(String),
+    /// Messages for the chat template, or for `template` if one is given.
+    Chat { messages: Vec<Message>, template: Option<String>, before: Vec<u32> },
+}
+
+/// How to continue it.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// `None` goes on to the end of the context.
+    pub max_tokens: Option<usize>,
+    /// A context smaller than the loaded one, if the request asks for it.
+    pub context: Option<usize>,
+    pub sampling: SamplingParams,
+    pub stop: Vec<String>,
+    pub ignore_eos: bool,
+}
+
+/// What the engine answers, in this order: `Started`, then a `Token` for each token, then `Done`. `Failed` may come
+/// at any point and is the last.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The model is loaded and the prompt fits: the answer will be a success.
+    Started { prompt: Vec<u32> },
+    /// One token. The text may be empty.
+    Token { id: u32, text: String },
+    /// The answer is complete.
+    Done(Done),
+    /// There is no answer, or no more of it.
+    Failed(ApiError),
+}
+
+/// How an answer ended, with the engine's own times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    pub reason: DoneReason,
+    pub prompt_tokens: usize,
+    pub prompt_time: Duration,
+    pub generated: usize,
+    pub decode_time: Duration,
+    pub load_time: Duration,
+    pub total_time: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DoneReason {
+    Stop,
+    Length,
+    Load,
+    Unload,
+}
+
+impl DoneReason {
+    /// The reason of a finished generation; `None` when it was cancelled, and nobody is there to hear it.
+    pub fn of(reason: FinishReason) -> Option<DoneReason> {
+        match reason {
+            FinishReason::Stop => Some(DoneReason::Stop),
+            FinishReason::Length => Some(DoneReason::Length),
+            FinishReason::Cancelled => None,
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            DoneReason::Stop => "stop",
+            DoneReason::Length => "length",
+            DoneReason::Load => "load",
+            DoneReason::Unload => "unload",
+        }
+    }
+}
+
+/// The replies to one job. Dropping it cancels the job and gives its place in the queue free.
+pub(super) struct Answer {
+    replies: UnboundedReceiver<Reply>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    pub fn new(replies: UnboundedReceiver<Reply>, place: OwnedSemaphorePermit) -> Answer {
+        Answer { replies, _place: place }
+    }
+
+    /// The next reply. After the last one, and when the engine's thread has gone, that is a failure.
+    pub async fn next(&mut self) -> Reply {
+        self.replies.recv().await.unwrap_or(Reply::Failed(ApiError::EngineFailed))
+    }
+
+    /// Waits until it is certain that the answer will be a success.
+    pub async fn started(&mut self) -> Result<Start, ApiError> {
+        match self.next().await {
+            Reply::Started { prompt } => Ok(Start::Tokens { prompt }),
+            Reply::Done(done) => Ok(Start::Done(done)),
+            Reply::Failed(error) => Err(error),
+            Reply::Token { .. } => unreachable!("the worker sends Started before the first token"),
+        }
+    }
+
+    /// Waits for the whole answer.
+    pub async fn collect(&mut self) -> Result<Collected, ApiError> {
+        let mut collected = Collected { text: String::new(), ids: Vec::new(), done: None };
+        loop {
+            match self.next().await {
+                Reply::Started { .. } => {}
+                Reply::Token { id, text } => {
+                    collected.text.push_str(&text);
+                    collected.ids.push(id);
+                }
+                Reply::Done(done) => {
+                    collected.done = Some(done);
+                    return Ok(collected);
+                }
+                Reply::Failed(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// How an answer begins.
+pub(super) enum Start {
+    /// Tokens will come.
+    Tokens { prompt: Vec<u32> },
+    /// It is over already: the job was to load or unload.
+    Done(Done),
+}
+
+/// A whole answer.
+pub(super) struct Collected {
+    pub text: String,
+    pub ids: Vec<u32>,
+    done: Option<Done>,
+}
+
+impl Collected {
+    pub fn done(&self) -> &Done {
+        self.done.as_ref().expect("collect returns only after Done")
+    }
+}
