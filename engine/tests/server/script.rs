@@ -1,0 +1,275 @@
+//! A model that says what a test tells it, and a server in front of it.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use engine::chat_template::{ChatError, Message};
+use engine::generate::{Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions};
+use engine::server::{
+    Backend, KeepAlive, LoadFailure, LoadWish, Loader, ModelFacts, ServeError, ServeOptions, ServedModel, serve,
+};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What the script's model does and what was asked of it.
+#[derive(Default)]
+pub struct Script {
+    /// The texts of the tokens it generates, again and again.
+    pub words: Vec<&'static str>,
+    /// It ends after so many tokens with `stop`; 0 goes on until the limit.
+    pub stops_after: usize,
+    /// It waits before each token until the gate lets it go on.
+    pub gate: Gate,
+    pub panics: AtomicBool,
+    pub requests: Mutex<Vec<GenerateRequest>>,
+    pub prompts: Mutex<Vec<String>>,
+    pub loads: Mutex<Vec<LoadWish>>,
+    /// Models that were dropped.
+    pub unloads: AtomicUsize,
+    /// Requests that were broken off.
+    pub cancelled: AtomicUsize,
+    /// Tokens that were generated.
+    pub tokens: AtomicUsize,
+}
+
+/// Holds the model back until a test opens it. Open by default.
+#[derive(Default)]
+pub struct Gate {
+    is_closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.is_closed.lock().unwrap() = true;
+    }
+
+    pub fn open(&self) {
+        *self.is_closed.lock().unwrap() = false;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.is_closed.lock().unwrap();
+        drop(self.changed.wait_while(closed, |is_closed| *is_closed).unwrap());
+    }
+}
+
+impl Script {
+    pub fn saying(words: &[&'static str]) -> Script {
+        Script { words: words.to_vec(), stops_after: words.len(), ..Script::default() }
+    }
+
+    /// Never ends by itself.
+    pub fn endless() -> Script {
+        Script { words: vec!["la "], ..Script::default() }
+    }
+}
+
+struct Scripted(Arc<Script>);
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.0.unloads.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+pub const CONTEXT: usize = 1_000;
+
+impl Backend for Scripted {
+    fn context(&self) -> usize {
+        CONTEXT
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        12_345
+    }
+
+    /// A token for each character.
+    fn prompt_ids(&self, text: &str) -> Vec<u32> {
+        self.0.prompts.lock().unwrap().push(text.to_owned());
+        text.chars().map(u32::from).collect()
+    }
+
+    fn chat_prompt(&self, messages: &[Message], template: Option<&str>) -> Result<String, ChatError> {
+        if let Some(template) = template {
+            return Ok(format!("template {template}: {}", messages[messages.len() - 1].content));
+        }
+        if messages.iter().any(|message| message.content == "refuse") {
+            return Err(ChatError::Render { why: "the template says no".to_owned() });
+        }
+        Ok(messages.iter().map(|m| format!("<{}>{}", m.role, m.content)).collect())
+    }
+
+    fn generate(
+        &mut self,
+        request: &GenerateRequest,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Finish, GenerateError> {
+        let script = &self.0;
+        script.requests.lock().unwrap().push(request.clone());
+        assert!(!script.panics.load(Ordering::SeqCst), "the script is told to panic");
+        let prompt_tokens = request.prompt.len();
+        let finish = |reason, generated| Finish {
+            reason,
+            prompt_tokens,
+            prompt_time: Duration::from_millis(3),
+            generated,
+            decode_time: Duration::from_millis(5),
+        };
+        let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: Duration::from_millis(3) };
+        let mut is_left = on_event(prefilled).is_break();
+        let mut generated = 0;
+        while !is_left && generated < request.max_tokens {
+            script.gate.pass();
+            let text = script.words[generated % script.words.len()];
+            generated += 1;
+            script.tokens.fetch_add(1, Ordering::SeqCst);
+            is_left = on_event(Event::Token { id: 1000 + generated as u32, text }).is_break();
+            if generated == script.stops_after && !is_left {
+                return Ok(finish(FinishReason::Stop, generated));
+            }
+        }
+        if is_left {
+            script.cancelled.fetch_add(1, Ordering::SeqCst);
+            return Ok(finish(FinishReason::Cancelled, generated));
+        }
+        Ok(finish(FinishReason::Length, generated))
+    }
+}
+
+struct ScriptLoader(Arc<Script>);
+
+impl Loader for ScriptLoader {
+    fn load(&self, path: &Path, wish: &LoadWish) -> Result<Box<dyn Backend>, LoadFailure> {
+        if std::fs::read(path)? == b"broken" {
+            return Err("the file is broken".into());
+        }
+        self.0.loads.lock().unwrap().push(*wish);
+        Ok(Box::new(Scripted(self.0.clone())))
+    }
+
+    fn inspect(&self, _: &Path) -> Result<ModelFacts, LoadFailure> {
+        let metadata = serde_json::from_str(r#"{"general.architecture":"llama","llama.context_length":2048}"#)?;
+        Ok(ModelFacts {
+            architecture: "llama".to_owned(),
+            parameters: 134_515_008,
+            quantization: "Q4_1".to_owned(),
+            context_train: 2048,
+            template: Some("{{ messages }}".to_owned()),
+            metadata,
+        })
+    }
+}
+
+/// A running server. Dropping it leaves the server to end with the test's runtime.
+pub struct Server {
+    pub addr: SocketAddr,
+    pub url: String,
+    pub script: Arc<Script>,
+    pub client: reqwest::Client,
+    shutdown: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<(), ServeError>>,
+    _dir: tempfile::TempDir,
+}
+
+/// Serves the script as `tiny:1b`, and a file that does not load as `broken`.
+pub async fn start(script: Script) -> Server {
+    start_with(script, |_| {}).await
+}
+
+pub async fn start_with(script: Script, change: impl FnOnce(&mut ServeOptions)) -> Server {
+    let script = Arc::new(script);
+    let dir = tempfile::tempdir().unwrap();
+    let served = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        ServedModel { name: name.parse().unwrap(), path }
+    };
+    let mut options = ServeOptions {
+        loader: Arc::new(ScriptLoader(script.clone())),
+        models: vec![served("tiny:1b", "GGUF"), served("other", "GGUF"), served("broken", "broken")],
+        keep_alive: KeepAlive::Forever,
+        grace: Duration::from_secs(20),
+        ..ServeOptions::new(LoadOptions::default())
+    };
+    change(&mut options);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (shutdown, told) = oneshot::channel::<()>();
+    let served = tokio::spawn(serve(options, listener, async move {
+        let _ = told.await;
+    }));
+    Server {
+        addr,
+        url: format!("http://{addr}"),
+        script,
+        client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        shutdown: Some(shutdown),
+        served,
+        _dir: dir,
+    }
+}
+
+impl Server {
+    pub async fn post(&self, path: &str, body: Value) -> reqwest::Response {
+        self.client.post(format!("{}{path}", self.url)).body(body.to_string()).send().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// The status and the JSON of an answer.
+    pub async fn post_json(&self, path: &str, body: Value) -> (u16, Value) {
+        let response = self.post(path, body).await;
+        (response.status().as_u16(), json(response).await)
+    }
+
+    /// Tells the server to end.
+    pub fn shut_down(&mut self) {
+        self.shutdown.take().expect("told once").send(()).unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(self) -> Result<(), ServeError> {
+        self.served.await.unwrap()
+    }
+
+    /// Waits until something holds; a test that waits in vain fails by its runner's limit and says for what.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Script) -> bool) {
+        for _ in 0..3_000 {
+            if holds(&self.script) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} did not happen");
+    }
+}
+
+pub async fn json(response: reqwest::Response) -> Value {
+    let text = response.text().await.unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in {text:?}"))
+}
+
+/// The objects of a stream with one on each line.
+pub async fn lines(response: reqwest::Response) -> Vec<Value> {
+    let text = response.text().await.unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The objects of a stream of server-sent events, without the end mark, which must be there.
+pub async fn events(response: reqwest::Response) -> Vec<Value> {
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let text = response.text().await.unwrap();
+    let mut events: Vec<&str> = text.split_terminator("\n\n").map(|e| e.strip_prefix("data: ").unwrap()).collect();
+    assert_eq!(events.pop(), Some("[DONE]"), "{text}");
+    events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+}
