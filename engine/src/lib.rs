@@ -12,6 +12,7 @@ pub mod model;
 pub mod models;
 pub mod reference;
 pub mod sampler;
+pub mod server;
 mod stop;
 pub mod synth;
 pub mod tokenizer;
