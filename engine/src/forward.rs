@@ -46,9 +46,8 @@ impl Scratch {
         let rope = RopeTable::new(config.rope.dims, f64::from(config.rope.base), model.rope_factors.as_deref());
         let widest = config.hidden.max(config.q_width()).max(config.inter);
         let layers = model.layers.iter();
-        let mut matrices = layers
-            .flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down])
-            .chain([model.head.as_ref()]);
+        let mut matrices =
+            layers.flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down]).chain([model.head.as_ref()]);
         let int8 = matrices.any(|w| w.activations() == Activations::A8);
         Scratch {
             angles: RopeAngles::new(&rope, BATCH),

@@ -35,7 +35,8 @@ impl Slab {
             )
         };
         if start == libc::MAP_FAILED {
-            let layout = std::alloc::Layout::from_size_align(len, ALIGN).expect("a slab is below half the address space");
+            let layout =
+                std::alloc::Layout::from_size_align(len, ALIGN).expect("a slab is below half the address space");
             std::alloc::handle_alloc_error(layout);
         }
         #[cfg(target_os = "linux")]

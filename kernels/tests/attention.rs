@@ -67,7 +67,13 @@ impl Case {
         let largest = v.iter().fold(0.0f64, |a, v| a.max(v.abs()));
         for (i, (&got, want)) in got.iter().zip(&want).enumerate() {
             let error = (f64::from(got) - want).abs();
-            assert!(error <= 2e-5 * largest, "{what} {:?} pos {} m {} element {i}: {got} {want}", self.heads, self.pos0, self.m);
+            assert!(
+                error <= 2e-5 * largest,
+                "{what} {:?} pos {} m {} element {i}: {got} {want}",
+                self.heads,
+                self.pos0,
+                self.m
+            );
         }
     }
 }
@@ -154,7 +160,10 @@ fn norms_rotation_and_head_norms_equal_f64_for_batches_of_any_size() {
             let close = |got: &[f32], want: &[f64], what: &str| {
                 assert_eq!(got.len(), want.len());
                 for (&got, &want) in got.iter().zip(want) {
-                    assert!((f64::from(got) - want).abs() <= 2e-6 * (1.0 + want.abs()), "{setting} {what}: {got} {want}");
+                    assert!(
+                        (f64::from(got) - want).abs() <= 2e-6 * (1.0 + want.abs()),
+                        "{setting} {what}: {got} {want}"
+                    );
                 }
             };
             let mut out = vec![f32::NAN; x.len()];

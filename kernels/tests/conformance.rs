@@ -271,7 +271,10 @@ fn a_nan_activation_makes_every_output_of_its_row_nan() {
             let mut x = random(512, 82);
             x[300] = f32::NAN;
             let got = multiply(&cpu, &setting, dtype, (17, 256), &w, &x);
-            assert!(got[..17].iter().all(|y| y.is_finite()) && got[17..].iter().all(|y| y.is_nan()), "{setting} {dtype}");
+            assert!(
+                got[..17].iter().all(|y| y.is_finite()) && got[17..].iter().all(|y| y.is_nan()),
+                "{setting} {dtype}"
+            );
         }
     }
 }

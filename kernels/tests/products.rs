@@ -24,7 +24,9 @@ fn bias_residual_and_joined_matrices_of_mixed_types_equal_the_separate_products(
                 .collect();
             let weights: Vec<Matrix> = parts
                 .iter()
-                .map(|&(dtype, n)| matrix(&cpu, dtype, (n, k), &random_weights(dtype, n, k, n as u64), setting.precision))
+                .map(|&(dtype, n)| {
+                    matrix(&cpu, dtype, (n, k), &random_weights(dtype, n, k, n as u64), setting.precision)
+                })
                 .collect();
             let mut act = Act::new(m, k);
             cpu.act(&x, m, k, &mut act);
@@ -54,7 +56,8 @@ fn bias_residual_and_joined_matrices_of_mixed_types_equal_the_separate_products(
 fn swiglu_of_a_product_equals_the_products_then_swiglu() {
     for setting in settings() {
         let cpu = setting.cpu(2);
-        for (gate_type, up_type) in [(DType::Q4_0, DType::Q4_0), (DType::Q4_1, DType::F32), (DType::Q5_0, DType::Q8_0)] {
+        for (gate_type, up_type) in [(DType::Q4_0, DType::Q4_0), (DType::Q4_1, DType::F32), (DType::Q5_0, DType::Q8_0)]
+        {
             for (n, m) in [(48, 1), (37, 7), (16, 70)] {
                 let k = 96;
                 let x = random(m * k, 2);
@@ -115,7 +118,8 @@ fn only_matrices_in_the_layout_of_the_file_keep_the_file() {
     for setting in settings() {
         let cpu = setting.cpu(1);
         let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(shifted.clone());
-        let w = Matrix::from_gguf(&cpu, DType::F16, 4, 64, Weights::Shared { owner, range: 1..513 }, setting.precision).unwrap();
+        let w = Matrix::from_gguf(&cpu, DType::F16, 4, 64, Weights::Shared { owner, range: 1..513 }, setting.precision)
+            .unwrap();
         let mut act = Act::new(1, 64);
         cpu.act(&random(64, 3), 1, 64, &mut act);
         let mut y = vec![f32::NAN; 4];

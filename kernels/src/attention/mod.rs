@@ -192,7 +192,8 @@ impl Cpu {
             // whose part of all keys its middle lies.
             let threads = self.threads();
             let keys_in = |at: usize| span.min(len - at * span);
-            let middle = |i: usize| (i / per_span * span * per_span) * 2 + (i % per_span * 2 + 1) * keys_in(i / per_span);
+            let middle =
+                |i: usize| (i / per_span * span * per_span) * 2 + (i % per_span * 2 + 1) * keys_in(i / per_span);
             let total = 2 * len * per_span;
             self.pool().run(&|thread| {
                 let part = total * thread / threads..total * (thread + 1) / threads;

@@ -170,7 +170,12 @@ impl Act {
     /// # Panics
     /// Where the shape exceeds what the buffer was made for.
     pub(crate) fn rows(&mut self, m: usize, k: usize) -> ActRows {
-        assert!(m <= self.max_m && k <= self.max_k, "{m} x {k} activations in room for {} x {}", self.max_m, self.max_k);
+        assert!(
+            m <= self.max_m && k <= self.max_k,
+            "{m} x {k} activations in room for {} x {}",
+            self.max_m,
+            self.max_k
+        );
         self.m = m;
         self.k = k;
         ActRows {

@@ -17,6 +17,14 @@ pub struct Proj<'a> {
     pub add: bool,
 }
 
+/// A product whose result several threads write.
+struct Joined<'a> {
+    w: &'a Matrix,
+    bias: Option<&'a [f32]>,
+    y: Spread<'a, f32>,
+    add: bool,
+}
+
 impl Cpu {
     /// Multiplies the activations with every matrix, in one phase.
     ///
@@ -25,26 +33,25 @@ impl Cpu {
     /// # Panics
     /// Where shapes disagree, or a kernel wants int8 activations and `act` holds floats alone.
     pub fn matmul(&self, act: &Act, projs: &mut [Proj<'_>]) {
-        const MOST: usize = MOST_PARTS;
-        assert!(projs.len() <= MOST, "a phase joins up to {MOST} products");
-        let mut outs: [Option<(Spread<'_, f32>, &Matrix, Option<&[f32]>, bool)>; MOST] = [const { None }; MOST];
+        assert!(projs.len() <= MOST_PARTS, "a phase joins up to {MOST_PARTS} products");
+        let mut joined: [Option<Joined<'_>>; MOST_PARTS] = [const { None }; MOST_PARTS];
         let mut shares = Shares::default();
-        for (out, proj) in outs.iter_mut().zip(projs) {
+        for (joined, proj) in joined.iter_mut().zip(projs) {
             let n = proj.w.n();
             assert_eq!(proj.w.k(), act.k(), "columns of the weights and of the activations");
             assert_eq!(proj.y.len(), act.m() * n, "room for the result");
             assert!(proj.bias.is_none_or(|b| b.len() == n), "one bias for each row");
             shares.push(proj.w.groups(), proj.w.bytes());
-            *out = Some((Spread::new(proj.y), proj.w, proj.bias, proj.add));
+            *joined = Some(Joined { w: proj.w, bias: proj.bias, y: Spread::new(proj.y), add: proj.add });
         }
         let threads = self.threads();
         self.pool().run(&|thread| {
             with_panel(act.m(), |panel| {
                 shares.take(thread, threads, |part, group| {
-                    let (y, w, bias, add) = outs[part].as_ref().expect("a part was pushed for each product");
+                    let joined = joined[part].as_ref().expect("a part was pushed for each product");
                     for tokens in batches(act.m()) {
-                        product(act, w, group, tokens, panel);
-                        store(y, w.n(), group, tokens, panel, *bias, *add);
+                        product(act, joined.w, group, tokens, panel);
+                        store(joined, group, tokens, panel);
                     }
                 });
             });
@@ -59,7 +66,7 @@ impl Cpu {
         assert!(gate.n() == up.n() && gate.k() == up.k() && gate.k() == act.k(), "gate and up have one shape");
         let n = gate.n();
         assert_eq!(out.len(), act.m() * n, "room for the result");
-        let out = Spread::new(out);
+        let joined = Joined { w: gate, bias: None, y: Spread::new(out), add: false };
         let mut shares = Shares::default();
         shares.push(gate.groups(), gate.bytes() + up.bytes());
         let threads = self.threads();
@@ -72,7 +79,7 @@ impl Cpu {
                             product(act, up, group, tokens, ups);
                             let used = tokens.1 * GROUP_ROWS;
                             self.norm().silu_mul(&mut gates[..used], &ups[..used]);
-                            store(&out, n, group, tokens, gates, None, false);
+                            store(&joined, group, tokens, gates);
                         }
                     });
                 });
@@ -113,22 +120,15 @@ fn product(act: &Act, w: &Matrix, group: usize, tokens: (usize, usize), panel: &
 
 /// Writes a panel to the rows of a group in the result.
 #[inline]
-fn store(
-    y: &Spread<'_, f32>,
-    n: usize,
-    group: usize,
-    (first, count): (usize, usize),
-    panel: &[f32],
-    bias: Option<&[f32]>,
-    add: bool,
-) {
+fn store(joined: &Joined<'_>, group: usize, (first, count): (usize, usize), panel: &[f32]) {
+    let n = joined.w.n();
     let row = group * GROUP_ROWS;
     let rows = GROUP_ROWS.min(n - row);
     for token in 0..count {
         // SAFETY: every group belongs to one thread, and the parts of a group's tokens do not overlap.
-        let y = unsafe { y.part((first + token) * n + row, rows) };
+        let y = unsafe { joined.y.part((first + token) * n + row, rows) };
         let values = &panel[token * GROUP_ROWS..][..rows];
-        match (bias, add) {
+        match (joined.bias, joined.add) {
             (None, false) => y.copy_from_slice(values),
             (None, true) => y.iter_mut().zip(values).for_each(|(y, v)| *y += v),
             (Some(bias), add) => {

@@ -161,7 +161,13 @@ impl Matrix {
     /// # Panics
     /// Where the row does not exist or `out` is not K long.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.n && out.len() == self.k, "row {row} of {} rows, room for {} of {}", self.n, out.len(), self.k);
+        assert!(
+            row < self.n && out.len() == self.k,
+            "row {row} of {} rows, room for {} of {}",
+            self.n,
+            out.len(),
+            self.k
+        );
         match &self.body {
             Body::Gguf(weights) => {
                 let bytes = weights.bytes();

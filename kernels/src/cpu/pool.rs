@@ -189,8 +189,8 @@ fn pin_to(index: usize) {
         if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
             return;
         }
-        let cpus = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed));
-        if let Some(cpu) = cpus.skip(index).next() {
+        let mut cpus = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed));
+        if let Some(cpu) = cpus.nth(index) {
             let mut one: libc::cpu_set_t = std::mem::zeroed();
             libc::CPU_SET(cpu, &mut one);
             libc::sched_setaffinity(0, size, &one);

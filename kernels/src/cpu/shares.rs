@@ -45,7 +45,9 @@ mod tests {
 
     #[test]
     fn every_group_of_every_part_is_taken_once_and_shares_are_even() {
-        for parts in [vec![(1, 300)], vec![(36, 1000), (12, 333), (12, 777)], vec![(3072, 30_000_000)], vec![(36, 190_000)]] {
+        for parts in
+            [vec![(1, 300)], vec![(36, 1000), (12, 333), (12, 777)], vec![(3072, 30_000_000)], vec![(36, 190_000)]]
+        {
             for threads in 1..6 {
                 let mut shares = Shares::default();
                 parts.iter().for_each(|&(groups, bytes)| shares.push(groups, bytes));

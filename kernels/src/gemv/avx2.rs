@@ -5,6 +5,9 @@
 //! As `vnni`, with `maddubs` in the place of `dpbusd`: it adds pairs of products to 16 bits, so every kernel says how many
 //! of them it may sum before widening. Up to four tokens share the unpacking of codes. The integer part is exact.
 
+// Loops over register tiles have constant bounds, and an index into each of several arrays reads best.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::*;
 
 use crate::cpu::act::QuantPtr;

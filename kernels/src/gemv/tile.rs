@@ -42,7 +42,8 @@ impl Tile {
     /// The tile of a type, if it is one that is tiled.
     pub(crate) fn new(dtype: DType, rows: usize) -> Option<Tile> {
         assert!(rows == 8 || rows == 16);
-        matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q8_0 | DType::Q4K | DType::Q6K).then_some(Tile { dtype, rows })
+        matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q8_0 | DType::Q4K | DType::Q6K)
+            .then_some(Tile { dtype, rows })
     }
 
     const fn parts(self) -> Parts {

@@ -6,6 +6,9 @@
 //! across lanes is needed. Codes of 32 columns are unpacked once into eight registers and meet up to eight tokens.
 //! The integer part is exact: offsets in the codes go into the accumulators through the sums of the activations.
 
+// Loops over register tiles have constant bounds, and an index into each of several arrays reads best.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::*;
 
 use crate::cpu::act::QuantPtr;

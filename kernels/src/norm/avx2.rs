@@ -71,8 +71,7 @@ fn round_half_away(v: __m256) -> __m256i {
 pub(super) fn quantize(x: &[f32], row: &mut QuantRow<'_>) {
     for group in 0..x.len() / 32 {
         // SAFETY: `x` holds 32 floats from `32 * group` on (checked by the caller).
-        let v: [__m256; 4] =
-            std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(32 * group + 8 * i)) });
+        let v: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(32 * group + 8 * i)) });
         // As integers, so that NaN is above every number and is kept.
         let abs = v.map(|v| _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0), v)));
         let m = _mm256_max_epu32(_mm256_max_epu32(abs[0], abs[1]), _mm256_max_epu32(abs[2], abs[3]));

@@ -26,15 +26,11 @@ impl NormKernels {
         assert!(isa <= Isa::detect(), "this machine does not run {isa}");
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => NormKernels {
-                rmsnorm: avx512::rmsnorm,
-                quantize: avx512::quantize,
-                silu_mul: avx512::silu_mul,
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                NormKernels { rmsnorm: avx2::rmsnorm, quantize: avx2::quantize, silu_mul: avx2::silu_mul }
+            Isa::Avx512Vnni => {
+                NormKernels { rmsnorm: avx512::rmsnorm, quantize: avx512::quantize, silu_mul: avx512::silu_mul }
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => NormKernels { rmsnorm: avx2::rmsnorm, quantize: avx2::quantize, silu_mul: avx2::silu_mul },
             _ => NormKernels { rmsnorm: plain::rmsnorm, quantize: plain::quantize, silu_mul: plain::silu_mul },
         }
     }

@@ -5,20 +5,36 @@ use super::*;
 use crate::cpu::act::Act;
 use crate::reference;
 
-/// Quantises one row at a level and returns codes, scales, sums.
-fn quantized(isa: Isa, x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<f32>, Vec<i32>, Vec<i32>, Vec<i32>) {
+/// A row as it was quantised.
+struct Quantized {
+    q: Vec<i8>,
+    s: Vec<f32>,
+    t: Vec<f32>,
+    neg8: Vec<i32>,
+    neg128: Vec<i32>,
+    neg32: Vec<i32>,
+}
+
+fn quantized(isa: Isa, x: &[f32]) -> Quantized {
     let mut act = Act::new(1, x.len());
     let rows = act.rows(1, x.len());
     // SAFETY: row 0 of one, taken once.
     let (_, quant) = unsafe { rows.row(0) };
     let mut row = quant.unwrap();
     NormKernels::of(isa).quantize(x, &mut row);
-    (row.q.to_vec(), row.s.to_vec(), row.t.to_vec(), row.neg8.to_vec(), row.neg128.to_vec(), row.neg32.to_vec())
+    Quantized {
+        q: row.q.to_vec(),
+        s: row.s.to_vec(),
+        t: row.t.to_vec(),
+        neg8: row.neg8.to_vec(),
+        neg128: row.neg128.to_vec(),
+        neg32: row.neg32.to_vec(),
+    }
 }
 
 fn codes_equal_the_reference(x: &[f32]) {
     for isa in Isa::available() {
-        let (q, s, t, neg8, neg128, neg32) = quantized(isa, x);
+        let Quantized { q, s, t, neg8, neg128, neg32 } = quantized(isa, x);
         for (group, x) in x.chunks_exact(32).enumerate() {
             let (want, scale) = reference::quantize_group(x);
             let got = &q[group * 32..][..32];
@@ -88,7 +104,7 @@ fn a_group_that_is_not_finite_makes_its_products_nan() {
             let mut x = [1.0f32; 64];
             x[at] = bad;
             for isa in Isa::available() {
-                let (_, s, t, ..) = quantized(isa, &x);
+                let Quantized { s, t, .. } = quantized(isa, &x);
                 assert!(s[0].is_nan() && t[0].is_nan(), "{isa} {bad} {at}");
                 assert!(s[1].is_finite());
             }

@@ -38,9 +38,10 @@ pub(super) fn decode_q4_k(bytes: &[u8], out: &mut [f32]) {
             let (d0, m0) = (d * f32::from(sc), dmin * f32::from(mn));
             let (sc, mn) = scale_min(2 * pair + 1, &b[4..16]);
             let (d1, m1) = (d * f32::from(sc), dmin * f32::from(mn));
-            for (j, &q) in qs.iter().enumerate() {
-                o[j] = d0 * f32::from(q & 15) - m0;
-                o[j + 32] = d1 * f32::from(q >> 4) - m1;
+            let (low, high) = o.split_at_mut(32);
+            for ((low, high), &q) in low.iter_mut().zip(high).zip(qs) {
+                *low = d0 * f32::from(q & 15) - m0;
+                *high = d1 * f32::from(q >> 4) - m1;
             }
         }
     }
@@ -57,9 +58,10 @@ pub(super) fn decode_q5_k(bytes: &[u8], out: &mut [f32]) {
             let (d0, m0) = (d * f32::from(sc), dmin * f32::from(mn));
             let (sc, mn) = scale_min(2 * pair + 1, &b[4..16]);
             let (d1, m1) = (d * f32::from(sc), dmin * f32::from(mn));
-            for (j, (&q, &h)) in qs.iter().zip(qh).enumerate() {
-                o[j] = d0 * f32::from((q & 15) | (h >> (2 * pair) & 1) << 4) - m0;
-                o[j + 32] = d1 * f32::from((q >> 4) | (h >> (2 * pair + 1) & 1) << 4) - m1;
+            let (low, high) = o.split_at_mut(32);
+            for (((low, high), &q), &h) in low.iter_mut().zip(high).zip(qs).zip(qh) {
+                *low = d0 * f32::from((q & 15) | (h >> (2 * pair) & 1) << 4) - m0;
+                *high = d1 * f32::from((q >> 4) | (h >> (2 * pair + 1) & 1) << 4) - m1;
             }
         }
     }

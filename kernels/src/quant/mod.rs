@@ -16,7 +16,9 @@ pub(crate) use k_blocks::{pack_scale_min, scale_min};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuantError {
     /// The number of weights is no multiple of the block.
-    #[error("{dtype} rows hold blocks of {block}, so {k} weights do not fit: the file is damaged or of an unknown layout")]
+    #[error(
+        "{dtype} rows hold blocks of {block}, so {k} weights do not fit: the file is damaged or of an unknown layout"
+    )]
     Block {
         /// The weight type.
         dtype: DType,

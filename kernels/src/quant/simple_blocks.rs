@@ -15,9 +15,10 @@ const BLOCK: usize = 32;
 pub(super) fn decode_q4_0(bytes: &[u8], out: &mut [f32]) {
     for (b, o) in bytes.chunks_exact(18).zip(out.chunks_exact_mut(BLOCK)) {
         let d = f16_at(b, 0);
-        for (j, &q) in b[2..].iter().enumerate() {
-            o[j] = d * (i32::from(q & 15) - 8) as f32;
-            o[j + 16] = d * (i32::from(q >> 4) - 8) as f32;
+        let (low, high) = o.split_at_mut(16);
+        for ((low, high), &q) in low.iter_mut().zip(high).zip(&b[2..]) {
+            *low = d * (i32::from(q & 15) - 8) as f32;
+            *high = d * (i32::from(q >> 4) - 8) as f32;
         }
     }
 }
@@ -26,9 +27,10 @@ pub(super) fn decode_q4_0(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn decode_q4_1(bytes: &[u8], out: &mut [f32]) {
     for (b, o) in bytes.chunks_exact(20).zip(out.chunks_exact_mut(BLOCK)) {
         let (d, m) = (f16_at(b, 0), f16_at(b, 2));
-        for (j, &q) in b[4..].iter().enumerate() {
-            o[j] = d * f32::from(q & 15) + m;
-            o[j + 16] = d * f32::from(q >> 4) + m;
+        let (low, high) = o.split_at_mut(16);
+        for ((low, high), &q) in low.iter_mut().zip(high).zip(&b[4..]) {
+            *low = d * f32::from(q & 15) + m;
+            *high = d * f32::from(q >> 4) + m;
         }
     }
 }
@@ -38,11 +40,10 @@ pub(super) fn decode_q5_0(bytes: &[u8], out: &mut [f32]) {
     for (b, o) in bytes.chunks_exact(22).zip(out.chunks_exact_mut(BLOCK)) {
         let d = f16_at(b, 0);
         let qh = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
-        for (j, &q) in b[6..].iter().enumerate() {
-            let low = i32::from(q & 15) | (((qh >> j) & 1) << 4) as i32;
-            let high = i32::from(q >> 4) | (((qh >> (j + 16)) & 1) << 4) as i32;
-            o[j] = d * (low - 16) as f32;
-            o[j + 16] = d * (high - 16) as f32;
+        let (low, high) = o.split_at_mut(16);
+        for (((low, high), &q), j) in low.iter_mut().zip(high).zip(&b[6..]).zip(0..) {
+            *low = d * ((u32::from(q & 15) | (qh >> j & 1) << 4) as i32 - 16) as f32;
+            *high = d * ((u32::from(q >> 4) | (qh >> (j + 16) & 1) << 4) as i32 - 16) as f32;
         }
     }
 }

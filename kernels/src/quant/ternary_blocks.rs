@@ -21,7 +21,7 @@ pub(super) fn decode_tq1_0(bytes: &[u8], out: &mut [f32]) {
             for &power in &POW3[..digits] {
                 for &q in &b[first..first + count] {
                     // A byte is the fraction 0.abcde in base 3, times 256: the wrapping product shifts digits out.
-                    let digit = u16::from(q.wrapping_mul(power)) * 3 >> 8;
+                    let digit = (u16::from(q.wrapping_mul(power)) * 3) >> 8;
                     o[at] = d * (f32::from(digit) - 1.0);
                     at += 1;
                 }

@@ -42,7 +42,9 @@ impl fmt::Display for Setting {
 pub fn settings() -> Vec<Setting> {
     let mut all: Vec<_> = Isa::available()
         .into_iter()
-        .flat_map(|isa| [Precision::Fast, Precision::Exact].map(|precision| Setting { isa, precision, baseline: false }))
+        .flat_map(|isa| {
+            [Precision::Fast, Precision::Exact].map(|precision| Setting { isa, precision, baseline: false })
+        })
         .collect();
     all.push(Setting { isa: Isa::detect(), precision: Precision::Fast, baseline: true });
     all
@@ -81,7 +83,8 @@ pub fn integer_weights(dtype: DType, n: usize, k: usize) -> Vec<u8> {
         return quant::quantize(dtype, &x).unwrap();
     }
     if matches!(dtype, DType::TQ1_0 | DType::TQ2_0) {
-        let x: Vec<f32> = (0..n * k).map(|i| if i % 256 == 0 { 0.5 } else { 0.5 * rng.random_range(-1i32..2) as f32 }).collect();
+        let x: Vec<f32> =
+            (0..n * k).map(|i| if i % 256 == 0 { 0.5 } else { 0.5 * rng.random_range(-1i32..2) as f32 }).collect();
         return quant::quantize(dtype, &x).unwrap();
     }
     let mut bytes = random_weights(dtype, n, k, 98);
@@ -157,15 +160,7 @@ pub fn seen(setting: &Setting, dtype: DType, x: &[f32]) -> Vec<f64> {
 }
 
 /// Checks a product against f64: class T1 on the activations as the kernel sees them, and T2 on the true ones.
-pub fn check(
-    cpu: &Cpu,
-    setting: &Setting,
-    dtype: DType,
-    shape: (usize, usize),
-    w: &[u8],
-    x: &[f32],
-    what: &str,
-) {
+pub fn check(cpu: &Cpu, setting: &Setting, dtype: DType, shape: (usize, usize), w: &[u8], x: &[f32], what: &str) {
     let (n, k) = shape;
     let got = multiply(cpu, setting, dtype, shape, w, x);
     let dense = kernels::reference::decode(dtype, n, w);
@@ -175,7 +170,10 @@ pub fn check(
     for (i, ((&got, &(want, magnitude)), offset)) in got.iter().zip(&same).zip(&offsets).enumerate() {
         let bound = 1e-5 * (magnitude + offset) + 1e-40;
         let error = (f64::from(got) - want).abs();
-        assert!(error <= bound, "{setting} {dtype} {what} output {i}: {got} instead of {want}, off by {error:e} > {bound:e}");
+        assert!(
+            error <= bound,
+            "{setting} {dtype} {what} output {i}: {got} instead of {want}, off by {error:e} > {bound:e}"
+        );
     }
     let exact = reference(dtype, n, w, x, k);
     let (mut wrong, mut size) = (0.0, 0.0);
@@ -185,7 +183,12 @@ pub fn check(
         size += magnitude.powi(2) / k as f64 + want.powi(2);
     }
     let class = if setting.rounds(dtype) { 1e-2 } else { 1e-5 };
-    assert!(wrong.sqrt() <= class * size.sqrt() + 1e-30, "{setting} {dtype} {what}: {} of {}", wrong.sqrt(), size.sqrt());
+    assert!(
+        wrong.sqrt() <= class * size.sqrt() + 1e-30,
+        "{setting} {dtype} {what}: {} of {}",
+        wrong.sqrt(),
+        size.sqrt()
+    );
 }
 
 /// What a format with a minimum sums beside the weights: code part and minimum are added apart, so each rounds by its

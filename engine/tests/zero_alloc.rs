@@ -1,0 +1,110 @@
+//! A decoded token allocates nothing: counted by an allocator that counts.
+
+mod tiny;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use engine::engine::Engine;
+use engine::forward::{Scratch, Wanted, forward};
+use engine::generate::{Event, GenerateRequest, LoadOptions, SamplingParams};
+use engine::kv_cache::KvCache;
+use engine::model::load_model;
+use engine::synth::{Scheme, Shape};
+use kernels::cpu::{Cpu, CpuOptions, KvType, Precision};
+use variants::{Isa, Table};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches no memory of its own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Runs `work` and returns how many allocations it made, in the whole process.
+fn allocations_of(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Ordering::SeqCst);
+    work();
+    ALLOCATIONS.load(Ordering::SeqCst) - before
+}
+
+fn the_forward_pass(shape: &Shape, isa: Isa, precision: Precision, threads: usize) {
+    let cpu = Cpu::new(CpuOptions { threads, isa, table: Table::default_for(isa), pin: false });
+    let model = load_model(&tiny::gguf(shape, Scheme::Q4_0, 1), &cpu, precision).unwrap();
+    let mut kv = KvCache::new(&model.config, KvType::F16, 256);
+    let mut scratch = Scratch::new(&model);
+    // The first pass lets the standard library set up what it keeps for each thread.
+    forward(&cpu, &model, &mut kv, &[1, 2, 3], 0, &mut scratch, Wanted::Last);
+    let made = allocations_of(|| {
+        let prompt: [u32; 150] = std::array::from_fn(|i| i as u32);
+        let mut next = cpu.argmax(forward(&cpu, &model, &mut kv, &prompt, 0, &mut scratch, Wanted::Last));
+        for pos in 150..256 {
+            next = cpu.argmax(forward(&cpu, &model, &mut kv, &[next], pos, &mut scratch, Wanted::Last));
+        }
+    });
+    assert_eq!(made, 0, "{} {isa} {precision:?} {threads} threads", shape.architecture);
+}
+
+fn the_decode_loop(shape: &Shape, sampling: SamplingParams) {
+    const TOKENS: usize = 200;
+    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
+    let mut engine = Engine::from_gguf(&tiny::gguf(shape, Scheme::Q4_0, 1), &options).unwrap();
+    let request = GenerateRequest {
+        prompt: vec![1, 2, 3],
+        max_tokens: TOKENS,
+        sampling,
+        stop: vec!["a string that random weights will hardly write".into()],
+        ignore_eos: true,
+    };
+    let mut counts = [0usize; TOKENS];
+    let mut seen = 0;
+    engine
+        .generate(&request, &mut |event| {
+            if let Event::Token { .. } = event {
+                counts[seen] = ALLOCATIONS.load(Ordering::SeqCst);
+                seen += 1;
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(seen, TOKENS);
+    assert_eq!(counts[TOKENS - 1] - counts[0], 0, "{} {:?}", shape.architecture, request.sampling);
+}
+
+// One test alone in this file: the count is of the whole process.
+#[test]
+fn neither_the_forward_pass_nor_the_decode_loop_allocates() {
+    for shape in [tiny::llama(), tiny::qwen2(), tiny::qwen3()] {
+        for isa in Isa::available() {
+            for precision in [Precision::Fast, Precision::Exact] {
+                for threads in [1, 2] {
+                    the_forward_pass(&shape, isa, precision, threads);
+                }
+            }
+        }
+        the_decode_loop(&shape, SamplingParams::greedy());
+        the_decode_loop(&shape, SamplingParams { seed: Some(1), ..SamplingParams::default() });
+        the_decode_loop(&shape, SamplingParams { seed: Some(1), top_k: 0, min_p: 0.05, ..SamplingParams::default() });
+    }
+}
