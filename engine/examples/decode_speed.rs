@@ -1,0 +1,60 @@
+//! Prefill and decode speed of a model file without a server: for work on kernels.
+//!
+//! `cargo run --release -p engine --example decode_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions]`
+//!
+//! `EDGELLM_ISA`, `EDGELLM_BASELINE`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose what runs.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+use engine::forward::{Scratch, Wanted, forward};
+use engine::gguf::Gguf;
+use engine::kv_cache::KvCache;
+use engine::model::load_model;
+use kernels::Isa;
+use kernels::cpu::{Cpu, CpuOptions, KvType, Precision};
+use variants::Table;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let path = args.get(1).ok_or("usage: decode_speed MODEL [prompt tokens] [decoded tokens] [repetitions]")?;
+    let number = |i: usize, default: usize| args.get(i).map_or(Ok(default), |a| a.parse());
+    let (prompt, decoded, repetitions) = (number(2, 128)?, number(3, 128)?, number(4, 5)?);
+    let set = |name: &str| std::env::var(name).ok();
+
+    let isa = set("EDGELLM_ISA").map_or(Ok(Isa::detect()), |word| word.parse())?;
+    let table = if set("EDGELLM_BASELINE").is_some() { Table::baseline() } else { Table::default_for(isa) };
+    let precision = if set("EDGELLM_EXACT").is_some() { Precision::Exact } else { Precision::Fast };
+    let mut options = CpuOptions { isa, table, ..CpuOptions::default() };
+    if let Some(threads) = set("EDGELLM_THREADS") {
+        options.threads = threads.parse()?;
+    }
+    let start = Instant::now();
+    let cpu = Cpu::new(options);
+    let gguf = Gguf::open(Path::new(path))?;
+    let model = load_model(&gguf, &cpu, precision)?;
+    eprintln!("loaded in {:.3} s, {cpu:?}", start.elapsed().as_secs_f64());
+
+    let mut kv = KvCache::new(&model.config, KvType::F16, prompt + decoded);
+    let mut scratch = Scratch::new(&model);
+    let ids: Vec<u32> = (0..prompt).map(|i| (i * 7919 % model.config.vocab) as u32).collect();
+    for _ in 0..repetitions {
+        let start = Instant::now();
+        let logits = forward(&cpu, &model, &mut kv, &ids, 0, &mut scratch, Wanted::Last);
+        let mut next = cpu.argmax(logits);
+        let prefill = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        for i in 0..decoded {
+            let logits = forward(&cpu, &model, &mut kv, &[next], prompt + i, &mut scratch, Wanted::Last);
+            next = cpu.argmax(logits);
+        }
+        let decode = start.elapsed().as_secs_f64();
+        println!(
+            "pp{prompt} {:8.1} tok/s   tg{decoded} {:8.1} tok/s   last id {next}",
+            prompt as f64 / prefill,
+            decoded as f64 / decode
+        );
+    }
+    Ok(())
+}
