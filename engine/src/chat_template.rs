@@ -39,7 +39,9 @@ pub enum ChatError {
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// The file brings no template.
-    #[error("the model has no chat template\nhint: send a plain prompt to the generate endpoint (edgellm run MODEL PROMPT --raw)")]
+    #[error(
+        "the model has no chat template\nhint: send a plain prompt to the generate endpoint (edgellm run MODEL PROMPT --raw)"
+    )]
     Absent,
     /// The template does not compile.
     #[error("the model's chat template is not valid: {why}")]

@@ -144,7 +144,8 @@ impl Engine {
         let prompt = &request.prompt;
         let mut logits = forward(&self.cpu, &self.model, &mut self.kv, prompt, 0, &mut self.scratch, Wanted::Last);
         let prompt_time = start.elapsed();
-        let finish = |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
+        let finish =
+            |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
         let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: prompt_time };
         if on_event(prefilled).is_break() {
             let finish = finish(FinishReason::Cancelled, 0, Duration::ZERO);
@@ -210,9 +211,20 @@ fn context(config: &Config, options: &LoadOptions) -> Result<usize, LoadError> {
     }
 }
 
+/// The instruction set that `EDGELLM_ISA` names, for trying a lower one without changing a program.
+fn isa_from_environment() -> Result<Option<Isa>, LoadError> {
+    match std::env::var("EDGELLM_ISA") {
+        Ok(word) if !word.is_empty() => Ok(Some(word.parse()?)),
+        _ => Ok(None),
+    }
+}
+
 fn start_cpu(options: &LoadOptions) -> Result<Cpu, LoadError> {
     let best = Isa::detect();
-    let isa = options.isa.unwrap_or(best);
+    let isa = match options.isa {
+        Some(isa) => isa,
+        None => isa_from_environment()?.unwrap_or(best),
+    };
     if isa > best {
         return Err(LoadError::Isa { asked: isa, best });
     }
@@ -226,4 +238,20 @@ fn start_cpu(options: &LoadOptions) -> Result<Cpu, LoadError> {
         TableChoice::Baseline => Table::baseline(),
     };
     Ok(Cpu::new(CpuOptions { threads, isa, table, pin: false }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_can_be_handed_to_another_thread_and_its_parts_shared() {
+        fn send<T: Send + 'static>() {}
+        fn shared<T: Send + Sync + 'static>() {}
+        send::<Engine>();
+        shared::<Tokenizer>();
+        shared::<ChatTemplate>();
+        shared::<ModelInfo>();
+        shared::<LoadError>();
+    }
 }

@@ -69,7 +69,9 @@ pub enum EvalError {
         source: serde_json::Error,
     },
     /// The model is not the one that the reference was made with.
-    #[error("the model's SHA-256 is {found}, and the reference was made with {want}\nhint: give the model that the reference names")]
+    #[error(
+        "the model's SHA-256 is {found}, and the reference was made with {want}\nhint: give the model that the reference names"
+    )]
     OtherModel {
         /// The digest of the model file.
         found: String,
@@ -80,7 +82,9 @@ pub enum EvalError {
     #[error("cannot read the model to compute its SHA-256: {0}")]
     Digest(std::io::Error),
     /// A case that does not fit.
-    #[error("case {case} has {tokens} tokens and the context holds {context}\nhint: load the model with a larger context")]
+    #[error(
+        "case {case} has {tokens} tokens and the context holds {context}\nhint: load the model with a larger context"
+    )]
     TooLong {
         /// Its number, from 0.
         case: usize,
@@ -291,11 +295,18 @@ impl fmt::Display for EvalReport {
             writeln!(f, "filled in            {} (tokens that the reference lacks and its text shows)", self.filled)?;
         }
         writeln!(f, "top-1 agreement      {:.2} % ({agreeing} of {})", 100.0 * self.top1_agreement, self.steps)?;
-        writeln!(f, "logprob difference   median {:.5}, p95 {:.5} nat", self.median_logprob_diff, self.p95_logprob_diff)?;
+        writeln!(
+            f,
+            "logprob difference   median {:.5}, p95 {:.5} nat",
+            self.median_logprob_diff, self.p95_logprob_diff
+        )?;
         writeln!(f, "mean KL              {:.6} nat (over the listed tokens and the rest as one)", self.mean_kl)?;
         for miss in &self.misses {
             let Miss { case, step, want, got, reference_gap } = miss;
-            writeln!(f, "miss                 case {case} step {step}: {got} for {want}, reference gap {reference_gap:.4} nat")?;
+            writeln!(
+                f,
+                "miss                 case {case} step {step}: {got} for {want}, reference gap {reference_gap:.4} nat"
+            )?;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kernels::cpu::Precision;
 pub use kernels::cpu::KvType;
+use kernels::cpu::Precision;
 use variants::Isa;
 
 /// Which row of the dispatch table the CPU kernels are taken from.
@@ -238,7 +238,10 @@ mod tests {
         assert_eq!(bad.check().unwrap_err().to_string(), "top_p is 1.5, and must be 0 to 1");
         let nan = SamplingParams { temperature: f32::NAN, ..SamplingParams::default() };
         assert_eq!(nan.check().unwrap_err().name, "temperature");
-        assert_eq!(SamplingParams { repeat_penalty: 0.0, ..SamplingParams::greedy() }.check().unwrap_err().name, "repeat_penalty");
+        assert_eq!(
+            SamplingParams { repeat_penalty: 0.0, ..SamplingParams::greedy() }.check().unwrap_err().name,
+            "repeat_penalty"
+        );
         assert_eq!(SamplingParams { min_p: -0.1, ..SamplingParams::greedy() }.check().unwrap_err().name, "min_p");
         assert_eq!(SamplingParams::default().check(), Ok(()));
     }

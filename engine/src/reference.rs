@@ -121,7 +121,8 @@ impl Reference {
                 let attended = self.attend(&q[pos], &k[..=pos], &v[..=pos]);
                 add(&mut x[pos], &layer.wo.times(&attended));
                 let h = norm(&x[pos], &layer.ffn_norm, c.eps);
-                let gated: Vec<f64> = layer.gate.times(&h).iter().zip(layer.up.times(&h)).map(|(&g, u)| silu(g) * u).collect();
+                let gated: Vec<f64> =
+                    layer.gate.times(&h).iter().zip(layer.up.times(&h)).map(|(&g, u)| silu(g) * u).collect();
                 add(&mut x[pos], &layer.down.times(&gated));
             }
         }

@@ -1,6 +1,7 @@
 //! Text to token ids and back, by the vocabulary, merges and rules in the model file.
 
 pub(crate) mod byte_text;
+mod error;
 mod pre_tokenizer;
 mod stream;
 
@@ -14,7 +15,8 @@ use tokenizers::{
     AddedToken, AddedVocabulary, Model as _, OffsetReferential, OffsetType, PreTokenizer as _, SplitDelimiterBehavior,
 };
 
-use crate::gguf::{Gguf, MetaError};
+use crate::gguf::Gguf;
+pub use error::TokenizerError;
 pub use stream::TextStream;
 
 /// A tokenizer read from a model file: byte-level BPE.
@@ -73,64 +75,6 @@ impl TokenKind {
     }
 }
 
-/// A tokenizer that cannot be built from the file.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A key is missing or has another type.
-    #[error(transparent)]
-    Meta(#[from] MetaError),
-    /// Another kind of tokenizer than byte-level BPE.
-    #[error("tokenizer model `{found}` is not supported\nhint: this engine reads `gpt2` (byte-level BPE), as SmolLM, Qwen and Llama 3 have; `llama` is SentencePiece, as Llama 2 has")]
-    Model {
-        /// What `tokenizer.ggml.model` says.
-        found: String,
-    },
-    /// A pre-tokenizer whose rule is not known: guessing one would give other tokens than the model learnt.
-    #[error("pre-tokenizer `{found}` is not supported\nhint: this engine knows {}", known())]
-    PreTokenizer {
-        /// What `tokenizer.ggml.pre` says.
-        found: String,
-    },
-    /// A list that does not match the token list.
-    #[error("`{key}` has {found} entries for {tokens} tokens")]
-    Length {
-        /// The metadata key.
-        key: &'static str,
-        /// Its length.
-        found: usize,
-        /// The number of tokens.
-        tokens: usize,
-    },
-    /// A merge that is not two tokens with a space between.
-    #[error("merge {index} is `{merge}`, not two tokens with a space between")]
-    Merge {
-        /// Its position in the list.
-        index: usize,
-        /// The entry.
-        merge: String,
-    },
-    /// A merge names a token that does not exist.
-    #[error("the merges do not fit the vocabulary: {why}")]
-    Merges {
-        /// What the tokenizer library says.
-        why: String,
-    },
-    /// A special token's id is outside the vocabulary.
-    #[error("`{key}` is {id}, and there are {tokens} tokens")]
-    SpecialId {
-        /// The metadata key.
-        key: &'static str,
-        /// The id.
-        id: u64,
-        /// The number of tokens.
-        tokens: usize,
-    },
-}
-
-fn known() -> String {
-    pre_tokenizer::PRE_TOKENIZERS.iter().flat_map(|p| p.names).copied().collect::<Vec<_>>().join(", ")
-}
-
 /// Whether text may name control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Specials {
@@ -174,8 +118,7 @@ impl Tokenizer {
             return Err(TokenizerError::Model { found: model.to_owned() });
         }
         let pre = gguf.opt_str("tokenizer.ggml.pre")?.unwrap_or("default");
-        let rule = pre_tokenizer::by_name(pre)
-            .ok_or_else(|| TokenizerError::PreTokenizer { found: pre.to_owned() })?;
+        let rule = pre_tokenizer::by_name(pre).ok_or_else(|| TokenizerError::PreTokenizer { found: pre.to_owned() })?;
 
         let tokens = gguf.array_len("tokenizer.ggml.tokens").unwrap_or(0);
         let kinds = token_kinds(gguf, tokens)?;
@@ -347,7 +290,10 @@ impl Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("pre", &self.pre).field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+        f.debug_struct("Tokenizer")
+            .field("pre", &self.pre)
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
     }
 }
 

@@ -139,7 +139,8 @@ fn an_end_token_stops_and_is_not_shown_unless_it_is_to_be_ignored() {
     let mut ended = 0;
     for seed in 0..40 {
         let sampling = SamplingParams { seed: Some(seed), ..sampling.clone() };
-        let (finish, heard) = run(&mut engine, &GenerateRequest { sampling: sampling.clone(), ignore_eos: false, ..request(60) });
+        let (finish, heard) =
+            run(&mut engine, &GenerateRequest { sampling: sampling.clone(), ignore_eos: false, ..request(60) });
         let stops: Vec<usize> =
             (0..heard.ids.len()).filter(|&i| engine.tokenizer().stop_ids().contains(&heard.ids[i])).collect();
         match finish.reason {

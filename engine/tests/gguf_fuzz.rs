@@ -179,7 +179,8 @@ proptest! {
 #[test]
 fn the_densest_headers_take_no_more_memory_at_once_than_the_file() {
     let count = 4000u64;
-    let name = |i: u64| [3u64.to_le_bytes().to_vec(), (0..3).map(|j| b'0' + (i >> (4 * j) & 15) as u8).collect()].concat();
+    let name =
+        |i: u64| [3u64.to_le_bytes().to_vec(), (0..3).map(|j| b'0' + (i >> (4 * j) & 15) as u8).collect()].concat();
     let mut keys = [&b"GGUF\x03\0\0\0"[..], &0u64.to_le_bytes(), &count.to_le_bytes()].concat();
     let mut tensors = [&b"GGUF\x03\0\0\0"[..], &count.to_le_bytes(), &0u64.to_le_bytes()].concat();
     for i in 0..count {

@@ -154,7 +154,8 @@ fn gb7_blocks_at_odd_multiples_of_two_bytes_are_read_right() {
         let values: Vec<f32> = (0..5 * k).map(|i| (i % 3) as f32 - 1.0).collect();
         let encoded = kernels::quant::quantize(dtype, &values).unwrap();
         let mut bytes = Vec::new();
-        let data = |name: &str, out: &mut dyn std::io::Write| out.write_all(if name == "pad" { &ONE } else { &encoded });
+        let data =
+            |name: &str, out: &mut dyn std::io::Write| out.write_all(if name == "pad" { &ONE } else { &encoded });
         writer.write(&mut bytes, |name, _, _, out| data(name, out)).unwrap();
         let gguf = Gguf::from_bytes(bytes).unwrap();
         let info = gguf.tensor("w").unwrap();
@@ -207,8 +208,11 @@ fn gb8_a_matrix_with_its_dimensions_swapped_is_refused_by_name() {
     swapped[at..at + 8].copy_from_slice(&bytes[at + 8..at + 16]);
     swapped[at + 8..at + 16].copy_from_slice(&bytes[at..at + 8]);
     let error = load(swapped).unwrap_err();
-    assert!(matches!(&error, LoadError::TensorShape { tensor, found, want }
-        if tensor == "blk.0.ffn_gate.weight" && found[..] == [96, 64] && want[..] == [64, 96]), "{error}");
+    assert!(
+        matches!(&error, LoadError::TensorShape { tensor, found, want }
+        if tensor == "blk.0.ffn_gate.weight" && found[..] == [96, 64] && want[..] == [64, 96]),
+        "{error}"
+    );
 }
 
 #[test]

@@ -37,12 +37,16 @@ fn every_real_shape_makes_a_file_with_its_own_tokenizer_and_template() {
     for shape in shapes().into_iter().filter(|shape| shape.hidden * shape.vocab < 100_000_000) {
         let path = folder.path().join("model.gguf");
         let mut heard = (0, 0);
-        let bytes = write_file(&path, &shape, &options(Scheme::Q4_0), &mut |done, total| heard = (done, total)).unwrap();
+        let bytes =
+            write_file(&path, &shape, &options(Scheme::Q4_0), &mut |done, total| heard = (done, total)).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes);
         assert!(heard.0 > 0 && heard.1 == bytes, "{heard:?}");
         let info = ModelInfo::read(&path).unwrap();
         assert_eq!(info.config.architecture.name(), shape.architecture);
-        assert_eq!((info.config.hidden, info.config.inter, info.config.vocab), (shape.hidden, shape.inter, shape.vocab));
+        assert_eq!(
+            (info.config.hidden, info.config.inter, info.config.vocab),
+            (shape.hidden, shape.inter, shape.vocab)
+        );
         assert_eq!((info.config.n_heads, info.config.n_kv_heads), (shape.n_heads, shape.n_kv_heads));
         assert_eq!((info.config.eps, info.config.rope.base), (shape.eps, shape.rope_base));
         assert_eq!((info.config.layers, info.quantization.as_str()), (1, "Q4_0"));
@@ -121,7 +125,8 @@ fn bytes_per_token_are_those_of_the_tensors_that_a_token_reads() {
 fn an_impossible_shape_or_place_is_refused_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let refuse = |shape: Shape| write_file(&path, &shape, &options(Scheme::Q8_0), &mut |_, _| {}).unwrap_err().to_string();
+    let refuse =
+        |shape: Shape| write_file(&path, &shape, &options(Scheme::Q8_0), &mut |_, _| {}).unwrap_err().to_string();
     assert!(refuse(Shape { n_kv_heads: 3, ..tiny::llama() }).contains("cannot share"));
     assert!(refuse(Shape { vocab: 100, ..tiny::llama() }).contains("at least"));
     assert!(refuse(Shape { architecture: "bitnet".into(), ..tiny::llama() }).contains("`bitnet`"));

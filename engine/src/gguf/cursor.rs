@@ -26,7 +26,7 @@ impl<'a> Cursor<'a> {
 
     /// Checks that `count` entries of at least `each` bytes can follow, before anything is reserved for them.
     pub fn expect(&self, count: u64, each: usize, what: &str) -> Result<usize, GgufError> {
-        let need = count.checked_mul(each as u64).unwrap_or(u64::MAX);
+        let need = count.saturating_mul(each as u64);
         match usize::try_from(count) {
             Ok(count) if need <= self.left() as u64 => Ok(count),
             _ => Err(GgufError::Header { what: what.to_owned(), at: self.at, need, have: self.left() }),

@@ -14,7 +14,9 @@ pub enum GgufError {
         source: std::io::Error,
     },
     /// The file is too short to hold even a header.
-    #[error("the file has {bytes} bytes, too few for a GGUF header\nhint: the download may have broken off; pull the model again")]
+    #[error(
+        "the file has {bytes} bytes, too few for a GGUF header\nhint: the download may have broken off; pull the model again"
+    )]
     TooShort {
         /// Its size.
         bytes: usize,
@@ -26,10 +28,14 @@ pub enum GgufError {
         found: String,
     },
     /// The first version of the format.
-    #[error("GGUF version 1 is not supported\nhint: convert the file again with a current llama.cpp; versions 2 and 3 are read")]
+    #[error(
+        "GGUF version 1 is not supported\nhint: convert the file again with a current llama.cpp; versions 2 and 3 are read"
+    )]
     Version1,
     /// Big-endian files.
-    #[error("the file is a big-endian GGUF (version {version}), which is not supported\nhint: convert it with llama.cpp's gguf_convert_endian.py")]
+    #[error(
+        "the file is a big-endian GGUF (version {version}), which is not supported\nhint: convert it with llama.cpp's gguf_convert_endian.py"
+    )]
     BigEndian {
         /// The version, with its bytes in order.
         version: u32,
@@ -41,7 +47,9 @@ pub enum GgufError {
         version: u32,
     },
     /// The header is cut off.
-    #[error("the file is truncated: {what} at byte {at} needs {need} bytes and {have} are left\nhint: the download may have broken off, or the header is damaged; pull the model again")]
+    #[error(
+        "the file is truncated: {what} at byte {at} needs {need} bytes and {have} are left\nhint: the download may have broken off, or the header is damaged; pull the model again"
+    )]
     Header {
         /// What was being read.
         what: String,
@@ -53,7 +61,9 @@ pub enum GgufError {
         have: usize,
     },
     /// Tensor data is cut off.
-    #[error("the file is truncated: its tensors need {expected} bytes and it has {actual} (tensor `{tensor}` does not fit)\nhint: the download broke off; pull the model again")]
+    #[error(
+        "the file is truncated: its tensors need {expected} bytes and it has {actual} (tensor `{tensor}` does not fit)\nhint: the download broke off; pull the model again"
+    )]
     Truncated {
         /// The first tensor, by offset, that does not fit.
         tensor: String,
@@ -123,7 +133,9 @@ pub enum GgufError {
         why: String,
     },
     /// A tensor type that the engine does not read.
-    #[error("tensor `{tensor}` has type {name}, which is not supported\nhint: this engine reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K, TQ1_0 and TQ2_0")]
+    #[error(
+        "tensor `{tensor}` has type {name}, which is not supported\nhint: this engine reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K, TQ1_0 and TQ2_0"
+    )]
     TensorType {
         /// The name.
         tensor: String,
@@ -131,7 +143,9 @@ pub enum GgufError {
         name: String,
     },
     /// Data that does not start where the format says.
-    #[error("tensor `{tensor}` starts at offset {offset}, which is no multiple of the alignment {alignment}\nhint: the file is damaged; convert it again")]
+    #[error(
+        "tensor `{tensor}` starts at offset {offset}, which is no multiple of the alignment {alignment}\nhint: the file is damaged; convert it again"
+    )]
     Misaligned {
         /// The name.
         tensor: String,
@@ -163,7 +177,9 @@ fn hint(found: &str) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
     /// The key is missing.
-    #[error("the file has no metadata `{key}`\nhint: it may not be a language model, or was converted by an old tool; convert it again")]
+    #[error(
+        "the file has no metadata `{key}`\nhint: it may not be a language model, or was converted by an old tool; convert it again"
+    )]
     Missing {
         /// The key.
         key: String,

@@ -155,7 +155,7 @@ impl Gguf {
         match value {
             Value::Uint(v) => (*v).into(),
             Value::Int(v) => (*v).into(),
-            Value::Float(v) => (*v).into(),
+            Value::Float(v) => shortest(*v).into(),
             Value::Bool(v) => (*v).into(),
             Value::String(span) => String::from_utf8_lossy(&self.mapping.bytes()[span.clone()]).into(),
             Value::Array(array) if array.len > longest => serde_json::Value::Null,
@@ -172,4 +172,11 @@ fn missing(key: &str) -> MetaError {
 
 fn wrong_type(key: &str, found: &Value, want: &'static str) -> MetaError {
     MetaError::Type { key: key.to_owned(), found: found.kind_name(), want }
+}
+
+/// The shortest decimal of a 32-bit float, so that 1e-5 does not read 9.999999747378752e-6.
+fn shortest(v: f64) -> f64 {
+    let narrow = v as f32;
+    let exact = f64::from(narrow) == v;
+    if exact { narrow.to_string().parse().unwrap_or(v) } else { v }
 }

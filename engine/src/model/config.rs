@@ -109,7 +109,9 @@ pub enum ConfigError {
         want: String,
     },
     /// The model scales its positions in a way that the engine does not compute.
-    #[error("RoPE scaling `{found}` is not supported\nhint: this engine knows none, linear, and factor tensors (rope_freqs.weight)")]
+    #[error(
+        "RoPE scaling `{found}` is not supported\nhint: this engine knows none, linear, and factor tensors (rope_freqs.weight)"
+    )]
     RopeScaling {
         /// What `rope.scaling.type` says.
         found: String,
@@ -144,7 +146,11 @@ impl Config {
         let n_heads = keys.count("attention.head_count", MAX_WIDTH)?;
         let n_kv_heads = keys.count_or("attention.head_count_kv", n_heads, MAX_WIDTH)?;
         if !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(keys.value("attention.head_count_kv", n_kv_heads, format!("a divisor of the {n_heads} query heads")));
+            return Err(keys.value(
+                "attention.head_count_kv",
+                n_kv_heads,
+                format!("a divisor of the {n_heads} query heads"),
+            ));
         }
         let head_dim = match keys.optional("attention.key_length", MAX_WIDTH)? {
             Some(length) => length,
@@ -160,7 +166,11 @@ impl Config {
         }
         let value_length = keys.count_or("attention.value_length", head_dim, MAX_WIDTH)?;
         if value_length != head_dim {
-            return Err(keys.value("attention.value_length", value_length, format!("equal to the key length {head_dim}")));
+            return Err(keys.value(
+                "attention.value_length",
+                value_length,
+                format!("equal to the key length {head_dim}"),
+            ));
         }
         let vocab = match gguf.array_len("tokenizer.ggml.tokens") {
             Some(tokens) => tokens,
@@ -172,7 +182,19 @@ impl Config {
             return Err(keys.value("attention.layer_norm_rms_epsilon", eps, "between 0 and 1".into()));
         }
         let rope = keys.rope(architecture, head_dim)?;
-        Ok(Config { architecture, layers, hidden, inter, n_heads, n_kv_heads, head_dim, vocab, context_train, eps, rope })
+        Ok(Config {
+            architecture,
+            layers,
+            hidden,
+            inter,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            vocab,
+            context_train,
+            eps,
+            rope,
+        })
     }
 
     /// Width of all query heads together.
@@ -187,10 +209,12 @@ impl Config {
 
     /// Bytes that one position takes in the KV cache of the whole model.
     pub fn kv_bytes_per_position(&self, kv: KvType) -> usize {
-        2 * self.layers * self.kv_width() * match kv {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
+        2 * self.layers
+            * self.kv_width()
+            * match kv {
+                KvType::F16 => 2,
+                KvType::F32 => 4,
+            }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::cpu::{BuildError, Cpu, Precision};
-use variants::Isa;
+use variants::{Isa, UnknownIsa};
 
 use super::config::{Architecture, Config, ConfigError};
 use super::weights::{Source, WeightFacts};
@@ -28,19 +28,25 @@ pub enum LoadError {
     #[error(transparent)]
     Chat(#[from] ChatError),
     /// A tensor of the architecture is not in the file.
-    #[error("the file has no tensor `{tensor}`\nhint: it is incomplete, or one part of a split model; join the parts with llama-gguf-split --merge")]
+    #[error(
+        "the file has no tensor `{tensor}`\nhint: it is incomplete, or one part of a split model; join the parts with llama-gguf-split --merge"
+    )]
     MissingTensor {
         /// Its name.
         tensor: String,
     },
     /// A tensor that the forward pass has no place for.
-    #[error("the file has a tensor `{tensor}`, which the architecture does not use\nhint: this is a variant of the architecture that the engine does not run; leaving the tensor out would give wrong answers")]
+    #[error(
+        "the file has a tensor `{tensor}`, which the architecture does not use\nhint: this is a variant of the architecture that the engine does not run; leaving the tensor out would give wrong answers"
+    )]
     UnusedTensor {
         /// Its name.
         tensor: String,
     },
     /// A tensor whose shape does not follow from the metadata.
-    #[error("tensor `{tensor}` has the shape {found:?}, and the metadata implies {want:?} (row length first)\nhint: the file is damaged or its metadata was edited; convert it again")]
+    #[error(
+        "tensor `{tensor}` has the shape {found:?}, and the metadata implies {want:?} (row length first)\nhint: the file is damaged or its metadata was edited; convert it again"
+    )]
     TensorShape {
         /// Its name.
         tensor: String,
@@ -58,13 +64,18 @@ pub enum LoadError {
         source: BuildError,
     },
     /// An instruction set that the machine lacks.
-    #[error("this machine has no {asked} instructions\nhint: its best is {best}; leave the choice out, or take that or a lower one")]
+    #[error(
+        "this machine has no {asked} instructions\nhint: its best is {best}; leave the choice out, or take that or a lower one"
+    )]
     Isa {
         /// What was asked for.
         asked: Isa,
         /// The best that the machine has.
         best: Isa,
     },
+    /// A word that names no instruction set.
+    #[error("EDGELLM_ISA: {0}")]
+    IsaName(#[from] UnknownIsa),
     /// No threads to run on.
     #[error("0 threads cannot run a model\nhint: leave the number out to take one for each core")]
     NoThreads,

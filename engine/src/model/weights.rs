@@ -71,11 +71,7 @@ impl<'a> Source<'a> {
         let trimmed = |dims: &[usize]| dims.iter().rposition(|&d| d != 1).map_or(0, |last| last + 1);
         let found = info.dims();
         if found[..trimmed(found)] != want[..trimmed(want)] {
-            return Err(LoadError::TensorShape {
-                tensor: name.to_owned(),
-                found: found.to_vec(),
-                want: want.to_vec(),
-            });
+            return Err(LoadError::TensorShape { tensor: name.to_owned(), found: found.to_vec(), want: want.to_vec() });
         }
         self.taken.insert(name.to_owned());
         Ok(info)

@@ -24,7 +24,13 @@ struct Family {
 fn family(pre: &str) -> Family {
     match pre {
         "llama-bpe" => Family {
-            control: &["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+            control: &[
+                "<|begin_of_text|>",
+                "<|end_of_text|>",
+                "<|start_header_id|>",
+                "<|end_header_id|>",
+                "<|eot_id|>",
+            ],
             bos: "<|begin_of_text|>",
             eos: "<|eot_id|>",
             add_bos: true,
@@ -95,7 +101,8 @@ pub(super) fn metadata(writer: &mut GgufWriter, shape: &Shape) {
 /// A pronounceable word for every number, all different and none made by a merge: they begin with `z`.
 fn word(mut i: usize) -> String {
     const SYLLABLES: [&str; 20] = [
-        "ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "xu", "ya", "ze", "bi", "co", "du",
+        "ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "xu", "ya", "ze", "bi",
+        "co", "du",
     ];
     let mut word = String::from("z");
     loop {
