@@ -63,9 +63,21 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl fmt::Display for Failure {
+    /// What was being done, then why it failed, on one line; then every hint on a line of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Failure::Usage(e) | Failure::Unmeasured(e)) = self;
-        write!(f, "{e:#}")
+        let (mut heads, mut hints) = (Vec::new(), Vec::new());
+        for cause in e.chain() {
+            let text = cause.to_string();
+            let mut parts = text.split("\nhint:");
+            heads.extend(parts.next().map(str::to_owned));
+            hints.extend(parts.map(|h| h.trim().to_owned()));
+        }
+        // Errors that wrap another often repeat its words.
+        heads.dedup_by(|later, earlier| earlier.contains(later.as_str()));
+        hints.dedup();
+        write!(f, "{}", heads.join(": "))?;
+        hints.iter().try_for_each(|h| write!(f, "\nhint: {h}"))
     }
 }
 
@@ -75,4 +87,19 @@ pub type Outcome = Result<Exit, Failure>;
 /// Marks an error as wrong usage.
 pub fn usage<E: Into<anyhow::Error>>(e: E) -> Failure {
     Failure::Usage(e.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_come_last_and_nothing_is_said_twice() {
+        let inner = anyhow::anyhow!("connection refused\nhint: start the server");
+        let failure = Failure::from(inner.context("no Ollama at http://x\nhint: or leave --against out"));
+        assert_eq!(
+            failure.to_string(),
+            "no Ollama at http://x: connection refused\nhint: or leave --against out\nhint: start the server"
+        );
+    }
 }

@@ -163,7 +163,11 @@ impl Model for GgufModel {
             Some(template) => {
                 let mut messages = Vec::new();
                 if self.leads_with_text {
-                    messages.push(Message::new("system", format!("[{nonce}] You are a helpful assistant.")));
+                    // It asks for long answers, so that few runs end before the length that was asked for.
+                    messages.push(Message::new(
+                        "system",
+                        format!("[{nonce}] You are a helpful assistant. Answer at length and in detail."),
+                    ));
                 }
                 messages.push(Message::new("user", user));
                 self.without_bos(template.render(&messages)?)

@@ -106,8 +106,15 @@ pub fn judged(headline: &Headline) -> Exit {
 async fn choose_peer(plan: &ComparePlan) -> Result<(Target, String), Failure> {
     let named = |url: &Url, what: &str| format!("peer: {what} at {url}");
     Ok(match &plan.against {
-        Target::Ollama(url) => (Target::Ollama(url.clone()), named(url, "Ollama")),
-        Target::OpenAi(url) => (Target::OpenAi(url.clone()), named(url, "the OpenAI API")),
+        // A peer that was asked for and is not there is known before a model is pulled or loaded.
+        Target::Ollama(url) => {
+            prepare::ollama_answers(url, plan.run.timeout).await?;
+            (Target::Ollama(url.clone()), named(url, "Ollama"))
+        }
+        Target::OpenAi(url) => {
+            prepare::openai_answers(url, plan.run.timeout).await?;
+            (Target::OpenAi(url.clone()), named(url, "the OpenAI API"))
+        }
         Target::Baseline | Target::Engine => {
             (Target::Baseline, "peer: embedded baseline (this engine on its plain kernels)".to_owned())
         }

@@ -127,8 +127,6 @@ pub fn conclude(m: &Measured, identity: &Identity, json: bool, done: Exit) -> Re
     if json {
         print_json(&m.record)?;
     } else {
-        // The peer comes first: a reader must know whom before how much.
-        print_text(&m.record.notes.first().cloned().unwrap_or_default());
         print_text(&reports::terminal(&m.record));
     }
     let folder = identity.folder.display();

@@ -196,6 +196,8 @@ impl OllamaClient {
             "prompt": r.prompt,
             "raw": true,
             "stream": true,
+            // A prompt that does not fit is an error, not a shorter prompt.
+            "truncate": false,
             "keep_alive": KEEP_ALIVE,
             "options": {
                 "num_predict": r.length, "num_ctx": r.context, "num_thread": r.threads,
@@ -271,7 +273,8 @@ impl Protocol for Ndjson {
             stopped: v["done_reason"].as_str() == Some("stop"),
             timings: ServerTimings {
                 prompt_tokens: v["prompt_eval_count"].as_u64(),
-                cached_tokens: v["prompt_cached_count"].as_u64(),
+                // Ollama reuses prefixes and never says so; the nonce leaves it nothing to reuse.
+                cached_tokens: None,
                 prompt_ns: v["prompt_eval_duration"].as_u64().map(Nanos),
                 eval_tokens: v["eval_count"].as_u64(),
                 eval_ns: v["eval_duration"].as_u64().map(Nanos),

@@ -155,10 +155,26 @@ pub async fn ollama(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
     })
 }
 
+/// Whether an Ollama answers at an address.
+///
+/// # Errors
+/// That none does, and what to do.
+pub async fn ollama_answers(url: &Url, timeout: Duration) -> anyhow::Result<()> {
+    OllamaClient::new(url.clone(), timeout)?.version().await.map(drop).map_err(|e| not_there(url, e))
+}
+
+/// Whether a server with OpenAI's API answers at an address.
+///
+/// # Errors
+/// That none does, and what to do.
+pub async fn openai_answers(url: &Url, timeout: Duration) -> anyhow::Result<()> {
+    let models = OpenAiClient::new(url.clone(), timeout)?.models().await;
+    models.map(drop).with_context(|| format!("no server with OpenAI's API at {url}"))
+}
+
 fn not_there(url: &Url, e: PeerError) -> anyhow::Error {
     anyhow!(e).context(format!(
-        "no Ollama at {url}\nhint: start it with `ollama serve`, or give its address as ollama=URL, or leave --against out to \
-         measure against the embedded baseline"
+        "no Ollama at {url}\nhint: start it with `ollama serve`, give its address as ollama=URL, or use the embedded baseline"
     ))
 }
 
