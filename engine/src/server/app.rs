@@ -88,8 +88,8 @@ async fn health() -> Response {
 }
 
 async fn metrics(State(app): Shared) -> Response {
-    let (waiting, running) = app.worker.depth();
-    let gauges = Gauges { waiting, running, models_loaded: usize::from(app.worker.shared.loaded().is_some()) };
+    let models_loaded = usize::from(app.worker.shared.loaded().is_some());
+    let gauges = Gauges { models_loaded, ..app.worker.gauges() };
     let text = app.worker.shared.metrics.render(gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -27,6 +27,7 @@ struct Inner {
 /// Numbers that are states and not counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gauges {
+    pub clients: usize,
     pub waiting: usize,
     pub running: usize,
     pub models_loaded: usize,
@@ -118,6 +119,7 @@ impl Metrics {
             line(&mut out, format_args!("{name} {value}"));
         }
         let states = [
+            ("edgellm_clients", "Clients whose answer is awaited or under way.", gauges.clients),
             ("edgellm_queue_depth", "Requests that wait for the engine.", gauges.waiting),
             ("edgellm_requests_running", "Requests in the engine.", gauges.running),
             ("edgellm_models_loaded", "Models in memory.", gauges.models_loaded),
@@ -153,7 +155,7 @@ mod tests {
         metrics.first_token(Duration::from_millis(3));
         metrics.first_token(Duration::from_millis(30));
         metrics.finished(7, 5, true);
-        let text = metrics.render(Gauges { waiting: 2, running: 1, models_loaded: 1 });
+        let text = metrics.render(Gauges { clients: 3, waiting: 2, running: 1, models_loaded: 1 });
         for want in [
             "edgellm_http_requests_total{endpoint=\"/api/generate\",status=\"200\"} 2",
             "edgellm_http_requests_total{endpoint=\"/api/chat\",status=\"404\"} 1",

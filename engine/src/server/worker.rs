@@ -15,7 +15,7 @@ use super::api_error::ApiError;
 use super::backend::{Backend, LoadWish, Loader};
 use super::job::{Answer, Done, DoneReason, Input, Job, JobModel, Prompt, Reply, Settings};
 use super::keep_alive::KeepAlive;
-use super::metrics::Metrics;
+use super::metrics::{Gauges, Metrics};
 use crate::chat_template::{ChatError, Message};
 use crate::generate::{Event, FinishReason, GenerateError, GenerateRequest};
 
@@ -102,11 +102,11 @@ impl Worker {
         }
     }
 
-    /// Requests that wait, and requests that run.
-    pub fn depth(&self) -> (usize, usize) {
-        let taken = self.queue_limit + 1 - self.places.available_permits();
+    /// How full the queue is.
+    pub fn gauges(&self) -> Gauges {
+        let clients = self.queue_limit + 1 - self.places.available_permits();
         let running = self.shared.running.load(Ordering::Relaxed);
-        (taken.saturating_sub(running), running)
+        Gauges { clients, waiting: clients.saturating_sub(running), running, models_loaded: 0 }
     }
 
     /// Begins no new work: waiting jobs fail, the running one goes on.

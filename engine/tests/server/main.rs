@@ -5,6 +5,8 @@ mod lifecycle;
 mod ollama;
 mod openai;
 mod script;
+#[path = "../tiny/mod.rs"]
+mod tiny;
 mod tiny_engine;
 
 use script::{Script, json, start, start_with};
@@ -25,7 +27,8 @@ async fn the_server_says_that_it_is_there() {
 #[tokio::test]
 async fn metrics_count_requests_tokens_and_times() {
     let server = start(Script::saying(&["a", "b", "c"])).await;
-    let (status, _) = server.post_json("/api/generate", json!({"model":"tiny:1b","prompt":"12345","raw":true,"stream":false})).await;
+    let (status, _) =
+        server.post_json("/api/generate", json!({"model":"tiny:1b","prompt":"12345","raw":true,"stream":false})).await;
     assert_eq!(status, 200);
     server.post("/v1/completions", json!({"model":"nope","prompt":"x"})).await;
     server.get("/no/such/path").await;

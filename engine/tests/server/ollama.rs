@@ -76,7 +76,8 @@ async fn options_reach_the_engine_and_the_limit_ends_with_length() {
 async fn without_a_limit_an_answer_ends_with_the_context() {
     let server = start(Script::endless()).await;
     for num_predict in [-1, -2] {
-        let body = json!({"model":"tiny:1b","prompt":"hello","raw":true,"stream":false,"options":{"num_predict":num_predict}});
+        let body =
+            json!({"model":"tiny:1b","prompt":"hello","raw":true,"stream":false,"options":{"num_predict":num_predict}});
         let (_, answer) = server.post_json("/api/generate", body).await;
         assert_eq!(answer["eval_count"], CONTEXT - 5);
     }
@@ -89,8 +90,7 @@ async fn without_a_limit_an_answer_ends_with_the_context() {
 async fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
     let server = start(Script::endless()).await;
     let long = "x".repeat(CONTEXT);
-    let (status, body) =
-        server.post_json("/api/generate", json!({"model":"tiny:1b","prompt":long,"raw":true})).await;
+    let (status, body) = server.post_json("/api/generate", json!({"model":"tiny:1b","prompt":long,"raw":true})).await;
     assert_eq!(status, 400, "a stream that cannot begin has an error status");
     let error = body["error"].as_str().unwrap();
     assert!(error.contains("1000 tokens") && error.contains("holds 1000"), "{error}");
@@ -116,7 +116,8 @@ async fn a_prompt_goes_through_the_template_with_its_system_text() {
     assert_eq!(request.prompt[..context.len()], context);
     let jinja = json!({"model":"tiny:1b","prompt":"hi","template":"{{ messages }}","stream":false});
     server.post_json("/api/generate", jinja).await;
-    let go = json!({"model":"tiny:1b","prompt":"hi","system":"s","template":"[{{ .System }}] {{ .Prompt }}","stream":false});
+    let go =
+        json!({"model":"tiny:1b","prompt":"hi","system":"s","template":"[{{ .System }}] {{ .Prompt }}","stream":false});
     server.post_json("/api/generate", go).await;
     let prompts = server.script.prompts.lock().unwrap().clone();
     assert_eq!(prompts[2..], ["template {{ messages }}: hi", "[s] hi"]);
@@ -139,6 +140,15 @@ async fn chat_renders_the_whole_conversation() {
         .post_json("/api/chat", json!({"model":"tiny:1b","stream":false,"messages":[{"role":"user","content":"hi"}]}))
         .await;
     assert_eq!((status, &body["message"]["content"]), (200, &json!("Fine.")));
+}
+
+#[tokio::test]
+async fn a_model_without_a_template_continues_what_was_said() {
+    let server = start(Script { has_no_template: true, ..Script::saying(&["ok"]) }).await;
+    server.post("/api/generate", json!({"model":"tiny:1b","prompt":"once upon","stream":false})).await;
+    let messages = json!([{"role":"user","content":"once"},{"role":"assistant","content":"upon"}]);
+    server.post("/api/chat", json!({"model":"tiny:1b","messages":messages,"stream":false})).await;
+    assert_eq!(*server.script.prompts.lock().unwrap(), ["once upon", "once\n\nupon"]);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub struct Script {
     /// It waits before each token until the gate lets it go on.
     pub gate: Gate,
     pub panics: AtomicBool,
+    pub has_no_template: bool,
     pub requests: Mutex<Vec<GenerateRequest>>,
     pub prompts: Mutex<Vec<String>>,
     pub loads: Mutex<Vec<LoadWish>>,
@@ -103,6 +104,9 @@ impl Backend for Scripted {
         }
         if messages.iter().any(|message| message.content == "refuse") {
             return Err(ChatError::Render { why: "the template says no".to_owned() });
+        }
+        if self.0.has_no_template {
+            return Err(ChatError::Absent);
         }
         Ok(messages.iter().map(|m| format!("<{}>{}", m.role, m.content)).collect())
     }
@@ -185,6 +189,8 @@ pub async fn start(script: Script) -> Server {
 }
 
 pub async fn start_with(script: Script, change: impl FnOnce(&mut ServeOptions)) -> Server {
+    // reqwest takes its cryptography from the program, even for http. All but the first of these calls fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let script = Arc::new(script);
     let dir = tempfile::tempdir().unwrap();
     let served = |name: &str, content: &str| {
