@@ -32,6 +32,13 @@ pub struct ChatTemplate {
     eos: String,
 }
 
+/// The prompt for a model without a template: what was said, one message after the other, and nothing else.
+///
+/// A model that learnt no roles would take made-up role names for text.
+pub fn plain(messages: &[Message]) -> String {
+    messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n")
+}
+
 /// What may go wrong between messages and a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
@@ -86,6 +93,8 @@ impl ChatTemplate {
         });
         env.add_function("strftime_now", strftime_now);
         env.add_filter("tojson", tojson);
+        // In Python none is not iterable; templates tell by it that there are no tools.
+        env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         env.add_template_owned(NAME, source.to_owned()).map_err(|error| ChatError::Syntax { why: describe(&error) })?;
         Ok(ChatTemplate { env, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }
@@ -114,6 +123,9 @@ impl ChatTemplate {
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             add_generation_prompt,
+            // The transformers library passes both, and templates ask whether they are none.
+            tools => (),
+            documents => (),
         };
         template.render(values).map_err(|error| ChatError::Render { why: describe(&error) })
     }
@@ -202,8 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn without_a_template_the_prompt_is_what_was_said() {
+        assert_eq!(plain(&[Message::new("system", "Be terse."), Message::new("user", "Hi")]), "Be terse.\n\nHi");
+    }
+
+    #[test]
     fn a_template_that_is_no_jinja_is_a_syntax_error() {
         assert!(matches!(render("{% for %}", &[]), Err(ChatError::Syntax { .. })));
+    }
+
+    #[test]
+    fn no_tools_are_none_and_not_iterable() {
+        let source =
+            "{{ tools is none }} {{ tools is iterable }} {{ messages is iterable }} {% if tools %}yes{% endif %}";
+        assert_eq!(render(source, &[]).unwrap(), "true false true ");
     }
 
     #[test]

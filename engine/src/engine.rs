@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use kernels::cpu::{Cpu, CpuOptions};
 use variants::{Isa, Table};
 
-use crate::chat_template::ChatTemplate;
-use crate::forward::{Scratch, Wanted, forward};
+use crate::chat_template::{ChatError, ChatTemplate, Message};
+use crate::forward::{BATCH, Scratch, Wanted, forward};
 use crate::generate::{
     DEFAULT_CONTEXT, Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions, TableChoice,
 };
@@ -92,6 +92,15 @@ impl Engine {
         self.chat_template.as_ref()
     }
 
+    /// The prompt that the model's own template makes of a conversation.
+    ///
+    /// # Errors
+    /// [`ChatError::Absent`] where the file has no template: [`plain`](crate::chat_template::plain) is what is left
+    /// then. Else what the template refuses.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<String, ChatError> {
+        self.chat_template.as_ref().ok_or(ChatError::Absent)?.render(messages)
+    }
+
     /// Positions of the KV cache: the most tokens that prompt and answer have together.
     pub fn context(&self) -> usize {
         self.context
@@ -130,6 +139,20 @@ impl Engine {
         request: &GenerateRequest,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError> {
+        self.generate_unless(request, &|| false, on_event)
+    }
+
+    /// As [`Engine::generate`], and asks between the batches of the prompt whether the request was given up: a long
+    /// prompt takes seconds in which no event is due.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn generate_unless(
+        &mut self,
+        request: &GenerateRequest,
+        given_up: &dyn Fn() -> bool,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Finish, GenerateError> {
         self.check(request)?;
         let start = Instant::now();
         let prompt_tokens = request.prompt.len();
@@ -141,13 +164,25 @@ impl Engine {
         let mut text = TextStream::new(&tokenizer);
         let mut stops = StopMatcher::new(&request.stop, text.capacity());
 
-        let prompt = &request.prompt;
-        let mut logits = forward(&self.cpu, &self.model, &mut self.kv, prompt, 0, &mut self.scratch, Wanted::Last);
+        // All batches but the last only fill the cache.
+        let (head, last) = request.prompt.split_at((prompt_tokens - 1) / BATCH * BATCH);
+        let mut cancelled = false;
+        for (i, batch) in head.chunks(BATCH).enumerate() {
+            cancelled = given_up();
+            if cancelled {
+                break;
+            }
+            forward(&self.cpu, &self.model, &mut self.kv, batch, i * BATCH, &mut self.scratch, Wanted::None);
+        }
+        let mut logits = match cancelled {
+            true => &[],
+            false => forward(&self.cpu, &self.model, &mut self.kv, last, head.len(), &mut self.scratch, Wanted::Last),
+        };
         let prompt_time = start.elapsed();
         let finish =
             |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
         let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: prompt_time };
-        if on_event(prefilled).is_break() {
+        if cancelled || on_event(prefilled).is_break() {
             let finish = finish(FinishReason::Cancelled, 0, Duration::ZERO);
             let _ = on_event(Event::Finished(finish));
             return Ok(finish);

@@ -169,6 +169,22 @@ fn breaking_off_ends_at_once_and_leaves_the_engine_usable() {
 }
 
 #[test]
+fn a_long_prompt_can_be_given_up_between_its_batches() {
+    let mut engine = load(&LoadOptions::default()).unwrap();
+    let long = GenerateRequest { prompt: (0..500).map(|i| i % 288).collect(), ..request(3) };
+    let asked = std::cell::Cell::new(0);
+    let given_up = || asked.replace(asked.get() + 1) == 2;
+    let mut events = 0;
+    let finish = engine.generate_unless(&long, &given_up, &mut |event| {
+        assert!(matches!(event, Event::Finished(_)), "the prompt was not finished: {event:?}");
+        events += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!((finish.unwrap().reason, asked.get(), events), (FinishReason::Cancelled, 3, 1));
+    assert_eq!(run(&mut engine, &long).1.ids, run(&mut load(&LoadOptions::default()).unwrap(), &long).1.ids);
+}
+
+#[test]
 fn requests_that_cannot_be_answered_are_refused_before_any_event() {
     let mut engine = engine();
     let mut refuse = |request: GenerateRequest| {
