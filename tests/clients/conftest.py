@@ -1,39 +1,44 @@
-"""A running `edgellm serve` for the whole test run."""
+"""A running `edgellm serve` with the real model, and both clients pointed at it."""
 
 import os
 import signal
-import socket
 import subprocess
-import time
-import urllib.request
 
+import ollama
+import openai
 import pytest
 
 MODEL = "smollm2:135m"
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+@pytest.fixture(scope="session")
+def url(tmp_path_factory):
+    """The base address of a server on a free port, which must end with exit code 0."""
+    server = subprocess.Popen(
+        [
+            os.environ["EDGELLM_BIN"], "serve", "--port", "0", "--ctx", "1024",
+            "--model", os.environ["EDGELLM_TEST_MODEL"], "--name", MODEL,
+        ],
+        env={**os.environ, "EDGELLM_HOME": str(tmp_path_factory.mktemp("home"))},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in server.stderr:
+        if "serving on " in line:
+            break
+    else:
+        pytest.fail(f"the server ended with exit code {server.wait()}")
+    yield line.split("serving on ")[1].split()[0]
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(timeout=30) == 0, server.stderr.read()
 
 
 @pytest.fixture(scope="session")
-def server():
-    """The base URL of a server that has the default model."""
-    port = free_port()
-    command = [os.environ["EDGELLM_BIN"], "serve", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=1):
-                break
-        except OSError:
-            assert process.poll() is None, f"the server ended with {process.returncode}"
-            assert time.monotonic() < deadline, "the server did not answer within a minute"
-            time.sleep(0.1)
-    yield url
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0, "a server that is told to end exits with 0"
+def ollama_client(url):
+    return ollama.Client(host=url)
+
+
+@pytest.fixture(scope="session")
+def openai_client(url):
+    # Without retries, so that an error is seen as it comes.
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)

@@ -1,109 +1,133 @@
-"""What people do with the `ollama` package."""
+"""The `ollama` package against our server."""
+
+import asyncio
 
 import ollama
 import pytest
+
 from conftest import MODEL
 
-GREEDY = {"temperature": 0, "repeat_penalty": 1.0, "seed": 1}
-PROMPT = "The capital of France is"
+GREEDY = {"temperature": 0, "repeat_penalty": 1}
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-@pytest.fixture
-def client(server):
-    return ollama.Client(host=server)
+def test_generate(ollama_client):
+    answer = ollama_client.generate(MODEL, "What is the capital of France?", options={**GREEDY, "num_predict": 40})
+    assert "Paris" in answer.response
+    assert answer.done and answer.done_reason in ("stop", "length")
+    assert answer.prompt_eval_count > 10 and 0 < answer.eval_count <= 40
+    assert answer.prompt_eval_duration > 0 and answer.eval_duration > 0
+    assert answer.total_duration >= answer.prompt_eval_duration + answer.eval_duration
 
 
-def test_list_names_the_model_with_its_size_and_digest(client):
-    entry = next(m for m in client.list().models if m.model == MODEL)
-    assert entry.size == 98362432
-    assert entry.digest.removeprefix("sha256:") == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    assert entry.details.family == "llama"
-    assert entry.details.quantization_level == "Q4_1"
+def test_generate_raw_stream_has_one_chunk_for_each_token(ollama_client):
+    options = {**GREEDY, "num_predict": 16, "ignore_eos": True}
+    chunks = list(ollama_client.generate(MODEL, "Once upon a time", raw=True, stream=True, options=options))
+    assert len(chunks) == 17
+    assert [chunk.done for chunk in chunks] == [False] * 16 + [True]
+    assert chunks[-1].eval_count == 16 and chunks[-1].done_reason == "length"
+    whole = ollama_client.generate(MODEL, "Once upon a time", raw=True, options=options)
+    assert whole.response == "".join(chunk.response for chunk in chunks)
 
 
-def test_show_gives_architecture_template_and_context(client):
-    shown = client.show(MODEL)
+def test_a_seed_makes_sampling_reproducible(ollama_client):
+    def say(seed):
+        options = {"temperature": 1.5, "seed": seed, "num_predict": 20}
+        return ollama_client.generate(MODEL, "Write a poem", options=options).response
+
+    assert say(1) == say(1)
+    assert say(1) != say(2)
+
+
+def test_stop_strings_end_the_answer(ollama_client):
+    options = {**GREEDY, "num_predict": 40, "stop": ["Paris"]}
+    answer = ollama_client.chat(MODEL, QUESTION, options=options)
+    assert answer.done_reason == "stop"
+    assert "Paris" not in answer.message.content
+
+
+def test_chat_and_its_stream_say_the_same(ollama_client):
+    options = {**GREEDY, "num_predict": 24}
+    whole = ollama_client.chat(MODEL, QUESTION, options=options)
+    assert whole.message.role == "assistant" and "Paris" in whole.message.content
+    chunks = list(ollama_client.chat(MODEL, QUESTION, stream=True, options=options))
+    assert "".join(chunk.message.content for chunk in chunks) == whole.message.content
+    assert chunks[-1].eval_count == whole.eval_count == len(chunks) - 1
+
+
+def test_a_conversation_keeps_its_turns(ollama_client):
+    options = {**GREEDY, "num_predict": 30}
+    first = [{"role": "user", "content": "My name is Ada."}]
+    turns = [*first, {"role": "assistant", "content": "Hello Ada."}, {"role": "user", "content": "What is my name?"}]
+    answer = ollama_client.chat(MODEL, turns, options=options)
+    assert "Ada" in answer.message.content
+    assert answer.prompt_eval_count > ollama_client.chat(MODEL, first, options=options).prompt_eval_count
+
+
+def test_the_async_client_streams(url):
+    async def say():
+        client = ollama.AsyncClient(host=url)
+        stream = await client.chat(MODEL, QUESTION, stream=True, options={**GREEDY, "num_predict": 8})
+        return [chunk async for chunk in stream]
+
+    assert asyncio.run(say())[-1].done
+
+
+def test_list_names_the_model(ollama_client):
+    models = {model.model: model for model in ollama_client.list().models}
+    model = models[MODEL]
+    assert model.size > 90_000_000 and len(model.digest) == 64
+    assert model.details.family == "llama" and model.details.quantization_level == "Q4_1"
+
+
+def test_show_tells_about_the_model(ollama_client):
+    shown = ollama_client.show(MODEL)
+    assert shown.details.format == "gguf"
     assert shown.modelinfo["general.architecture"] == "llama"
-    assert shown.modelinfo["llama.context_length"] == 8192
     assert "im_start" in shown.template
     assert "completion" in shown.capabilities
 
 
-def test_generate_counts_what_it_did(client):
-    answer = client.generate(MODEL, PROMPT, raw=True, options=GREEDY | {"num_predict": 12})
-    assert answer.done and answer.done_reason == "length"
-    assert answer.eval_count == 12
-    assert answer.prompt_eval_count == 5
-    assert answer.response
-    assert answer.total_duration >= answer.prompt_eval_duration + answer.eval_duration > 0
+def test_ps_shows_the_model_in_memory(ollama_client):
+    ollama_client.generate(MODEL, keep_alive="5m")
+    running = ollama_client.ps().models
+    assert [model.model for model in running] == [MODEL]
+    assert running[0].size > 90_000_000 and running[0].expires_at is not None
 
 
-def test_a_stream_carries_one_token_a_chunk_and_the_same_text(client):
-    options = GREEDY | {"num_predict": 16}
-    whole = client.generate(MODEL, PROMPT, raw=True, options=options)
-    chunks = list(client.generate(MODEL, PROMPT, raw=True, options=options, stream=True))
-    assert [c.done for c in chunks] == [False] * 16 + [True]
-    assert "".join(c.response for c in chunks) == whole.response
-    assert chunks[-1].eval_count == 16
+def test_load_and_unload(ollama_client):
+    assert ollama_client.generate(MODEL, keep_alive=0).done_reason == "unload"
+    assert ollama_client.ps().models == []
+    assert ollama_client.generate(MODEL, keep_alive=-1).done_reason == "load"
+    assert len(ollama_client.ps().models) == 1
 
 
-def test_chat_applies_the_template_and_hears_every_turn(client):
-    turns = [{"role": "user", "content": "Repeat this word: banana"}]
-    first = client.chat(MODEL, turns, options=GREEDY | {"num_predict": 40})
-    assert first.message.role == "assistant"
-    assert "banana" in first.message.content.lower()
-    turns += [first.message, {"role": "user", "content": "Thank you."}]
-    second = client.chat(MODEL, turns, options=GREEDY | {"num_predict": 8})
-    assert second.prompt_eval_count > first.prompt_eval_count
+def test_an_unknown_model_is_a_404_that_names_the_fix(ollama_client):
+    calls = [
+        lambda: ollama_client.generate("nope", "hi"),
+        lambda: ollama_client.chat("nope", QUESTION),
+        lambda: ollama_client.show("nope"),
+        lambda: list(ollama_client.generate("nope", "hi", stream=True)),
+    ]
+    for call in calls:
+        with pytest.raises(ollama.ResponseError) as error:
+            call()
+        assert error.value.status_code == 404
+        assert "edgellm pull nope" in error.value.error
 
 
-def test_a_chat_streams(client):
-    chunks = list(client.chat(MODEL, [{"role": "user", "content": "Hi"}], options=GREEDY, stream=True))
-    assert chunks[-1].done and chunks[-1].done_reason == "stop"
-    assert "".join(c.message.content for c in chunks).strip()
+def test_what_is_not_supported_is_refused(ollama_client):
+    with pytest.raises(ollama.ResponseError) as error:
+        ollama_client.chat(MODEL, QUESTION, format="json")
+    assert error.value.status_code == 400 and "format" in error.value.error
+    with pytest.raises(ollama.ResponseError) as error:
+        ollama_client.generate(MODEL, "word " * 2000)
+    assert error.value.status_code == 400 and "1024" in error.value.error
 
 
-def test_the_same_seed_gives_the_same_sample(client):
-    options = {"temperature": 1.0, "seed": 42, "num_predict": 24}
-    first, second = (client.generate(MODEL, PROMPT, options=options).response for _ in range(2))
-    other = client.generate(MODEL, PROMPT, options=options | {"seed": 43}).response
-    assert first == second != other
-
-
-def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(client):
-    options = GREEDY | {"num_predict": 64, "stop": ["."]}
-    answer = client.generate(MODEL, PROMPT, raw=True, options=options)
-    assert answer.done_reason == "stop"
-    assert "." not in answer.response
-
-
-def test_ps_shows_the_model_while_it_is_loaded_and_keep_alive_0_unloads_it(client):
-    client.generate(MODEL, PROMPT, options={"num_predict": 1})
-    assert MODEL in [m.model for m in client.ps().models]
-    assert client.generate(MODEL, "", keep_alive=0).done_reason == "unload"
-    assert MODEL not in [m.model for m in client.ps().models]
-
-
-def test_an_unknown_model_is_404_and_says_what_to_do(client):
-    with pytest.raises(ollama.ResponseError) as caught:
-        client.generate("no-such-model", "Hi")
-    assert caught.value.status_code == 404
-    assert "no-such-model" in caught.value.error and "pull" in caught.value.error
-
-
-def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(client):
-    with pytest.raises(ollama.ResponseError) as caught:
-        client.generate(MODEL, "word " * 600, raw=True, options={"num_ctx": 512})
-    assert caught.value.status_code == 400
-    assert "512" in caught.value.error
-
-
-def test_the_async_client_streams_too(server):
-    import asyncio
-
-    async def tokens() -> int:
-        client = ollama.AsyncClient(host=server)
-        stream = await client.generate(MODEL, PROMPT, raw=True, options=GREEDY | {"num_predict": 5}, stream=True)
-        return len([part async for part in stream if not part.done])
-
-    assert asyncio.run(tokens()) == 5
+def test_a_client_that_leaves_does_not_block_the_next(ollama_client):
+    stream = ollama_client.generate(MODEL, "Tell me a very long story", stream=True, options={"ignore_eos": True})
+    next(stream)
+    stream.close()
+    answer = ollama_client.generate(MODEL, "hi", options={"num_predict": 2})
+    assert answer.eval_count <= 2

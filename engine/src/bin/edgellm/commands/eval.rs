@@ -2,17 +2,16 @@
 
 use std::io::{IsTerminal, Write};
 
-use engine::Engine;
 use engine::eval::{EvalReport, ReferenceFile, evaluate};
 
-use super::find_or_pull;
+use super::{find_or_pull, load};
 use crate::args::EvalArgs;
 use crate::exit::Failure;
 
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let reference = ReferenceFile::read(&args.reference)?;
     let entry = find_or_pull(&args.model)?;
-    let mut engine = Engine::load(&entry.path, &args.load.options())?;
+    let mut engine = load(&entry, &args.load.options())?;
     let steps = reference.steps();
     let is_terminal = std::io::stderr().is_terminal();
     let report = evaluate(&mut engine, &reference, &mut |done| {

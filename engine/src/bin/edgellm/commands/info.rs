@@ -2,16 +2,17 @@
 
 use std::io::Write;
 
+use anyhow::Context;
 use engine::generate::KvType;
 use engine::info::ModelInfo;
 
-use super::{binary, find};
+use super::{binary, cannot_use, find};
 use crate::args::InfoArgs;
 use crate::exit::Failure;
 
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let entry = find(&args.model)?;
-    let info = ModelInfo::read(&entry.path)?;
+    let info = ModelInfo::read(&entry.path).with_context(|| cannot_use(&entry))?;
     let text = if args.json {
         let mut json = info.to_json();
         json["sha256"] = entry.sha256.as_ref().map(|digest| digest.as_str()).into();

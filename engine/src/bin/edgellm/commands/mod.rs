@@ -11,6 +11,9 @@ pub mod synth;
 mod answer;
 mod chat;
 
+use anyhow::Context;
+use engine::Engine;
+use engine::generate::LoadOptions;
 use engine::models::{
     DEFAULT_MODEL, Entry, PullError, PullSettings, Source, Store, StoreError, TerminalProgress, pull_blocking, resolve,
 };
@@ -34,6 +37,15 @@ fn find_or_pull(word: &str) -> Result<Entry, Failure> {
         }
         found => found.map_err(failure_of_store),
     }
+}
+
+/// Loads a model; the error names the file, which the engine's own does not always do.
+fn load(entry: &Entry, options: &LoadOptions) -> Result<Engine, Failure> {
+    Ok(Engine::load(&entry.path, options).with_context(|| cannot_use(entry))?)
+}
+
+fn cannot_use(entry: &Entry) -> String {
+    format!("cannot use {}", entry.path.display())
 }
 
 /// A word that can be no name is wrong usage; all else is something that could not be done.

@@ -8,7 +8,7 @@ use engine::generate::{GenerateRequest, SamplingParams};
 
 use super::answer::{AnswerError, stream};
 use super::chat::Conversation;
-use super::find_or_pull;
+use super::{find_or_pull, load};
 use crate::args::RunArgs;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -53,7 +53,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let entry = find_or_pull(&args.model)?;
     let start = Instant::now();
-    let engine = Engine::load(&entry.path, &args.load.options())?;
+    let engine = load(&entry, &args.load.options())?;
     if args.verbose {
         eprintln!("loaded in         {:.3} s", start.elapsed().as_secs_f64());
     }
