@@ -247,6 +247,29 @@ fn gb10_the_last_row_and_the_tail_of_k_are_read() {
     }
 }
 
+#[test]
+fn every_block_type_decodes_to_the_floats_that_ggml_makes_of_it() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        block: String,
+        weights_f32_le: String,
+    }
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+    };
+    let cases: std::collections::BTreeMap<DType, Case> =
+        serde_json::from_str(include_str!("fixtures/ggml_blocks.json")).unwrap();
+    assert_eq!(cases.len(), DType::ALL.len() - 1, "all but F32, which needs no decoding");
+    for (dtype, case) in cases {
+        let want: Vec<f32> =
+            bytes(&case.weights_f32_le).chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let mut got = vec![f32::NAN; want.len()];
+        kernels::quant::dequantize_row(dtype, &bytes(&case.block), &mut got);
+        assert_eq!(got, want, "{dtype}");
+        assert!(want.iter().any(|w| *w != 0.0));
+    }
+}
+
 // ---- What is wrong with a file is said by name. ----
 
 fn load(bytes: Vec<u8>) -> Result<engine::model::Model, LoadError> {
