@@ -55,13 +55,19 @@ def test_chat_and_its_stream_say_the_same(ollama_client):
     assert chunks[-1].eval_count == whole.eval_count == len(chunks) - 1
 
 
-def test_a_conversation_keeps_its_turns(ollama_client):
+def test_a_conversation_reaches_the_model_with_all_its_turns(ollama_client):
     options = {**GREEDY, "num_predict": 30}
-    first = [{"role": "user", "content": "My name is Ada."}]
-    turns = [*first, {"role": "assistant", "content": "Hello Ada."}, {"role": "user", "content": "What is my name?"}]
-    answer = ollama_client.chat(MODEL, turns, options=options)
-    assert "Ada" in answer.message.content
-    assert answer.prompt_eval_count > ollama_client.chat(MODEL, first, options=options).prompt_eval_count
+    turns = [
+        ("system", "You answer in rhymes."),
+        ("user", "My name is Ada."),
+        ("assistant", "Hello Ada."),
+        ("user", "What is my name?"),
+    ]
+    chat = ollama_client.chat(MODEL, [{"role": role, "content": text} for role, text in turns], options=options)
+    # The model's template, written out.
+    prompt = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + "<|im_start|>assistant\n"
+    raw = ollama_client.generate(MODEL, prompt, raw=True, options=options)
+    assert (chat.message.content, chat.prompt_eval_count) == (raw.response, raw.prompt_eval_count)
 
 
 def test_the_async_client_streams(url):
