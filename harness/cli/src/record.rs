@@ -7,8 +7,8 @@ use harness_measure::bandwidth;
 use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
-    Ceiling, DropReason, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance, RunKind, RunRecord,
-    SCHEMA_VERSION, Sample, SideFacts, SideRole, Verdict,
+    Ceiling, DropReason, Environment, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance,
+    RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideRole, Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
 use time::OffsetDateTime;
@@ -30,6 +30,8 @@ pub struct Identity {
     pub started: OffsetDateTime,
     /// Folder of the results.
     pub folder: PathBuf,
+    /// The machine at the start, before the run itself is its load.
+    pub environment: Environment,
 }
 
 impl Identity {
@@ -53,7 +55,7 @@ impl Identity {
         if folder.join("run.json").exists() || folder.join(crate::session::log::FILE).exists() {
             anyhow::bail!("the output folder {} holds a run already\nhint: {hint}", folder.display());
         }
-        Ok(Identity { id, started, folder })
+        Ok(Identity { id, started, folder, environment: environment::capture() })
     }
 }
 
@@ -120,7 +122,7 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
         wall_ns: parts.wall,
         command: parts.command,
         tool: environment::tool(),
-        environment: environment::capture(),
+        environment: parts.identity.environment.clone(),
         model: facts.clone(),
         suite: plan.suite.facts(&plan.lengths, |text| parts.model.ids(text)),
         plan: Plan {

@@ -124,8 +124,9 @@ impl Units {
                 _ => members.push(vec![i]),
             }
         }
-        // Below five blocks a resample of blocks has too few distinct values to give an interval.
-        if members.len() < 5 {
+        // Below five blocks a resample has too few distinct values to give an interval; below three values in a block
+        // there is no inner spread to hold the blocks against.
+        if members.len() < 5 || members.iter().any(|m| m.len() < 3) {
             return singles;
         }
         let of = |m: &Vec<usize>| m.iter().map(|&i| log_ratios[i]).collect::<Vec<f64>>();

@@ -8,6 +8,7 @@ pub mod bandwidth;
 pub mod bootstrap;
 pub mod compare;
 pub mod describe;
+mod evidence;
 pub mod holm;
 pub mod jitter;
 pub mod metrics;

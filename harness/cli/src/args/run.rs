@@ -32,7 +32,7 @@ pub struct RunArgs {
     /// Discarded runs a side before the first timed one.
     #[arg(long, default_value_t = 3)]
     pub warmup: u64,
-    /// Folder for the results [default: results/<UTC>-<command>-<id>].
+    /// Folder for the results [default: results/UTC-VERB-ID].
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Seconds without a byte after which a request has failed.

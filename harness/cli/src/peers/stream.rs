@@ -49,7 +49,9 @@ pub struct Reply {
     pub end_ns: Nanos,
     /// Generated text.
     pub text: String,
-    /// Generated tokens: the server's count where it gives one, else the chunks.
+    /// Whether the last chunk that counts as a token had no text.
+    pub empty_tail: bool,
+    /// Generated tokens, an end token left out: the server's count where it gives one, else the chunks.
     pub generated: u64,
     /// Whether each chunk carried exactly one token.
     pub one_token_per_chunk: bool,
@@ -115,6 +117,7 @@ pub async fn receive<P: Protocol>(
         token_ns: Vec::new(),
         end_ns: Nanos(0),
         text: String::new(),
+        empty_tail: false,
         generated: 0,
         one_token_per_chunk: true,
         server: None,
@@ -184,6 +187,7 @@ async fn read<P: Protocol>(
             match protocol.line(line) {
                 Ok(Message::Token(text)) => {
                     reply.token_ns.push(now);
+                    reply.empty_tail = text.is_empty();
                     reply.text.push_str(&text);
                 }
                 Ok(Message::Nothing) => {}
@@ -211,18 +215,25 @@ async fn read<P: Protocol>(
 
 /// Brings the server's count and the chunks together.
 ///
-/// A server that counts its end token reports one more than it streamed; that token is no output. Any other surplus means
-/// that a chunk carried several tokens: parts of one character, for example, are held back until it is whole.
+/// An end token is no output, and servers treat it in three ways: counted and not sent (Ollama), counted and sent as a
+/// chunk without text (llama-server, our own), or neither. It is left out here in all three, so that two sides that
+/// stopped at the same place have the same number of tokens. Any other surplus of the server's count means that a chunk
+/// carried several tokens: parts of one character, for example, are held back until it is whole.
 fn settle(reply: &mut Reply, last: Last) {
-    let chunks = reply.token_ns.len() as u64;
     let complete = matches!(reply.end, End::Length | End::Stop);
-    reply.generated = match last.timings.eval_tokens {
-        Some(n) if complete => {
-            let end_token = reply.end == End::Stop && n == chunks + 1;
-            if end_token { chunks } else { n }
+    let counted = last.timings.eval_tokens.filter(|_| complete);
+    let mut end_tokens = 0;
+    if reply.end == End::Stop {
+        let chunks = reply.token_ns.len() as u64;
+        if reply.empty_tail && counted.is_none_or(|n| n <= chunks) {
+            reply.token_ns.pop();
+            end_tokens = 1;
+        } else if counted == Some(chunks + 1) {
+            end_tokens = 1;
         }
-        _ => chunks,
-    };
+    }
+    let chunks = reply.token_ns.len() as u64;
+    reply.generated = counted.map_or(chunks, |n| n.saturating_sub(end_tokens));
     reply.one_token_per_chunk = reply.generated <= chunks;
     reply.server = (complete && last.timings != ServerTimings::default()).then_some(last.timings);
 }
@@ -237,6 +248,7 @@ mod tests {
             token_ns: vec![Nanos(1); chunks],
             end_ns: Nanos(2),
             text: String::new(),
+            empty_tail: false,
             generated: 0,
             one_token_per_chunk: true,
             server: None,
@@ -249,10 +261,22 @@ mod tests {
     }
 
     #[test]
-    fn an_end_token_that_the_server_counts_is_no_output() {
-        let mut r = reply(26, End::Stop);
+    fn an_end_token_is_no_output_however_the_server_treats_it() {
+        for (chunks, empty_tail, counted) in
+            [(26, false, Some(27)), (27, true, Some(27)), (26, false, Some(26)), (27, true, None)]
+        {
+            let mut r = Reply { empty_tail, ..reply(chunks, End::Stop) };
+            settle(&mut r, last(counted));
+            let seen = (r.generated, r.token_ns.len(), r.one_token_per_chunk);
+            assert_eq!(seen, (26, 26, true), "{chunks} chunks, counted {counted:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_chunk_at_the_asked_length_is_a_token_like_any_other() {
+        let mut r = Reply { empty_tail: true, ..reply(27, End::Length) };
         settle(&mut r, last(Some(27)));
-        assert_eq!((r.generated, r.one_token_per_chunk), (26, true));
+        assert_eq!((r.generated, r.token_ns.len()), (27, 27));
     }
 
     #[test]
