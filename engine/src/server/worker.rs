@@ -96,9 +96,11 @@ impl Worker {
         let (replies, receiver) = unbounded_channel();
         let job = Job { model, input, wish, keep_alive, accepted: Instant::now(), replies };
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        match jobs.as_ref().map(|jobs| jobs.send(job)) {
-            Some(Ok(())) => Ok(Answer::new(receiver, place)),
-            _ => Err(ApiError::ShuttingDown),
+        // A closed queue and a thread that has gone are the same to a client.
+        if jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
+            Ok(Answer::new(receiver, place))
+        } else {
+            Err(ApiError::ShuttingDown)
         }
     }
 

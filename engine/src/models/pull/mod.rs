@@ -41,10 +41,10 @@ pub async fn pull(
     store.create()?;
     let mut puller = Puller { store, name, progress, settings };
     match source {
-        Source::File(path) => puller.from_file(path),
-        Source::Url(url) => puller.from_url(url).await,
+        Source::File(path) => puller.pull_file(path),
+        Source::Url(url) => puller.pull_url(url).await,
         Source::BuiltIn => builtin::pull(&mut puller).await,
-        Source::Ollama(model) => puller.from_ollama(model).await,
+        Source::Ollama(model) => puller.pull_ollama(model).await,
         Source::HuggingFace { repo, want } => hugging_face::pull(&mut puller, repo, want.as_deref()).await,
     }
 }
@@ -110,14 +110,14 @@ impl Puller<'_> {
         Ok(self.store.record(self.name, &file, sha256, source)?)
     }
 
-    async fn from_url(&mut self, url: &str) -> Result<Entry, PullError> {
+    async fn pull_url(&mut self, url: &str) -> Result<Entry, PullError> {
         let wanted = Wanted { url: url.to_owned(), sha256: None, size: None, bearer: None };
         let shown = download::without_password(url);
         self.fetch(&wanted, &format!("url-{shown}"), &shown).await
     }
 
     // A hard link costs nothing and survives the deletion of the original; across file systems it is copied.
-    fn from_file(&mut self, path: &Path) -> Result<Entry, PullError> {
+    fn pull_file(&mut self, path: &Path) -> Result<Entry, PullError> {
         if !path.is_file() {
             return Err(PullError::NoFile { path: path.to_owned() });
         }
@@ -147,7 +147,7 @@ impl Puller<'_> {
         copied.map_err(|e| PullError::io("write", to, e))
     }
 
-    async fn from_ollama(&mut self, model: &source::OllamaModel) -> Result<Entry, PullError> {
+    async fn pull_ollama(&mut self, model: &source::OllamaModel) -> Result<Entry, PullError> {
         if let Some(blob) = ollama_store::find(self.settings.ollama_models.as_deref(), model)? {
             // The store already promises this digest; reading the file again makes sure before it is used.
             let found = sha256_file(&blob.path, self.progress).map_err(|e| PullError::io("read", &blob.path, e))?;
