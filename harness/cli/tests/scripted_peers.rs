@@ -35,6 +35,7 @@ fn side(role: SideRole, peer: &Peer, openai: bool) -> Side {
         model: "m".into(),
         client,
         threads: Some(2),
+        can_ignore_eos: false,
         options: Default::default(),
         load_ms: Measure::missing("scripted"),
         pid: None,
@@ -140,7 +141,8 @@ async fn every_request_carries_its_sampler_and_is_raw() {
     let model = Stub::with_digest(DIGEST);
     let plan = plan(1, &[4]);
     let s = side(SideRole::Peer, &peer, false);
-    let request = bench_cli::peers::Request { prompt: "[1] hi", length: 4, seed: 9, context: 512, threads: 2 };
+    let request =
+        bench_cli::peers::Request { prompt: "[1] hi", length: 4, seed: 9, context: 512, threads: 2, ignore_eos: false };
     let clock = bench_cli::peers::Clock::start();
     s.client.generate("m", &request, &clock, &CancellationToken::new()).await;
     let body = &peer.bodies()[0];
@@ -152,6 +154,29 @@ async fn every_request_carries_its_sampler_and_is_raw() {
     }
     assert!(body["options"]["ignore_eos"].is_null(), "no side may ignore what the other cannot");
     drop((model, plan));
+}
+
+#[tokio::test]
+async fn end_tokens_are_ignored_only_where_both_sides_can() {
+    let (a, b) = (Scripted::default().ollama().await, Scripted::default().openai().await);
+    for (can, rule) in [(true, "end tokens ignored"), (false, "or end token")] {
+        let mut sides = vec![side(SideRole::Engine, &a, false), side(SideRole::Peer, &b, true)];
+        sides[0].can_ignore_eos = true;
+        sides[1].can_ignore_eos = can;
+        bench_cli::peers::agree_on_stop_rule(&mut sides);
+        let ignore_eos = bench_cli::peers::ignores_eos(&sides);
+        assert_eq!(ignore_eos, can);
+        let clock = bench_cli::peers::Clock::start();
+        for s in &sides {
+            assert!(s.shape[&Field::StopRule].value.as_ref().unwrap().contains(rule));
+            let request =
+                bench_cli::peers::Request { prompt: "hi", length: 4, seed: 9, context: 512, threads: 2, ignore_eos };
+            s.client.generate("m", &request, &clock, &CancellationToken::new()).await;
+        }
+        let sent = [&a.bodies().pop().unwrap()["options"]["ignore_eos"], &b.bodies().pop().unwrap()["ignore_eos"]]
+            .map(serde_json::Value::as_bool);
+        assert_eq!(sent, [can.then_some(true); 2]);
+    }
 }
 
 #[tokio::test]
@@ -226,7 +251,8 @@ async fn a_silent_peer_is_a_timeout_and_not_a_hang() {
     let dir = TempDir::new().unwrap();
     let peer = Scripted::with(Fault::Hangs, 0).ollama().await;
     let client = bench_cli::peers::ollama::OllamaClient::new(peer.url.clone(), quick.timeout).unwrap();
-    let request = bench_cli::peers::Request { prompt: "x", length: 4, seed: 1, context: 512, threads: 1 };
+    let request =
+        bench_cli::peers::Request { prompt: "x", length: 4, seed: 1, context: 512, threads: 1, ignore_eos: false };
     let clock = bench_cli::peers::Clock::start();
     let reply = client.generate("m", &request, &clock, &CancellationToken::new()).await;
     assert!(format!("{:?}", reply.end).contains("Timeout"), "{:?}", reply.end);

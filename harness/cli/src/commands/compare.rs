@@ -9,8 +9,8 @@ use crate::exit::{Exit, Failure, Outcome, usage};
 use crate::interrupt;
 use crate::manifest;
 use crate::model::{self, Model};
-use crate::peers::ollama::OllamaClient;
 use crate::peers::prepare::{self, Setting};
+use crate::peers::{self, ollama::OllamaClient};
 use crate::plan::{ComparePlan, RunPlan, Target, default_ollama};
 use crate::record::Identity;
 
@@ -48,10 +48,11 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
         let engine = prepare::engine(&setting, SideRole::Engine, false).await?;
         anyhow::Ok(vec![engine, peer])
     };
-    let sides = tokio::select! {
+    let mut sides = tokio::select! {
         () = cancel.cancelled() => return Err(anyhow!("interrupted before the first run; nothing was measured").into()),
         sides = ready => sides?,
     };
+    peers::agree_on_stop_rule(&mut sides);
 
     let manifest = manifest::compare(&sides[0].shape, &sides[1].shape);
     let withhold = manifest::withhold(&manifest);

@@ -8,7 +8,10 @@ use crate::ceiling::CeilingMeter;
 use crate::exit::{Exit, Outcome, usage};
 use crate::interrupt;
 use crate::model::{self, Model};
-use crate::peers::prepare::{self, Setting};
+use crate::peers::{
+    self,
+    prepare::{self, Setting},
+};
 use crate::plan::{E2ePlan, Target};
 use crate::record::Identity;
 
@@ -58,7 +61,9 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         () = cancel.cancelled() => return Err(anyhow!("interrupted before the first run; nothing was measured").into()),
         side = ready => side?,
     };
-    let said = format!("one side alone: {} at {}", side.label, side.endpoint);
+    let mut sides = vec![side];
+    peers::agree_on_stop_rule(&mut sides);
+    let said = format!("one side alone: {} at {}", sides[0].label, sides[0].endpoint);
     eprintln!("{said}");
     let measured = measure(Prepared {
         kind: RunKind::E2e,
@@ -66,7 +71,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         plan: r,
         model: &model,
         schedule: r.one_sided(role).map_err(usage)?,
-        sides: vec![side],
+        sides,
         manifest: Vec::new(),
         withhold: None,
         notes: vec![said],

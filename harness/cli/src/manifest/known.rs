@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{Field, Known, Shape};
 use crate::machine::{self, environment, process};
 use crate::model::Model;
+use crate::peers::SAMPLER;
 use crate::peers::ollama::Loaded;
-use crate::peers::{SAMPLER, STOP_RULE};
 
 /// What both sides of a run are asked for.
 #[derive(Clone, Copy)]
@@ -24,12 +24,12 @@ pub struct Asked<'a> {
     pub prompt_ids: &'a str,
 }
 
-/// Fields that are the same for whatever server gets our requests, because the request itself sets them.
+/// Fields that are the same for whatever server gets our requests, because the request itself sets them. The stop rule
+/// is not among them: it depends on what both sides can do (`agree_on_stop_rule`).
 fn sent(a: &Asked<'_>) -> Shape {
     let on_request = "sent in every request";
     [
         (Field::Sampler, Known::is(SAMPLER, on_request)),
-        (Field::StopRule, Known::is(STOP_RULE, on_request)),
         (Field::Thinking, Known::is("off", "raw prompts: no template of the server runs")),
         (Field::PrefixCache, Known::is("defeated", "a fresh nonce stands before all text of every prompt")),
         (Field::Gpu, Known::is(gpu_text(), "driver of this machine")),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::PeerError;
 pub use stream::{Clock, Reply};
 
-use crate::manifest::Shape;
+use crate::manifest::{Field, Known, Shape};
 use embedded::EngineChild;
 use ollama::OllamaClient;
 use openai::OpenAiClient;
@@ -35,14 +35,37 @@ pub struct Request<'a> {
     pub context: u32,
     /// Threads.
     pub threads: u32,
+    /// Go on past end tokens: only where every side of the run can.
+    pub ignore_eos: bool,
 }
 
 /// The sampler of every request, in words: the manifest's field. Greedy, with the shortest chain of samplers that a server
 /// can be asked for.
 pub const SAMPLER: &str = "temperature 0, top_k 1, top_p 1, min_p 0, repeat_penalty 1, seed of the run";
 
-/// When a request ends, in words. No side is asked to ignore end tokens, since Ollama cannot be.
-pub const STOP_RULE: &str = "asked length or end token; no stop strings";
+/// When a request ends, in words. The rule is one for both sides: end tokens are ignored where each of them can, which
+/// Ollama cannot; else each stops where its model stops, and unequal lengths drop the pair.
+pub const fn stop_rule(ignore_eos: bool) -> &'static str {
+    if ignore_eos {
+        "asked length; end tokens ignored, no stop strings"
+    } else {
+        "asked length or end token; no stop strings"
+    }
+}
+
+/// Whether a run ignores end tokens: only if each of its sides can.
+pub fn ignores_eos(sides: &[Side]) -> bool {
+    sides.iter().all(|s| s.can_ignore_eos)
+}
+
+/// Writes the stop rule, which depends on both sides, into each of them.
+pub fn agree_on_stop_rule(sides: &mut [Side]) {
+    let rule = stop_rule(ignores_eos(sides));
+    for side in sides {
+        side.options.insert("stop".to_owned(), rule.to_owned());
+        side.shape.insert(Field::StopRule, Known::is(rule, "sent in every request"));
+    }
+}
 
 /// Either API.
 #[derive(Clone, Debug)]
@@ -96,6 +119,8 @@ pub struct Side {
     pub client: Client,
     /// Threads it computes with.
     pub threads: Option<u32>,
+    /// Whether it can be told to go on past end tokens.
+    pub can_ignore_eos: bool,
     /// Options, as text.
     pub options: BTreeMap<String, String>,
     /// Load time.

@@ -191,7 +191,7 @@ impl OllamaClient {
     /// One timed request.
     pub async fn generate(&self, model: &str, r: &Request<'_>, clock: &Clock, cancel: &CancellationToken) -> Reply {
         let url = self.url("api/generate");
-        let body = json!({
+        let mut body = json!({
             "model": model,
             "prompt": r.prompt,
             "raw": true,
@@ -206,6 +206,9 @@ impl OllamaClient {
                 "stop": [],
             },
         });
+        if r.ignore_eos {
+            body["options"]["ignore_eos"] = true.into();
+        }
         receive(self.http.post(&url).json(&body), &url, Ndjson, self.silence, clock, cancel).await
     }
 }

@@ -67,10 +67,10 @@ impl OpenAiClient {
         v["tokens"].as_array()?.iter().map(|t| t.as_u64().and_then(|t| u32::try_from(t).ok())).collect()
     }
 
-    /// One timed request. End tokens are not ignored, although llama-server could: the rule is one for every peer.
+    /// One timed request.
     pub async fn generate(&self, model: &str, r: &Request<'_>, clock: &Clock, cancel: &CancellationToken) -> Reply {
         let url = self.url("v1/completions");
-        let body = json!({
+        let mut body = json!({
             "model": model,
             "prompt": r.prompt,
             "stream": true,
@@ -79,6 +79,9 @@ impl OpenAiClient {
             "temperature": 0, "top_k": 1, "top_p": 1, "min_p": 0, "repeat_penalty": 1, "seed": r.seed & 0x7fff_ffff,
             "cache_prompt": false,
         });
+        if r.ignore_eos {
+            body["ignore_eos"] = true.into();
+        }
         receive(self.http.post(&url).json(&body), &url, Sse::default(), self.silence, clock, cancel).await
     }
 }

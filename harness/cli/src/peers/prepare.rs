@@ -14,7 +14,7 @@ use super::embedded::{EngineChild, EngineSpec};
 use super::ollama::{OllamaClient, blob_digest};
 use super::openai::OpenAiClient;
 use super::stream::End;
-use super::{Client, Clock, PeerError, Request, SAMPLER, STOP_RULE, Side};
+use super::{Client, Clock, PeerError, Request, SAMPLER, Side};
 use crate::machine::process;
 use crate::manifest::known::{self, Asked, OllamaFound, OpenAiFound};
 use crate::model::{Model, Rendered};
@@ -54,7 +54,6 @@ impl Setting<'_> {
     fn options(&self) -> BTreeMap<String, String> {
         [
             ("sampler", SAMPLER.to_owned()),
-            ("stop", STOP_RULE.to_owned()),
             ("num_ctx", self.context.to_string()),
             ("num_thread", self.threads.to_string()),
             ("raw", "true".to_owned()),
@@ -111,6 +110,7 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, baseline: bool) -> anyhow::
         model: name,
         client: Client::Ollama(client),
         threads: Some(s.threads),
+        can_ignore_eos: true,
         options: s.options(),
         load_ms: Measure::measured(load.as_secs_f64() * 1e3),
         pid: Some(child.pid),
@@ -148,6 +148,8 @@ pub async fn ollama(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         model: name,
         client: side_client,
         threads: Some(s.threads),
+        // Ollama has no such option: it would take ours for an unknown one and stop all the same.
+        can_ignore_eos: false,
         options: s.options(),
         load_ms: Measure::measured(load_ms),
         pid,
@@ -212,7 +214,14 @@ async fn count_prompts(
     let (clock, never) = (Clock::start(), CancellationToken::new());
     let mut same = true;
     for probe in probes {
-        let request = Request { prompt: &probe.text, length: 1, seed: 0, context: s.context, threads: s.threads };
+        let request = Request {
+            prompt: &probe.text,
+            length: 1,
+            seed: 0,
+            context: s.context,
+            threads: s.threads,
+            ignore_eos: false,
+        };
         let reply = client.generate(model, &request, &clock, &never).await;
         if let End::Failed(e) = reply.end {
             return Err(e);
@@ -255,6 +264,7 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         Some(f) => engine::models::sha256_file(&f, &mut engine::models::Silent).ok().map(|d| d.as_str().to_owned()),
         None => None,
     };
+    let is_llama_server = props.is_some();
     let label = match &props {
         Some(p) => format!("llama-server {}", p["build_info"].as_str().unwrap_or("of unknown build")),
         None => format!("OpenAI API at {url}"),
@@ -280,9 +290,9 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         model: name,
         client: side_client,
         threads: value(crate::manifest::Field::Threads).and_then(|t| t.parse().ok()),
-        options: [("sampler", SAMPLER), ("stop", STOP_RULE), ("cache_prompt", "false")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into(),
+        // llama-server can; of another server it is not known.
+        can_ignore_eos: is_llama_server,
+        options: [("sampler", SAMPLER), ("cache_prompt", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         load_ms: Measure::missing("the server loaded its model before it was reached"),
         pid,
         child: None,

@@ -150,6 +150,7 @@ impl<'a> Session<'a> {
             seed: self.plan.seed,
             context: self.plan.context,
             threads: self.plan.threads,
+            ignore_eos: crate::peers::ignores_eos(self.sides),
         };
         let reply = side.client.generate(&side.model, &request, &self.clock, &self.cancel).await;
         let mut sample = Sample {
