@@ -11,6 +11,9 @@ pub trait Backend: Send {
     /// Positions of the KV cache: prompt and answer together.
     fn context(&self) -> usize;
 
+    /// Threads that it computes on.
+    fn threads(&self) -> usize;
+
     /// Bytes of memory that the model holds, weights and KV cache.
     fn memory_bytes(&self) -> u64;
 

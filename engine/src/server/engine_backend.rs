@@ -48,6 +48,10 @@ impl Backend for Engine {
         Engine::context(self)
     }
 
+    fn threads(&self) -> usize {
+        self.cpu().threads()
+    }
+
     fn memory_bytes(&self) -> u64 {
         let info = self.info();
         let kv = info.kv_bytes_per_position(self.options().kv).0 * self.context() as u64;

@@ -343,7 +343,12 @@ impl Current {
         // Asking again for more than the model can have must not load it again with every request.
         let is_at_its_most = |asked| self.wish.context.is_some_and(|before| asked <= before);
         let fits = job.wish.context.is_none_or(|asked| asked <= self.backend.context() || is_at_its_most(asked));
-        self.path == job.model.path && self.wish.threads == job.wish.threads && fits
+        let has_its_threads = match job.wish.threads {
+            Some(asked) => asked == self.backend.threads(),
+            // The server's own number, which the model has unless a request asked for another.
+            None => self.wish.threads.is_none(),
+        };
+        self.path == job.model.path && has_its_threads && fits
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::server::{KeepAlive, ServeError};
 use serde_json::{Value, json};
 
-use crate::script::{Script, Server, json, lines, start, start_with};
+use crate::script::{Script, Server, THREADS, json, lines, start, start_with};
 
 fn request(model: &str, stream: bool) -> Value {
     json!({"model":model,"prompt":"hello","raw":true,"stream":stream})
@@ -98,6 +98,7 @@ async fn a_model_is_loaded_again_only_where_the_request_needs_it() {
         json!({"model":"tiny:1b","prompt":"x","options":{"num_ctx":100}}),
         json!({"model":"tiny:1b","prompt":"x","options":{"num_ctx":5000}}),
         json!({"model":"tiny:1b","prompt":"x","options":{"num_ctx":5000}}),
+        json!({"model":"tiny:1b","prompt":"x","options":{"num_thread":THREADS}}),
         json!({"model":"tiny:1b","prompt":"x","options":{"num_thread":1}}),
         json!({"model":"tiny:1b","prompt":"x"}),
         json!({"model":"other","prompt":"x"}),
@@ -105,8 +106,9 @@ async fn a_model_is_loaded_again_only_where_the_request_needs_it() {
         assert_eq!(server.post("/api/generate", body).await.status(), 200);
         loads.push(server.script.loads.lock().unwrap().len());
     }
-    // The same, a smaller context, a larger one, the same again, other threads, the default ones, another model.
-    assert_eq!(loads, [1, 1, 2, 2, 3, 4, 5]);
+    // The first, a smaller context, a larger one, the same again, the threads it has, others, the default ones,
+    // another model.
+    assert_eq!(loads, [1, 1, 2, 2, 2, 3, 4, 5]);
     assert_eq!(server.script.unloads.load(Ordering::SeqCst), 4, "there is never more than one in memory");
 }
 

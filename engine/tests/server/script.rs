@@ -73,7 +73,7 @@ impl Script {
     }
 }
 
-struct Scripted(Arc<Script>);
+struct Scripted(Arc<Script>, usize);
 
 impl Drop for Scripted {
     fn drop(&mut self) {
@@ -82,10 +82,16 @@ impl Drop for Scripted {
 }
 
 pub const CONTEXT: usize = 1_000;
+/// What a model gets when no request asks for a number of threads.
+pub const THREADS: usize = 4;
 
 impl Backend for Scripted {
     fn context(&self) -> usize {
         CONTEXT
+    }
+
+    fn threads(&self) -> usize {
+        self.1
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -156,7 +162,7 @@ impl Loader for ScriptLoader {
             return Err("the file is broken".into());
         }
         self.0.loads.lock().unwrap().push(*wish);
-        Ok(Box::new(Scripted(self.0.clone())))
+        Ok(Box::new(Scripted(self.0.clone(), wish.threads.unwrap_or(THREADS))))
     }
 
     fn inspect(&self, _: &Path) -> Result<ModelFacts, LoadFailure> {
