@@ -2,7 +2,7 @@
 //!
 //! - [`cpu`]: the ops on the processor: a pool, matrices, activations. Start with [`cpu::Cpu`].
 //! - [`quant`]: the block formats of weights.
-//! - [`reference`]: every op in f64 on decoded weights, the judge of all others.
+//! - [`mod@reference`]: every op in f64 on decoded weights, the judge of all others.
 //! - [`alloc`]: memory for weights.
 //!
 //! Each op has a folder: `mod.rs` has the contract and the launch, `plain.rs` the portable kernel, and one file each

@@ -26,13 +26,15 @@ pub trait Backend: Send {
     /// [`ChatError::Absent`] for a model without a template, and what the template itself refuses.
     fn chat_prompt(&self, messages: &[Message], template: Option<&str>) -> Result<String, ChatError>;
 
-    /// Generates; see [`Engine::generate`](crate::engine::Engine::generate).
+    /// Generates, unless `given_up` says before the first token that nobody waits any more; see
+    /// [`Engine::generate_unless`](crate::engine::Engine::generate_unless).
     ///
     /// # Errors
     /// [`GenerateError`] where the request cannot be answered.
     fn generate(
         &mut self,
         request: &GenerateRequest,
+        given_up: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError>;
 }

@@ -77,8 +77,9 @@ impl Backend for Engine {
     fn generate(
         &mut self,
         request: &GenerateRequest,
+        given_up: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError> {
-        Engine::generate(self, request, on_event)
+        self.generate_unless(request, given_up, on_event)
     }
 }

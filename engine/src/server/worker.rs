@@ -302,7 +302,8 @@ impl State {
         send(job, Reply::Started { prompt: request.prompt.clone() });
         let shared = &self.shared;
         let mut last: Option<Instant> = None;
-        let finish = backend.generate(&request, &mut |event| {
+        let given_up = || job.replies.is_closed() || shared.is_cancelled.load(Ordering::Relaxed);
+        let finish = backend.generate(&request, &given_up, &mut |event| {
             if let Event::Token { id, text } = event {
                 let now = Instant::now();
                 match last.replace(now) {
@@ -313,10 +314,7 @@ impl State {
                     return ControlFlow::Break(());
                 }
             }
-            match job.replies.is_closed() || shared.is_cancelled.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            if given_up() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let is_cancelled = finish.reason == FinishReason::Cancelled;
         shared.metrics.finished(finish.prompt_tokens, finish.generated, is_cancelled);

@@ -120,6 +120,7 @@ impl Backend for Scripted {
     fn generate(
         &mut self,
         request: &GenerateRequest,
+        _given_up: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError> {
         let script = &self.0;
