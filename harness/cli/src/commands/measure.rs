@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::model::Model;
 use crate::peers::{Clock, Side};
 use crate::plan::RunPlan;
+use crate::private::without_home;
 use crate::record::{self, Identity, Parts};
 use crate::session::log::SampleLog;
 use crate::session::{Ended, Session};
@@ -86,7 +87,7 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         Ended::Interrupted => notes.push("interrupted by a signal: what was measured until then".into()),
         Ended::Lost(why) => notes.push(format!("cut short, a side was lost: {why}")),
     }
-    let record = record::build(Parts {
+    let record = without_home(record::build(Parts {
         kind: p.kind,
         provenance: p.provenance,
         identity: p.identity,
@@ -103,7 +104,7 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         telemetry,
         idle: &idle,
         notes,
-    });
+    }));
     log.finish(&samples)?;
     let simulated = match p.provenance {
         Provenance::Simulated => reports::SimulatedRecords::AcceptInTests,
