@@ -39,6 +39,9 @@ pub enum Command {
     Report {
         /// The run's folder.
         folder: std::path::PathBuf,
+        /// Print the tables as Markdown.
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
     },
     /// List what there is.
     List {

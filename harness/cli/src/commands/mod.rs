@@ -20,7 +20,7 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
     match bench.command {
         Command::Doctor => doctor::run(bench.json),
         Command::List { what } => list::run(what, bench.json),
-        Command::Report { folder } => report::run(&folder, bench.json),
+        Command::Report { folder, markdown } => report::run(&folder, bench.json, markdown),
         Command::ServeEngine(args) => serve_engine::run(args),
         Command::Compare(args) => {
             let plan = ComparePlan::try_from(args)?;
