@@ -202,7 +202,7 @@ fn eval_prints_the_agreement_with_a_reference() {
         .env_remove("EDGELLM_ISA")
         .assert()
         .success()
-        .stdout(contains("top-1 agreement          100.00 %"));
+        .stdout(contains("top-1 agreement      100.00 % (96 of 96)"));
     let json = [&words[..], &["--json"]].concat();
     let output = home.edgellm(&json).env_remove("EDGELLM_ISA").assert().success();
     let report: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
