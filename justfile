@@ -33,7 +33,7 @@ smoke: model
 
 # The real `ollama` and `openai` Python clients against `edgellm serve`.
 clients: model
-    bash tests/clients/run.sh
+    EDGELLM_BIN=target/release/edgellm bash tests/clients/run.sh
 
 # Criterion benchmarks of the kernels, for a person at a quiet machine.
 bench:
