@@ -11,7 +11,9 @@ pub mod workload;
 
 pub use dtype::DType;
 pub use policy::{CacheState, LaunchMode, Policy};
-pub use target::{Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Prepared, Resources, Stage, Target};
+pub use target::{
+    Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, Resources, Stage, Target,
+};
 pub use units::{Bytes, GbPerS, Nanos, TokPerS};
 pub use variant::VariantId;
 pub use workload::{Shape, Workload};

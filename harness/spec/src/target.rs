@@ -142,6 +142,19 @@ pub struct CellSample {
     pub verified: bool,
 }
 
+/// What the samples that follow are for. A device may log it; a scripted one draws the noise of each phase from its own
+/// stream, so that a resumed run sees the samples of an uninterrupted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Samples that only warm the device.
+    WarmUp,
+    /// Round-robin sampling.
+    Sample,
+    /// The paired final.
+    RunOff,
+}
+
 /// A device that can build, check and time cells.
 ///
 /// Every method reports what became of a cell as data. A target whose worker died restarts it before the next call.
@@ -157,6 +170,23 @@ pub trait Target {
 
     /// Builds cells ahead of their timing, in parallel where that helps; the answers are in the order of `cells`.
     fn prepare(&mut self, cells: &[Cell]) -> Vec<Result<Prepared, CellFailure>>;
+
+    /// Says which cells will be asked for soon, so that a target may build them while the device is busy. The default does
+    /// nothing; [`prepare`](Target::prepare) still decides what became of them.
+    fn prefetch(&mut self, cells: &[Cell]) {
+        let _ = cells;
+    }
+
+    /// Says what the samples that follow are for. The default does nothing.
+    fn announce(&mut self, phase: Phase) {
+        let _ = phase;
+    }
+
+    /// Time spent moving data to and from the device since it was opened, inside `check` and `sample` calls included;
+    /// `None` where it is not known.
+    fn transfer_time(&self) -> Option<Nanos> {
+        None
+    }
 
     /// Runs the correctness gate on a cell. Inputs depend on `seed`.
     ///

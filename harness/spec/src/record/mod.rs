@@ -3,11 +3,17 @@
 //! A record is complete: every table, chart and page is rebuilt from these two files alone.
 
 mod environment;
+mod kernels;
 mod metric;
 mod run;
 mod sample;
 
 pub use environment::{BlockTelemetry, CpuFacts, Environment, NoiseSource, ToolFacts};
+pub use kernels::{
+    CanaryReading, CellResult, CellRole, CostReport, Duel, Finding, Floor, KERNEL_SCHEMA_VERSION, KernelPlan,
+    KernelRun, KernelRunKind, Outcome, RankRow, RunOff, SampleDrop, SearchReport, SpaceAccount, StopReason, Trial,
+    TrialCost, TrialPurpose, TrialSample, WorkloadResult,
+};
 pub use metric::{Estimate, Measure, MetricComparison, MetricId, Provenance, RatioEstimate, SideSummary, Verdict};
 pub use run::{
     Ceiling, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts, RunKind, RunRecord,
