@@ -1,6 +1,7 @@
 //! Kernels of every op, with their references.
 //!
 //! - [`cpu`]: the ops on the processor: a pool, matrices, activations. Start with [`cpu::Cpu`].
+//! - [`cuda`]: libraries, compiler, device and launches of CUDA, all at run time.
 //! - [`quant`]: the block formats of weights.
 //! - [`mod@reference`]: every op in f64 on decoded weights, the judge of all others.
 //! - [`alloc`]: memory for weights.
@@ -14,6 +15,7 @@ mod attention;
 pub mod cpu;
 mod gemv;
 mod norm;
+pub mod cuda;
 pub mod quant;
 pub mod reference;
 mod rope;
