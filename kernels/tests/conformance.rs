@@ -7,7 +7,7 @@ mod support;
 
 use harness_spec::DType;
 use kernels::Isa;
-use kernels::cpu::Precision;
+use kernels::cpu::{Cpu, CpuOptions, Matrix, Precision, Weights};
 use support::*;
 
 /// Widths of real models, a single block, odd numbers of blocks; heights with tails of every kind.
@@ -280,16 +280,22 @@ fn a_nan_activation_makes_every_output_of_its_row_nan() {
 }
 
 #[test]
-fn every_kernel_of_the_spaces_runs_at_some_level() {
+fn every_kernel_of_the_spaces_equals_f64_whether_or_not_a_table_chooses_it() {
+    let cpu = settings()[0].cpu(2);
+    let cpu = Cpu::new(CpuOptions { threads: cpu.threads(), ..CpuOptions::default() });
     for space in variants::registry().spaces().iter().filter(|s| s.op.starts_with("gemv_")) {
-        for kernel in space.kernels.iter().filter(|k| k.isa <= Isa::detect()) {
+        for kernel in space.kernels.iter().filter(|k| k.backend == "cpu" && k.isa <= cpu.isa()) {
+            let (name, backend) = kernel.name.split_once('@').unwrap_or((&kernel.name, "cpu"));
+            let variant: harness_spec::VariantId = format!("{}/{name}@{backend}", space.op).parse().unwrap();
             for &dtype in &kernel.dtypes {
-                let ran = settings().iter().any(|s| {
-                    let cpu = s.cpu(1);
-                    let w = random_weights(dtype, 1, 256, 1);
-                    matrix(&cpu, dtype, (1, 256), &w, s.precision).kernel() == kernel.name
-                });
-                assert!(ran, "{} {} is never chosen for {dtype}", space.op, kernel.name);
+                for (n, m) in [(1, 1), (16, 2), (37, 11)] {
+                    let k = 768;
+                    let (w, x) = (random_weights(dtype, n, k, 1), random(m * k, 2));
+                    let weights = Weights::Owned(w.clone());
+                    let matrix = Matrix::with_kernel(&cpu, kernel, &variant, dtype, n, k, weights).unwrap();
+                    let got = multiply_with(&cpu, &matrix, &x);
+                    check_result(matrix.activations(), dtype, (n, k), &w, &x, &got, &variant.to_string());
+                }
             }
         }
     }

@@ -149,9 +149,13 @@ fn instruction_classes_are_those_that_the_disassembler_prints() {
                 assert!(has(op), "{arch}: no {op} in\n{sass}");
             }
             let mut classes = Vec::new();
-            for (class, ops) in
-                [("hmma", ["HMMA", ""]), ("imma", ["IMMA", ""]), ("idp", ["IDP", ""]), ("fma", ["FFMA", "HFMA2"]), ("lut", ["LDS", ""])]
-            {
+            for (class, ops) in [
+                ("hmma", ["HMMA", ""]),
+                ("imma", ["IMMA", ""]),
+                ("idp", ["IDP", ""]),
+                ("fma", ["FFMA", "HFMA2"]),
+                ("lut", ["LDS", ""]),
+            ] {
                 if ops.iter().any(|op| !op.is_empty() && has(op)) {
                     classes.push(class.to_owned());
                 }

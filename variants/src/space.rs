@@ -24,18 +24,24 @@ pub enum Activations {
 pub enum Layout {
     /// The file's own blocks, no copy.
     Gguf,
+    /// Tiles of 4 rows, 4 columns of each row in every 16-byte vector.
+    Rows4Cols4,
     /// Tiles of 8 rows, 4 columns of each row in every 32-byte vector.
     Rows8Cols4,
     /// Tiles of 16 rows, 4 columns of each row in every 64-byte vector.
     Rows16Cols4,
+    /// Tiles of 16 rows whose nibbles are pairs of neighbouring columns, for table look-up.
+    Rows16Pairs,
 }
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Layout::Gguf => "gguf",
+            Layout::Rows4Cols4 => "rows4_cols4",
             Layout::Rows8Cols4 => "rows8_cols4",
             Layout::Rows16Cols4 => "rows16_cols4",
+            Layout::Rows16Pairs => "rows16_pairs",
         })
     }
 }

@@ -8,6 +8,8 @@
 //! integers that kernels start their accumulators from, so that an offset in the weight codes costs nothing:
 //! -8 per weight for Q4_0, -128 for Q8_0, and -32 for each 16 of Q6_K.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::alloc::AlignedBuf;
 
 /// Elements that share a scale.
@@ -24,6 +26,7 @@ pub struct Act {
     m: usize,
     k: usize,
     wants_i8: bool,
+    version: u64,
     x: AlignedBuf,
     q: AlignedBuf,
     s: AlignedBuf,
@@ -140,6 +143,7 @@ impl Act {
             m: 0,
             k: 0,
             wants_i8,
+            version: 0,
             x: AlignedBuf::zeroed(max_m * max_k * 4),
             q: AlignedBuf::zeroed(q),
             s: AlignedBuf::zeroed(max_m * groups * 4),
@@ -165,6 +169,11 @@ impl Act {
         self.wants_i8 && self.k.is_multiple_of(GROUP)
     }
 
+    /// A number that no other contents of any buffer have, for what kernels derive from activations and keep.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Sets the shape and hands out the rows, which the caller writes.
     ///
     /// # Panics
@@ -176,6 +185,8 @@ impl Act {
             self.max_m,
             self.max_k
         );
+        static VERSIONS: AtomicU64 = AtomicU64::new(1);
+        self.version = VERSIONS.fetch_add(1, Ordering::Relaxed);
         self.m = m;
         self.k = k;
         ActRows {

@@ -111,7 +111,7 @@ fn product(act: &Act, w: &Matrix, group: usize, tokens: (usize, usize), panel: &
             break;
         }
         let (bytes, rows) = w.unit(unit);
-        let unit = Unit { dtype: w.dtype(), bytes, rows, k: w.k(), act, tokens };
+        let unit = Unit { dtype: w.dtype(), bytes, rows, k: w.k(), act, tokens, share: kernel.share };
         // SAFETY: a matrix is built with kernels of at most the level that `Cpu::new` found on this machine; the unit's
         // bytes are of the kernel's layout, and the rest of the panel has room for its rows of every token.
         unsafe { (kernel.run)(&unit, &mut panel[i * kernel.rows..]) };

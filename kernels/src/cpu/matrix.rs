@@ -4,12 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use harness_spec::DType;
-use variants::{Activations, Layout};
+use harness_spec::{DType, VariantId};
+use variants::{Activations, Isa, KernelSpec, Layout};
 
 use super::{Cpu, Precision};
 use crate::alloc::AlignedBuf;
-use crate::gemv::{GROUP_ROWS, GemvKernel, tile::Tile};
+use crate::gemv::{GROUP_ROWS, GemvKernel, NoCode, tile::Tile};
 use crate::quant::{self, QuantError};
 
 /// The bytes of a tensor as they are in the file.
@@ -54,6 +54,17 @@ pub enum BuildError {
     /// The bytes are not N rows of K legal weights.
     #[error(transparent)]
     Weights(#[from] QuantError),
+    /// There is no code for the kernel asked for.
+    #[error(transparent)]
+    Kernel(#[from] NoCode),
+    /// The kernel needs instructions that this machine lacks.
+    #[error("{variant} needs {isa} instructions, which this machine lacks")]
+    Isa {
+        /// The variant.
+        variant: VariantId,
+        /// What it needs.
+        isa: Isa,
+    },
     /// There is nothing to multiply.
     #[error("a matrix needs at least one row and one column, got {n} x {k}")]
     Empty {
@@ -70,6 +81,15 @@ enum Body {
     Tiled(Tile, AlignedBuf),
 }
 
+impl Body {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Gguf(weights) => weights.bytes(),
+            Body::Tiled(_, packed) => packed.as_slice(),
+        }
+    }
+}
+
 /// The `[N, K]` weights of one tensor.
 #[derive(Debug)]
 pub struct Matrix {
@@ -77,7 +97,7 @@ pub struct Matrix {
     n: usize,
     k: usize,
     kernel: GemvKernel,
-    body: Body,
+    body: Arc<Body>,
 }
 
 impl Matrix {
@@ -96,21 +116,68 @@ impl Matrix {
         weights: Weights,
         precision: Precision,
     ) -> Result<Matrix, BuildError> {
+        let spec = cpu.table().gemv(dtype, cpu.isa(), precision == Precision::Exact);
+        let (kernel, backend) = spec.name.split_once('@').unwrap_or((&spec.name, &spec.backend));
+        let variant = VariantId {
+            op: variants::gemv_op(dtype).to_owned(),
+            kernel: kernel.to_owned(),
+            tunables: Default::default(),
+            backend: backend.to_owned(),
+        };
+        Matrix::with_kernel(cpu, spec, &variant, dtype, n, k, weights)
+    }
+
+    /// Builds the matrix for a variant of a kernel of its space, whatever the table says.
+    ///
+    /// # Errors
+    /// [`BuildError`] where the bytes are not `n` rows of `k` legal weights, or the machine or this build lacks the kernel.
+    pub fn with_kernel(
+        cpu: &Cpu,
+        spec: &KernelSpec,
+        variant: &VariantId,
+        dtype: DType,
+        n: usize,
+        k: usize,
+        weights: Weights,
+    ) -> Result<Matrix, BuildError> {
         if n == 0 || k == 0 {
             return Err(BuildError::Empty { n, k });
         }
         quant::validate(dtype, n, k, weights.bytes())?;
-        let spec = cpu.table().gemv(dtype, cpu.isa(), precision == Precision::Exact);
-        let kernel = GemvKernel::of(spec, dtype);
-        let body = match spec.layout {
-            Some(Layout::Rows8Cols4 | Layout::Rows16Cols4) => {
-                let tile = Tile::new(dtype, kernel.rows).expect("a space gives a tiled layout to tiled types only");
-                let packed = pack(cpu, tile, kernel.rows, n, k, weights.bytes());
-                Body::Tiled(tile, packed)
-            }
-            _ => Body::Gguf(weights),
+        if spec.isa > cpu.isa() {
+            return Err(BuildError::Isa { variant: variant.clone(), isa: spec.isa });
+        }
+        let kernel = GemvKernel::of(spec, variant, dtype)?;
+        let body = match kernel.tile {
+            Some(tile) => Body::Tiled(tile, pack(cpu, tile, kernel.rows, n, k, weights.bytes())),
+            None => Body::Gguf(weights),
         };
-        Ok(Matrix { dtype, n, k, kernel, body })
+        Ok(Matrix { dtype, n, k, kernel, body: Arc::new(body) })
+    }
+
+    /// The same weights for another variant that reads the same layout; `None` where its layout is another. The memory is
+    /// shared.
+    ///
+    /// # Errors
+    /// [`NoCode`] where this build lacks the variant.
+    pub fn with_variant(&self, spec: &KernelSpec, variant: &VariantId) -> Result<Option<Matrix>, NoCode> {
+        let kernel = GemvKernel::of(spec, variant, self.dtype)?;
+        let same = kernel.layout == self.kernel.layout && kernel.rows == self.kernel.rows;
+        let body = Arc::clone(&self.body);
+        Ok(same.then_some(Matrix { dtype: self.dtype, n: self.n, k: self.k, kernel, body }))
+    }
+
+    /// A copy at other addresses, for measurements that must not find their weights in a cache.
+    pub fn distinct_copy(&self, cpu: &Cpu) -> Matrix {
+        let body = match &*self.body {
+            Body::Gguf(weights) => Body::Gguf(Weights::Owned(weights.bytes().to_vec())),
+            Body::Tiled(tile, packed) => {
+                let mut copy = cpu.arena().buffer(packed.as_slice().len());
+                copy.as_mut_slice().copy_from_slice(packed.as_slice());
+                Body::Tiled(*tile, copy)
+            }
+        };
+        Matrix { dtype: self.dtype, n: self.n, k: self.k, kernel: self.kernel.clone(), body: Arc::new(body) }
     }
 
     /// Rows, the output features.
@@ -130,30 +197,27 @@ impl Matrix {
 
     /// How the weights lie in memory.
     pub fn layout(&self) -> Layout {
-        self.kernel.spec.layout.unwrap_or(Layout::Gguf)
+        self.kernel.layout
     }
 
-    /// The kernel's name within its op, such as `unsigned@vnni`.
-    pub fn kernel(&self) -> &'static str {
-        &self.kernel.spec.name
+    /// The variant that multiplies it.
+    pub fn variant(&self) -> &VariantId {
+        &self.kernel.variant
     }
 
     /// The form of activations that the kernel multiplies.
     pub fn activations(&self) -> Activations {
-        self.kernel.spec.activations.unwrap_or(Activations::F32)
+        self.kernel.activations
     }
 
     /// Bytes that one product reads: the weights in their layout.
     pub fn bytes(&self) -> usize {
-        match &self.body {
-            Body::Gguf(weights) => weights.bytes().len(),
-            Body::Tiled(_, packed) => packed.as_slice().len(),
-        }
+        self.body.bytes().len()
     }
 
     /// Whether the matrix still reads the source it was built from. Where it does not, the loader may drop those pages.
     pub fn borrows_source(&self) -> bool {
-        matches!(self.body, Body::Gguf(Weights::Shared { .. }))
+        matches!(*self.body, Body::Gguf(Weights::Shared { .. }))
     }
 
     /// Decodes row `row` to floats. Allocates nothing.
@@ -168,7 +232,7 @@ impl Matrix {
             out.len(),
             self.k
         );
-        match &self.body {
+        match &*self.body {
             Body::Gguf(weights) => {
                 let bytes = weights.bytes();
                 let row_bytes = bytes.len() / self.n;
@@ -201,7 +265,7 @@ impl Matrix {
     pub(crate) fn unit(&self, unit: usize) -> (&[u8], usize) {
         let first = unit * self.kernel.rows;
         let rows = self.kernel.rows.min(self.n - first);
-        match &self.body {
+        match &*self.body {
             Body::Gguf(weights) => {
                 let bytes = weights.bytes();
                 let row_bytes = bytes.len() / self.n;

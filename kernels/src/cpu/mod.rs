@@ -2,6 +2,7 @@
 //! the pool by itself, allocates nothing and overwrites its whole output.
 
 pub(crate) mod act;
+mod device;
 mod elementwise;
 mod matmul;
 mod matrix;
@@ -10,6 +11,7 @@ mod shares;
 mod stream;
 
 pub use act::Act;
+pub use device::{available_memory, device_key, last_level_cache};
 pub use matmul::Proj;
 pub use matrix::{BuildError, Matrix, Weights};
 pub use pool::Pool;

@@ -11,6 +11,10 @@
 
 use std::arch::x86_64::*;
 
+pub(super) mod k_quants;
+pub(super) mod ternary;
+
+use super::prefetch;
 use crate::cpu::act::QuantPtr;
 
 /// `acc += codes · x` in groups of four bytes: unsigned codes, four signed activations for all rows.
@@ -59,17 +63,29 @@ fn high(codes: __m512i) -> __m512i {
     low(_mm512_srli_epi16::<4>(codes))
 }
 
-/// The integer dot of 32 columns with one token: `from + Σ codes · x`.
-///
-/// # Safety
-/// `x` points at 32 activations.
+/// A nibble with the bit at position 4 of each byte of `bits`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn dot32(from: i32, codes: &[__m512i; 8], x: *const i8) -> __m512 {
-    let mut sum = _mm512_set1_epi32(from);
-    for (v, &codes) in codes.iter().enumerate() {
-        // SAFETY: 4 * v + 4 <= 32.
-        sum = unsafe { dot4(sum, codes, x.add(4 * v)) };
+fn fifth(nibble: __m512i, bits: __m512i) -> __m512i {
+    _mm512_or_si512(nibble, _mm512_and_si512(bits, _mm512_set1_epi8(16)))
+}
+
+/// The integer dot of `4 N` columns with one token, `from + Σ codes · x`, in `ACC` chains of additions.
+///
+/// # Safety
+/// `x` points at `4 N` activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn dot<const N: usize, const ACC: usize>(from: i32, codes: &[__m512i; N], x: *const i8) -> __m512 {
+    let mut sums = [_mm512_setzero_si512(); ACC];
+    sums[0] = _mm512_set1_epi32(from);
+    for v in 0..N {
+        // SAFETY: 4 * v + 4 <= 4 * N.
+        sums[v % ACC] = unsafe { dot4(sums[v % ACC], codes[v], x.add(4 * v)) };
+    }
+    let mut sum = sums[0];
+    for more in &sums[1..] {
+        sum = _mm512_add_epi32(sum, *more);
     }
     _mm512_cvtepi32_ps(sum)
 }
@@ -87,22 +103,27 @@ pub(super) mod q4_0 {
 
     const STEP: usize = 64 + 512;
 
-    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2, 1]);
+    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2]);
 
     /// # Safety
     /// `tiles` points at `steps` steps and each of `x` at a row of `64 * steps` activations.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tokens<const T: usize>(tiles: *const u8, steps: usize, x: [QuantPtr; T]) -> [[f32; 16]; T] {
+    unsafe fn tokens<const T: usize, const PREFETCH: usize, const ACC: usize>(
+        tiles: *const u8,
+        steps: usize,
+        x: [QuantPtr; T],
+    ) -> [[f32; 16]; T] {
         let mut acc = [_mm512_setzero_ps(); T];
         for group in 0..2 * steps {
             // SAFETY: the step holds the scales and codes of both its groups, and rows hold every group.
             unsafe {
                 let step = tiles.add(group / 2 * STEP);
+                prefetch::<PREFETCH, { STEP / 2 }>(step.add(group % 2 * STEP / 2));
                 let d = halves(step.add(group % 2 * 32));
                 let [a, b, c, e] = vectors::<4>(step.add(64 + group % 2 * 256));
                 let codes = [low(a), low(b), low(c), low(e), high(a), high(b), high(c), high(e)];
                 for t in 0..T {
-                    let isum = dot32(*x[t].neg8.add(group), &codes, x[t].q.add(32 * group));
+                    let isum = dot::<8, ACC>(*x[t].neg8.add(group), &codes, x[t].q.add(32 * group));
                     acc[t] = scaled(acc[t], d, *x[t].s.add(group), isum);
                 }
             }
@@ -117,25 +138,75 @@ pub(super) mod q4_1 {
 
     const STEP: usize = 128 + 512;
 
-    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2, 1]);
+    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2]);
 
     /// # Safety
     /// `tiles` points at `steps` steps and each of `x` at a row of `64 * steps` activations.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tokens<const T: usize>(tiles: *const u8, steps: usize, x: [QuantPtr; T]) -> [[f32; 16]; T] {
+    unsafe fn tokens<const T: usize, const PREFETCH: usize, const ACC: usize>(
+        tiles: *const u8,
+        steps: usize,
+        x: [QuantPtr; T],
+    ) -> [[f32; 16]; T] {
         let mut acc = [_mm512_setzero_ps(); T];
         for group in 0..2 * steps {
             // SAFETY: the step holds the scales, minima and codes of both its groups, and rows hold every group.
             unsafe {
                 let step = tiles.add(group / 2 * STEP);
+                prefetch::<PREFETCH, { STEP / 2 }>(step.add(group % 2 * STEP / 2));
                 let d = halves(step.add(group % 2 * 32));
                 let m = halves(step.add(64 + group % 2 * 32));
                 let [a, b, c, e] = vectors::<4>(step.add(128 + group % 2 * 256));
                 let codes = [low(a), low(b), low(c), low(e), high(a), high(b), high(c), high(e)];
                 for t in 0..T {
-                    let isum = dot32(0, &codes, x[t].q.add(32 * group));
+                    let isum = dot::<8, ACC>(0, &codes, x[t].q.add(32 * group));
                     acc[t] = scaled(acc[t], d, *x[t].s.add(group), isum);
                     acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(*x[t].t.add(group)), acc[t]);
+                }
+            }
+        }
+        super::floats(acc)
+    }
+}
+
+pub(super) mod q5_0 {
+    //! Q5_0: d (q - 16). Bytes of a step of 64 columns: scales 2 x 32, then twice fifth bits 64, codes 256.
+    use super::*;
+
+    const STEP: usize = 64 + 640;
+
+    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2]);
+
+    /// # Safety
+    /// `tiles` points at `steps` steps and each of `x` at a row of `64 * steps` activations.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn tokens<const T: usize, const PREFETCH: usize, const ACC: usize>(
+        tiles: *const u8,
+        steps: usize,
+        x: [QuantPtr; T],
+    ) -> [[f32; 16]; T] {
+        let mut acc = [_mm512_setzero_ps(); T];
+        for group in 0..2 * steps {
+            // SAFETY: the step holds the scales, bits and codes of both its groups, and rows hold every group.
+            unsafe {
+                let step = tiles.add(group / 2 * STEP);
+                prefetch::<PREFETCH, { STEP / 2 }>(step.add(group % 2 * STEP / 2));
+                let d = halves(step.add(group % 2 * 32));
+                let at = step.add(64 + group % 2 * 320);
+                let ([bits], [a, b, c, e]) = (vectors::<1>(at), vectors::<4>(at.add(64)));
+                let codes = [
+                    fifth(low(a), _mm512_slli_epi16::<4>(bits)),
+                    fifth(low(b), _mm512_slli_epi16::<3>(bits)),
+                    fifth(low(c), _mm512_slli_epi16::<2>(bits)),
+                    fifth(low(e), _mm512_slli_epi16::<1>(bits)),
+                    fifth(high(a), bits),
+                    fifth(high(b), _mm512_srli_epi16::<1>(bits)),
+                    fifth(high(c), _mm512_srli_epi16::<2>(bits)),
+                    fifth(high(e), _mm512_srli_epi16::<3>(bits)),
+                ];
+                for t in 0..T {
+                    let isum = dot::<8, ACC>(2 * *x[t].neg8.add(group), &codes, x[t].q.add(32 * group));
+                    acc[t] = scaled(acc[t], d, *x[t].s.add(group), isum);
                 }
             }
         }
@@ -149,133 +220,27 @@ pub(super) mod q8_0 {
 
     const STEP: usize = 64 + 1024;
 
-    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2, 1]);
+    tiled_unit!(16, 64, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2]);
 
     /// # Safety
     /// `tiles` points at `steps` steps and each of `x` at a row of `64 * steps` activations.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tokens<const T: usize>(tiles: *const u8, steps: usize, x: [QuantPtr; T]) -> [[f32; 16]; T] {
+    unsafe fn tokens<const T: usize, const PREFETCH: usize, const ACC: usize>(
+        tiles: *const u8,
+        steps: usize,
+        x: [QuantPtr; T],
+    ) -> [[f32; 16]; T] {
         let mut acc = [_mm512_setzero_ps(); T];
         for group in 0..2 * steps {
             // SAFETY: the step holds the scales and codes of both its groups, and rows hold every group.
             unsafe {
                 let step = tiles.add(group / 2 * STEP);
+                prefetch::<PREFETCH, { STEP / 2 }>(step.add(group % 2 * STEP / 2));
                 let d = halves(step.add(group % 2 * 32));
                 let codes = vectors::<8>(step.add(64 + group % 2 * 512));
                 for t in 0..T {
-                    let isum = dot32(*x[t].neg128.add(group), &codes, x[t].q.add(32 * group));
+                    let isum = dot::<8, ACC>(*x[t].neg128.add(group), &codes, x[t].q.add(32 * group));
                     acc[t] = scaled(acc[t], d, *x[t].s.add(group), isum);
-                }
-            }
-        }
-        super::floats(acc)
-    }
-}
-
-pub(super) mod q4_k {
-    //! Q4_K: d sc q - dmin mn. Bytes of a step of 256 columns: d 32, dmin 32, sc 8 x 16, mn 8 x 16, codes 32 x 64.
-    use super::*;
-
-    const STEP: usize = 64 + 256 + 2048;
-
-    tiled_unit!(16, 256, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2, 1]);
-
-    /// # Safety
-    /// `tiles` points at `steps` steps and each of `x` at a row of `256 * steps` activations.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tokens<const T: usize>(tiles: *const u8, steps: usize, x: [QuantPtr; T]) -> [[f32; 16]; T] {
-        let mut acc = [_mm512_setzero_ps(); T];
-        for step in 0..steps {
-            // SAFETY: the step holds the scales, minima and codes of its eight groups, and rows hold every group.
-            unsafe {
-                let at = tiles.add(step * STEP);
-                let (d, dmin) = (halves(at), halves(at.add(32)));
-                for sub in 0..8 {
-                    let bytes = |at: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())));
-                    // Both products are exact: eleven bits times six.
-                    let scale = _mm512_mul_ps(d, bytes(at.add(64 + 16 * sub)));
-                    let min = _mm512_mul_ps(dmin, bytes(at.add(192 + 16 * sub)));
-                    let mut codes = vectors::<8>(at.add(320 + sub / 2 * 512));
-                    for code in &mut codes {
-                        *code = if sub % 2 == 0 { low(*code) } else { high(*code) };
-                    }
-                    let group = 8 * step + sub;
-                    for t in 0..T {
-                        let isum = dot32(0, &codes, x[t].q.add(32 * group));
-                        acc[t] = scaled(acc[t], scale, *x[t].s.add(group), isum);
-                        acc[t] = _mm512_fnmadd_ps(min, _mm512_set1_ps(*x[t].t.add(group)), acc[t]);
-                    }
-                }
-            }
-        }
-        super::floats(acc)
-    }
-}
-
-pub(super) mod q6_k {
-    //! Q6_K: d sc (q - 32), per 16. Bytes of a step of 256 columns: d 32, pad 32, sc 16 x 16, then for both halves
-    //! together ql 32 x 64, qh 16 x 64.
-    use super::*;
-
-    const STEP: usize = 64 + 256 + 3072;
-
-    tiled_unit!(16, 256, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2, 1]);
-
-    /// The 32 columns of quarter `quarter` of a half of 128 columns.
-    ///
-    /// # Safety
-    /// `low_at` and `high_at` point at the 16 and 8 vectors of the half.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    #[inline]
-    unsafe fn unpack(low_at: *const u8, high_at: *const u8, quarter: usize) -> [__m512i; 8] {
-        // SAFETY: promised by the caller.
-        let (mut codes, bits) = unsafe { (vectors::<8>(low_at.add(quarter % 2 * 512)), vectors::<8>(high_at)) };
-        let mask = _mm512_set1_epi8(0x30);
-        for (code, &bits) in codes.iter_mut().zip(&bits) {
-            let nibble = if quarter < 2 { low(*code) } else { high(*code) };
-            let bits = match quarter {
-                0 => _mm512_slli_epi16::<4>(bits),
-                1 => _mm512_slli_epi16::<2>(bits),
-                2 => bits,
-                _ => _mm512_srli_epi16::<2>(bits),
-            };
-            *code = _mm512_or_si512(nibble, _mm512_and_si512(bits, mask));
-        }
-        codes
-    }
-
-    /// # Safety
-    /// `tiles` points at `steps` steps and each of `x` at a row of `256 * steps` activations.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tokens<const T: usize>(tiles: *const u8, steps: usize, x: [QuantPtr; T]) -> [[f32; 16]; T] {
-        let mut acc = [_mm512_setzero_ps(); T];
-        for step in 0..steps {
-            // SAFETY: the step holds the scales and codes of its eight groups, and rows hold every group.
-            unsafe {
-                let at = tiles.add(step * STEP);
-                let d = halves(at);
-                // The quarter is a constant in each pass of the unrolled loop, so its shifts are too.
-                for half in 0..2 {
-                    for quarter in 0..4 {
-                        let codes = unpack(at.add(320 + half * 1024), at.add(320 + 2048 + half * 512), quarter);
-                        let group = 8 * step + 4 * half + quarter;
-                        let sub = 8 * half + 2 * quarter;
-                        let bytes = |sub: usize| {
-                            let sc = _mm_loadu_si128(at.add(64 + 16 * sub).cast());
-                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sc)))
-                        };
-                        let scale = [bytes(sub), bytes(sub + 1)];
-                        for t in 0..T {
-                            let q = x[t].q.add(32 * group);
-                            for (i, scale) in scale.into_iter().enumerate() {
-                                let mut sum = _mm512_set1_epi32(*x[t].neg32.add(2 * group + i));
-                                for v in 4 * i..4 * i + 4 {
-                                    sum = dot4(sum, codes[v], q.add(4 * v));
-                                }
-                                acc[t] = scaled(acc[t], scale, *x[t].s.add(group), _mm512_cvtepi32_ps(sum));
-                            }
-                        }
-                    }
                 }
             }
         }

@@ -129,13 +129,16 @@ pub fn matrix(cpu: &Cpu, dtype: DType, (n, k): (usize, usize), w: &[u8], precisi
 
 /// `y = W x` into an output full of NaN.
 pub fn multiply(cpu: &Cpu, setting: &Setting, dtype: DType, shape: (usize, usize), w: &[u8], x: &[f32]) -> Vec<f32> {
-    let (n, k) = shape;
-    let m = x.len() / k;
-    let w = matrix(cpu, dtype, shape, w, setting.precision);
-    let mut act = Act::new(m, k);
-    cpu.act(x, m, k, &mut act);
-    let mut y = vec![f32::NAN; m * n];
-    cpu.matmul(&act, &mut [Proj { w: &w, bias: None, y: &mut y, add: false }]);
+    multiply_with(cpu, &matrix(cpu, dtype, shape, w, setting.precision), x)
+}
+
+/// `y = W x` of a matrix into an output full of NaN.
+pub fn multiply_with(cpu: &Cpu, w: &Matrix, x: &[f32]) -> Vec<f32> {
+    let m = x.len() / w.k();
+    let mut act = Act::new(m, w.k());
+    cpu.act(x, m, w.k(), &mut act);
+    let mut y = vec![f32::NAN; m * w.n()];
+    cpu.matmul(&act, &mut [Proj { w, bias: None, y: &mut y, add: false }]);
     y
 }
 
@@ -148,7 +151,12 @@ pub fn reference(dtype: DType, n: usize, w: &[u8], x: &[f32], k: usize) -> Vec<(
 
 /// The activations as a kernel of this setting sees them: rounded to a8/32, or as they are.
 pub fn seen(setting: &Setting, dtype: DType, x: &[f32]) -> Vec<f64> {
-    if !setting.rounds(dtype) {
+    seen_as(if setting.rounds(dtype) { Activations::A8 } else { Activations::F32 }, x)
+}
+
+/// The activations in the form that a kernel takes.
+pub fn seen_as(form: Activations, x: &[f32]) -> Vec<f64> {
+    if form != Activations::A8 {
         return x.iter().map(|&v| f64::from(v)).collect();
     }
     x.chunks_exact(32)
@@ -161,19 +169,29 @@ pub fn seen(setting: &Setting, dtype: DType, x: &[f32]) -> Vec<f64> {
 
 /// Checks a product against f64: class T1 on the activations as the kernel sees them, and T2 on the true ones.
 pub fn check(cpu: &Cpu, setting: &Setting, dtype: DType, shape: (usize, usize), w: &[u8], x: &[f32], what: &str) {
-    let (n, k) = shape;
     let got = multiply(cpu, setting, dtype, shape, w, x);
+    let form = if setting.rounds(dtype) { Activations::A8 } else { Activations::F32 };
+    check_result(form, dtype, shape, w, x, &got, &format!("{setting} {what}"));
+}
+
+/// Checks the product of a kernel that takes activations in this form.
+pub fn check_result(
+    form: Activations,
+    dtype: DType,
+    (n, k): (usize, usize),
+    w: &[u8],
+    x: &[f32],
+    got: &[f32],
+    what: &str,
+) {
     let dense = kernels::reference::decode(dtype, n, w);
-    let same = kernels::reference::matmul(&dense, &seen(setting, dtype, x), k);
+    let same = kernels::reference::matmul(&dense, &seen_as(form, x), k);
     assert_eq!(got.len(), same.len());
-    let offsets = offset_magnitudes(dtype, n, w, k, &seen(setting, dtype, x));
+    let offsets = offset_magnitudes(dtype, n, w, k, &seen_as(form, x));
     for (i, ((&got, &(want, magnitude)), offset)) in got.iter().zip(&same).zip(&offsets).enumerate() {
         let bound = 1e-5 * (magnitude + offset) + 1e-40;
         let error = (f64::from(got) - want).abs();
-        assert!(
-            error <= bound,
-            "{setting} {dtype} {what} output {i}: {got} instead of {want}, off by {error:e} > {bound:e}"
-        );
+        assert!(error <= bound, "{dtype} {what} output {i}: {got} instead of {want}, off by {error:e} > {bound:e}");
     }
     let exact = reference(dtype, n, w, x, k);
     let (mut wrong, mut size) = (0.0, 0.0);
@@ -182,19 +200,14 @@ pub fn check(cpu: &Cpu, setting: &Setting, dtype: DType, shape: (usize, usize), 
         // Against the magnitude that was summed: results near zero by cancellation have no relative accuracy.
         size += magnitude.powi(2) / k as f64 + want.powi(2);
     }
-    let class = if setting.rounds(dtype) { 1e-2 } else { 1e-5 };
-    assert!(
-        wrong.sqrt() <= class * size.sqrt() + 1e-30,
-        "{setting} {dtype} {what}: {} of {}",
-        wrong.sqrt(),
-        size.sqrt()
-    );
+    let class = if form == Activations::A8 { 1e-2 } else { 1e-5 };
+    assert!(wrong.sqrt() <= class * size.sqrt() + 1e-30, "{dtype} {what}: {} of {}", wrong.sqrt(), size.sqrt());
 }
 
 /// What a format with a minimum sums beside the weights: code part and minimum are added apart, so each rounds by its
 /// own magnitude, which can be far above that of the weight.
 fn offset_magnitudes(dtype: DType, n: usize, w: &[u8], k: usize, x: &[f64]) -> Vec<f64> {
-    if !matches!(dtype, DType::Q4_1 | DType::Q4K) {
+    if !matches!(dtype, DType::Q4_1 | DType::Q4K | DType::Q5K) {
         return vec![0.0; n * x.len() / k];
     }
     // The same blocks with every code zero hold the minima alone.
