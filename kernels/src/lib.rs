@@ -4,6 +4,8 @@
 //! - [`cuda`]: libraries, compiler, device and launches of CUDA, all at run time.
 //! - [`quant`]: the block formats of weights.
 //! - [`mod@reference`]: every op in f64 on decoded weights, the judge of all others.
+//! - [`op`]: the contract of every op: cases, reference, tolerance, byte model.
+//! - [`check`]: the correctness gate, which nothing is timed without.
 //! - [`alloc`]: memory for weights.
 //!
 //! Each op has a folder: `mod.rs` has the contract and the launch, `plain.rs` the portable kernel, and one file each
@@ -12,9 +14,11 @@
 pub mod alloc;
 mod argmax;
 mod attention;
+pub mod check;
 pub mod cpu;
 mod gemv;
 mod norm;
+pub mod op;
 pub mod cuda;
 pub mod quant;
 pub mod reference;

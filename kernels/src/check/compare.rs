@@ -1,0 +1,442 @@
+//! What is right, and whether outputs are that. Every comparison is written so that NaN fails.
+
+/// What the outputs of a problem must be, one entry each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    /// In the order of the op's outputs.
+    pub outputs: Vec<Want>,
+}
+
+/// What one output must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// 32-bit floats.
+    Floats(Floats),
+    /// One u32: the lowest index of the largest value of the output `of`, NaN left out, and among the reference's values one
+    /// that lies within the bounds of the largest.
+    Argmax {
+        /// The output that holds the values.
+        of: usize,
+    },
+    /// u32 words whose sum, modulo 2³², is this. Words that still hold the poison were not written and are left out.
+    WordSum(u32),
+    /// An int8 slab with these codes and scales (see [`crate::op::activations`]).
+    Slab {
+        /// Every code.
+        codes: Vec<i8>,
+        /// Every scale; a kernel may differ by one unit in the last place.
+        scales: Vec<f32>,
+    },
+}
+
+/// What an output of 32-bit floats must be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Floats {
+    /// The reference on the very activations that the kernel reads. Where it is NaN, the output must be NaN.
+    pub want: Vec<f64>,
+    /// The largest error of each element (class T1). Zero means that the element must match bit for bit (class T0), but for
+    /// the sign of a zero.
+    pub bound: Vec<f64>,
+    /// Relative errors of whole rows (class T2); none where only elements are judged.
+    pub norms: Option<Norms>,
+}
+
+/// Relative L2 errors, a row at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Norms {
+    /// The reference on the true activations.
+    pub want: Vec<f64>,
+    /// What each element's square is measured against: the square of the reference plus that of a sum of the same terms
+    /// with random signs, as results near zero by cancellation have no relative accuracy.
+    pub square: Vec<f64>,
+    /// Elements of a row.
+    pub row: usize,
+    /// The largest relative error.
+    pub class: f64,
+}
+
+impl Expected {
+    /// What is right once the activations are multiplied by `factor`, for ops whose outputs scale with them.
+    pub fn scaled(&self, factor: f64) -> Expected {
+        let times = |values: &[f64], factor: f64| values.iter().map(|v| v * factor).collect();
+        let scaled = |f: &Floats| Floats {
+            want: times(&f.want, factor),
+            bound: times(&f.bound, factor.abs()),
+            norms: f.norms.as_ref().map(|n| Norms {
+                want: times(&n.want, factor),
+                square: times(&n.square, factor * factor),
+                ..n.clone()
+            }),
+        };
+        Expected {
+            outputs: self
+                .outputs
+                .iter()
+                .map(|w| match w {
+                    Want::Floats(f) => Want::Floats(scaled(f)),
+                    other => other.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Bytes it holds, for caches that keep it.
+    pub fn bytes(&self) -> usize {
+        let floats = |f: &Floats| 8 * (f.want.len() + f.bound.len() + f.norms.as_ref().map_or(0, |n| 2 * n.want.len()));
+        self.outputs.iter().map(|w| if let Want::Floats(f) = w { floats(f) } else { 64 }).sum()
+    }
+}
+
+/// How far outputs that are right lie from the reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Errors {
+    /// The largest error of an element over its bound.
+    pub worst_of_bound: f64,
+    /// The largest relative L2 error of a row.
+    pub worst_relative_l2: f64,
+}
+
+impl Errors {
+    /// The worse of both, figure by figure.
+    pub fn or(self, other: Errors) -> Errors {
+        Errors {
+            worst_of_bound: self.worst_of_bound.max(other.worst_of_bound),
+            worst_relative_l2: self.worst_relative_l2.max(other.worst_relative_l2),
+        }
+    }
+}
+
+/// The first thing that is wrong with outputs.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Mismatch {
+    /// There are more or fewer outputs than the op has.
+    #[error("{got} outputs where the op has {want}")]
+    Outputs {
+        /// Outputs given.
+        got: usize,
+        /// Outputs of the op.
+        want: usize,
+    },
+    /// An output is of another size.
+    #[error("output {output} has {got} bytes instead of {want}")]
+    Length {
+        /// Which output.
+        output: usize,
+        /// Its bytes.
+        got: usize,
+        /// The bytes it should have.
+        want: usize,
+    },
+    /// An element is too far from the reference, or NaN where that is none.
+    #[error("output {output} element {index}: got {got:e} instead of {want:e}, off by {:e} where {bound:e} is allowed{}", (.got - .want).abs(), unwritten(.poison))]
+    Element {
+        /// Which output.
+        output: usize,
+        /// Which element.
+        index: usize,
+        /// What it holds.
+        got: f64,
+        /// What it should hold.
+        want: f64,
+        /// How far off it may be.
+        bound: f64,
+        /// Whether it still holds the poison.
+        poison: bool,
+    },
+    /// A row as a whole is too far from the reference on the true activations.
+    #[error("output {output} row {row}: relative error {error:e} where {class:e} is allowed")]
+    Norm {
+        /// Which output.
+        output: usize,
+        /// Which row.
+        row: usize,
+        /// Its relative error.
+        error: f64,
+        /// How large that may be.
+        class: f64,
+    },
+    /// The index of the largest value is another.
+    #[error("output {output}: index {got} instead of {want}{}", unwritten(&(*.got == u32::MAX)))]
+    Index {
+        /// Which output.
+        output: usize,
+        /// What it holds.
+        got: u32,
+        /// What it should hold.
+        want: u32,
+    },
+    /// A checksum differs.
+    #[error("output {output}: words sum to {got:#010x} instead of {want:#010x}")]
+    Sum {
+        /// Which output.
+        output: usize,
+        /// The sum.
+        got: u32,
+        /// What it should be.
+        want: u32,
+    },
+    /// A code of a slab differs.
+    #[error("output {output} code {index}: got {got} instead of {want}")]
+    Code {
+        /// Which output.
+        output: usize,
+        /// Which code.
+        index: usize,
+        /// What it holds.
+        got: i8,
+        /// What it should hold.
+        want: i8,
+    },
+    /// A scale of a slab, or its scale times sum, differs by more than a unit in the last place.
+    #[error("output {output} group {group}: {what} {got:e} instead of {want:e}")]
+    Scale {
+        /// Which output.
+        output: usize,
+        /// Which group.
+        group: usize,
+        /// `scale` or `scale times sum`.
+        what: &'static str,
+        /// What it holds.
+        got: f32,
+        /// What it should hold.
+        want: f32,
+    },
+}
+
+fn unwritten(poison: &bool) -> &'static str {
+    if *poison { ": it was never written" } else { "" }
+}
+
+/// Whether outputs are what is expected, and how far off.
+///
+/// # Errors
+/// The first [`Mismatch`].
+pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Mismatch> {
+    if outputs.len() != expected.outputs.len() {
+        return Err(Mismatch::Outputs { got: outputs.len(), want: expected.outputs.len() });
+    }
+    let mut errors = Errors::default();
+    for (output, (want, bytes)) in expected.outputs.iter().zip(outputs).enumerate() {
+        let sized = |want: usize| {
+            if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) }
+        };
+        match want {
+            Want::Floats(want) => {
+                sized(want.want.len() * 4)?;
+                errors = errors.or(floats(output, want, &as_f32(bytes))?);
+            }
+            Want::Argmax { of } => {
+                sized(4)?;
+                let values = as_f32(&outputs[*of]);
+                index(output, as_u32(bytes)[0], &values, &expected.outputs[*of])?;
+            }
+            Want::WordSum(want) => {
+                if !bytes.len().is_multiple_of(4) {
+                    return Err(Mismatch::Length { output, got: bytes.len(), want: bytes.len() / 4 * 4 });
+                }
+                let got = as_u32(bytes).into_iter().filter(|&w| w != u32::MAX).fold(0, u32::wrapping_add);
+                if got != *want {
+                    return Err(Mismatch::Sum { output, got, want: *want });
+                }
+            }
+            Want::Slab { codes, scales } => {
+                sized(crate::op::activations::slab_stride(codes.len(), codes.len() / scales.len()))?;
+                slab(output, codes, scales, bytes)?;
+            }
+        }
+    }
+    Ok(errors)
+}
+
+fn floats(output: usize, want: &Floats, got: &[f32]) -> Result<Errors, Mismatch> {
+    let mut errors = Errors::default();
+    for (index, ((&got, &want), &bound)) in got.iter().zip(&want.want).zip(&want.bound).enumerate() {
+        let value = f64::from(got);
+        // Equal also holds for infinities, whose difference is NaN.
+        if value == want || (want.is_nan() && value.is_nan() && got.to_bits() != u32::MAX) {
+            continue;
+        }
+        let error = (value - want).abs();
+        // A NaN error compares false and fails; so does any error of an element that must be exact.
+        if !(error <= bound && error.is_finite()) {
+            let poison = got.to_bits() == u32::MAX;
+            return Err(Mismatch::Element { output, index, got: value, want, bound, poison });
+        }
+        errors.worst_of_bound = errors.worst_of_bound.max(error / bound);
+    }
+    if let Some(norms) = &want.norms {
+        let rows = got.chunks(norms.row).zip(norms.want.chunks(norms.row)).zip(norms.square.chunks(norms.row));
+        for (row, ((got, want), square)) in rows.enumerate() {
+            let finite = || got.iter().zip(want).filter(|(_, w)| w.is_finite());
+            let wrong: f64 = finite().map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
+            let size: f64 = square.iter().filter(|s| s.is_finite()).sum();
+            let error = if wrong == 0.0 { 0.0 } else { (wrong / size).sqrt() };
+            // Below this sums are subnormal, where floats have no relative accuracy.
+            let tiny = wrong.sqrt() <= 1e-36;
+            if !(error <= norms.class || tiny) {
+                return Err(Mismatch::Norm { output, row, error, class: norms.class });
+            }
+            if !tiny {
+                errors.worst_relative_l2 = errors.worst_relative_l2.max(error);
+            }
+        }
+    }
+    Ok(errors)
+}
+
+/// Checks the index of the largest value: against the values that the kernel wrote, exactly, and against the reference,
+/// up to the bounds of both values.
+fn index(output: usize, got: u32, values: &[f32], want: &Want) -> Result<(), Mismatch> {
+    let own = crate::argmax::argmax(values);
+    if got != own {
+        return Err(Mismatch::Index { output, got, want: own });
+    }
+    let Want::Floats(reference) = want else { return Ok(()) };
+    let mut best = 0;
+    for (i, &v) in reference.want.iter().enumerate() {
+        // Written so that a NaN at the start is left behind and never taken later.
+        if v > reference.want[best] || (reference.want[best].is_nan() && !v.is_nan()) {
+            best = i;
+        }
+    }
+    let at = |i: usize| (reference.want[i], reference.bound[i]);
+    let ((top, top_bound), (chosen, chosen_bound)) = (at(best), at(got as usize));
+    if top.is_nan() || chosen == top || top - chosen <= top_bound + chosen_bound {
+        return Ok(());
+    }
+    Err(Mismatch::Index { output, got, want: best as u32 })
+}
+
+fn slab(output: usize, codes: &[i8], scales: &[f32], bytes: &[u8]) -> Result<(), Mismatch> {
+    let group = codes.len() / scales.len();
+    for (index, (&got, &want)) in bytes.iter().zip(codes).enumerate() {
+        if got as i8 != want {
+            return Err(Mismatch::Code { output, index, got: got as i8, want });
+        }
+    }
+    let pairs = as_f32(&bytes[codes.len()..][..scales.len() * 8]);
+    for (i, (pair, &s)) in pairs.chunks_exact(2).zip(scales).enumerate() {
+        let sum: i32 = codes[i * group..][..group].iter().map(|&q| i32::from(q)).sum();
+        // The sum is that of the kernel's own scale, which may itself be a unit off.
+        for (what, got, want) in [("scale", pair[0], s), ("scale times sum", pair[1], pair[0] * sum as f32)] {
+            if !within_one_ulp(got, want) {
+                return Err(Mismatch::Scale { output, group: i, what, got, want });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn within_one_ulp(got: f32, want: f32) -> bool {
+    got == want || (got.is_sign_positive() == want.is_sign_positive() && got.to_bits().abs_diff(want.to_bits()) <= 1)
+}
+
+pub(crate) fn as_f32(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn as_u32(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(want: &[f64], bound: f64) -> Expected {
+        let bound = vec![bound; want.len()];
+        Expected { outputs: vec![Want::Floats(Floats { want: want.to_vec(), bound, norms: None })] }
+    }
+
+    fn bytes(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_nan_output_fails_the_check_and_poison_is_called_unwritten() {
+        let expected = floats(&[1.0, 2.0], 1.0);
+        assert!(compare(&expected, &[bytes(&[1.5, 2.0])]).is_ok());
+        for bits in [u32::MAX, 0x7fc0_0000] {
+            let wrong = compare(&expected, &[bytes(&[1.0, f32::from_bits(bits)])]).unwrap_err();
+            assert!(matches!(wrong, Mismatch::Element { index: 1, .. }));
+            assert_eq!(wrong.to_string().contains("never written"), bits == u32::MAX);
+        }
+    }
+
+    #[test]
+    fn an_output_of_another_length_fails_the_check() {
+        let expected = floats(&[1.0, 2.0], 1.0);
+        for values in [&[1.0][..], &[1.0, 2.0, 3.0]] {
+            assert!(matches!(compare(&expected, &[bytes(values)]), Err(Mismatch::Length { want: 8, .. })));
+        }
+        assert!(matches!(compare(&expected, &[]), Err(Mismatch::Outputs { got: 0, want: 1 })));
+    }
+
+    #[test]
+    fn a_bound_of_zero_asks_for_the_very_bits() {
+        let expected = floats(&[1.0, 0.0], 0.0);
+        assert!(compare(&expected, &[bytes(&[1.0, -0.0])]).is_ok());
+        assert!(compare(&expected, &[bytes(&[1.0 + f32::EPSILON, 0.0])]).is_err());
+    }
+
+    #[test]
+    fn nan_and_infinity_are_right_where_the_reference_has_them_and_nowhere_else() {
+        let expected = floats(&[f64::NAN, f64::NEG_INFINITY], 1.0);
+        assert!(compare(&expected, &[bytes(&[f32::NAN, f32::NEG_INFINITY])]).is_ok());
+        assert!(compare(&expected, &[bytes(&[f32::from_bits(u32::MAX), f32::NEG_INFINITY])]).is_err());
+        for wrong in [[0.0, f32::NEG_INFINITY], [f32::NAN, f32::INFINITY], [f32::NAN, f32::NAN], [f32::NAN, -1e38]] {
+            assert!(compare(&expected, &[bytes(&wrong)]).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_index_must_be_that_of_the_kernels_own_values_and_of_the_reference() {
+        let mut expected = floats(&[1.0, 3.0, 3.0], 0.1);
+        expected.outputs.push(Want::Argmax { of: 0 });
+        let check = |values: [f32; 3], id: u32| compare(&expected, &[bytes(&values), id.to_le_bytes().to_vec()]);
+        assert!(check([1.0, 3.0, 3.0], 1).is_ok());
+        assert!(check([1.0, 3.0, 3.05], 2).is_ok());
+        assert!(matches!(check([1.0, 3.0, 3.0], 2), Err(Mismatch::Index { got: 2, want: 1, .. })));
+        assert!(matches!(check([1.0, 3.0, 3.0], u32::MAX), Err(Mismatch::Index { want: 1, .. })));
+    }
+
+    #[test]
+    fn a_relative_error_of_a_row_is_judged_by_the_size_of_its_terms() {
+        let norms = Norms { want: vec![3.0, 4.0], square: vec![9.0, 16.0], row: 2, class: 0.1 };
+        let want = Floats { want: vec![3.0, 4.0], bound: vec![10.0; 2], norms: Some(norms) };
+        let expected = Expected { outputs: vec![Want::Floats(want)] };
+        let errors = compare(&expected, &[bytes(&[3.25, 4.0])]).unwrap();
+        assert_eq!(errors, Errors { worst_of_bound: 0.025, worst_relative_l2: 0.05 });
+        assert!(matches!(compare(&expected, &[bytes(&[3.0, 5.0])]), Err(Mismatch::Norm { row: 0, .. })));
+    }
+
+    #[test]
+    fn a_slab_may_differ_by_a_unit_in_a_scale_and_by_nothing_in_a_code() {
+        let x: Vec<f32> = (0..64).map(|i| (i * 37 % 64) as f32 - 30.3).collect();
+        let good = crate::op::activations::slabs(&x, 64, 32);
+        let scales: Vec<f32> = as_f32(&good[64..80]).chunks(2).map(|p| p[0]).collect();
+        let codes = good[..64].iter().map(|&q| q as i8).collect();
+        let expected = Expected { outputs: vec![Want::Slab { codes, scales }] };
+        assert!(compare(&expected, std::slice::from_ref(&good)).is_ok());
+        for (at, flip, fails) in [(5, 1, true), (64, 1, false), (64, 4, true), (68, 8, true), (79, 64, true)] {
+            let mut bytes = good.clone();
+            bytes[at] ^= flip;
+            // The sum goes with the scale: where that moves, its product is that of the new scale.
+            if at == 64 {
+                let s = as_f32(&bytes[64..68])[0];
+                let sum: i32 = bytes[..32].iter().map(|&q| i32::from(q as i8)).sum();
+                bytes[68..72].copy_from_slice(&(s * sum as f32).to_le_bytes());
+            }
+            assert_eq!(compare(&expected, &[bytes]).is_err(), fails, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn words_sum_to_the_checksum_whatever_their_number() {
+        let expected = Expected { outputs: vec![Want::WordSum(2)] };
+        let words = |w: &[u32]| vec![w.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()];
+        assert!(compare(&expected, &words(&[1, 1])).is_ok());
+        assert!(compare(&expected, &words(&[3, 0xffff_fffe, 1, u32::MAX])).is_ok());
+        assert!(compare(&expected, &words(&[1])).is_err());
+    }
+}

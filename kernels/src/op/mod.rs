@@ -1,0 +1,99 @@
+//! The contracts of the ops: what goes in, what comes out, how many bytes that takes, what is right, and which inputs
+//! show that a kernel is not.
+//!
+//! An op knows no device. [`crate::check`] runs its cases on anything that implements [`Runner`].
+//!
+//! | op | inputs | outputs |
+//! |---|---|---|
+//! | `gemv_*` | W `[N, K]`, x f32 `[M, K]` | y f32 `[M, N]` |
+//! | `logits_*` | W `[N, K]`, x f32 `[K]` | y f32 `[N]`, id u32 `[1]` |
+//! | `rmsnorm` | x f32 `[M, K]`, w f32 `[K]`; eps | y f32 `[M, K]` |
+//! | `quantize_a8` | x f32 `[K]` | slab u8 |
+//! | `attn_decode` | q f32 `[HEADS, DIM]`, k and v f16 `[KV_HEADS, MAX_LEN, DIM]`, len i32 `[1]` | out f32 `[HEADS, DIM]` |
+//! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
+
+pub mod activations;
+mod problem;
+mod random;
+mod recipe;
+
+pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
+pub use recipe::Recipe;
+
+use harness_spec::{Bytes, CellFailure, Shape};
+use variants::{Activations, KernelSpec};
+
+use crate::check::Expected;
+
+/// A contract: inputs, outputs, reference, tolerance, byte and FLOP model, and the inputs that a kernel must pass.
+pub trait Op: Send + Sync {
+    /// The name, such as `gemv_q4_0`.
+    fn name(&self) -> &'static str;
+
+    /// The dimensions of its shapes. M may be left out of a shape and is 1 then.
+    fn dims(&self) -> &'static [&'static str];
+
+    /// Bytes that one run must move: weights as stored in the layout of `spec` with scales and padding, activations in the
+    /// form that `spec` reads, keys and values, outputs.
+    fn bytes(&self, shape: &Shape, spec: &KernelSpec) -> Bytes;
+
+    /// Operations of one run, a multiply-add as two.
+    fn flops(&self, shape: &Shape) -> u64;
+
+    /// The inputs of the gate at this shape: random, realistic, adversarial, exact.
+    fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case>;
+
+    /// Further shapes that a kernel which is asked for `shape` is checked at, where it takes them: tails of every kind,
+    /// single blocks, other numbers of tokens.
+    fn awkward_shapes(&self, shape: &Shape, depth: Depth) -> Vec<Shape>;
+
+    /// The data of a case. The same case and shape give the same data.
+    fn problem(&self, shape: &Shape, case: &Case) -> Problem;
+
+    /// What is right, in f64 on decoded weights and on the very activations that a kernel of this form reads. `None` where
+    /// the form cannot hold the activations of this problem, such as 7e4 as a 16-bit float.
+    fn expected(&self, problem: &Problem, form: Activations) -> Option<Expected>;
+
+    /// The arguments of a device kernel, in the order of its parameters.
+    ///
+    /// # Errors
+    /// Where the layout of `spec` does not take these weights.
+    fn arguments(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Arg>, CellFailure>;
+
+    /// Draws other activations for the same weights, for launches that are verified while they are timed.
+    fn redraw(&self, problem: &mut Problem, seed: u64);
+
+    /// Multiplies the activations by a power of two or its negative, where the outputs then scale by exactly the same.
+    /// Answers whether they do; where not, the problem is unchanged.
+    fn scale(&self, problem: &mut Problem, factor: f32) -> bool {
+        let _ = (problem, factor);
+        false
+    }
+}
+
+/// Something that runs one variant.
+pub trait Runner {
+    /// Runs a problem and returns the bytes of each output.
+    ///
+    /// Outputs are filled with 0xFF beforehand, which is NaN to a float, and lie between guard bands of at least 256 bytes.
+    ///
+    /// # Errors
+    /// Where the launch fails, or a guard band was written to (as [`harness_spec::Stage::Check`]).
+    fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure>;
+
+    /// Whether the variant takes this shape. The gate asks before it runs the awkward shapes.
+    fn admits(&self, shape: &Shape) -> bool {
+        let _ = shape;
+        true
+    }
+}
+
+/// The op of this name.
+pub fn op(name: &str) -> Option<&'static dyn Op> {
+    ops().find(|op| op.name() == name)
+}
+
+/// Every op.
+pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
+    std::iter::empty()
+}
