@@ -57,3 +57,13 @@ fn library() -> &'static Loaded {
         Err(CudaError::NoDriver { reason })
     })
 }
+
+/// A function of the driver's library that the binding crate does not know under this name; `None` where there is none.
+///
+/// # Safety
+/// `T` is the function's type.
+pub(crate) unsafe fn driver_symbol<T: Copy>(name: &str) -> Option<T> {
+    let (library, _) = library().as_ref().ok()?;
+    // SAFETY: the caller answers for the type.
+    unsafe { library.get::<T>(name.as_bytes()) }.ok().map(|s| *s)
+}

@@ -7,6 +7,7 @@ mod driver;
 mod nvrtc;
 mod places;
 
+pub(crate) use driver::driver_symbol;
 pub use driver::{driver_version, load_driver};
 pub use nvrtc::{Nvrtc, Output, Refusal, Source, nvrtc};
 pub use places::{Place, Surroundings, nvrtc_files};

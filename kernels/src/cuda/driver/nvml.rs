@@ -1,0 +1,78 @@
+//! The board, through the driver's management library: limits that key results, clocks and temperature beside them.
+//!
+//! Nothing here is needed to measure, so a library that is missing or a query that is refused is `None`.
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+
+/// A board by its management library.
+#[derive(Debug)]
+pub struct Board {
+    nvml: Nvml,
+    uuid: String,
+    ordinal: u32,
+}
+
+impl Board {
+    /// The board of a device.
+    pub(super) fn open(uuid: &str, ordinal: u32) -> Option<Board> {
+        let nvml = Nvml::init().ok().or_else(|| {
+            let places = crate::cuda::library::Surroundings::of_this_process().driver();
+            places.iter().find_map(|p| {
+                let path = p.folder.join("libnvidia-ml.so.1");
+                path.exists().then(|| Nvml::builder().lib_path(path.as_os_str()).init().ok()).flatten()
+            })
+        })?;
+        let board = Board { nvml, uuid: uuid.to_owned(), ordinal };
+        board.device().is_some().then_some(board)
+    }
+
+    fn device(&self) -> Option<nvml_wrapper::Device<'_>> {
+        // The order of the driver and that of the library differ where CUDA_VISIBLE_DEVICES or the bus order says so, and
+        // a slice of a board has a UUID of its own: the number is the second choice, and only where it cannot be wrong.
+        self.nvml.device_by_uuid(self.uuid.as_str()).ok().or_else(|| {
+            let only = self.nvml.device_count().ok() == Some(1) && self.ordinal == 0;
+            only.then(|| self.nvml.device_by_index(0).ok()).flatten()
+        })
+    }
+
+    /// The driver's version, such as `580.65.06`.
+    pub fn driver(&self) -> Option<String> {
+        self.nvml.sys_driver_version().ok()
+    }
+
+    /// `on` or `off`.
+    pub fn ecc(&self) -> Option<String> {
+        let state = self.device()?.is_ecc_enabled().ok()?;
+        Some(if state.currently_enabled { "on" } else { "off" }.to_owned())
+    }
+
+    /// `on` or `off`; a board that cannot be split says `off`.
+    pub fn mig(&self) -> Option<String> {
+        match self.device()?.mig_mode() {
+            Ok(mode) => Some(if mode.current == 0 { "off" } else { "on" }.to_owned()),
+            Err(nvml_wrapper::error::NvmlError::NotSupported) => Some("off".to_owned()),
+            Err(_) => None,
+        }
+    }
+
+    /// The power limit in force, in whole watts.
+    pub fn power_limit(&self) -> Option<String> {
+        Some((self.device()?.enforced_power_limit().ok()? / 1000).to_string())
+    }
+
+    /// The memory clock in MHz, now.
+    pub fn memory_clock_mhz(&self) -> Option<f64> {
+        self.device()?.clock_info(Clock::Memory).ok().map(f64::from)
+    }
+
+    /// The SM clock in MHz, now: for display; samples use timestamps on the device.
+    pub fn sm_clock_mhz(&self) -> Option<f64> {
+        self.device()?.clock_info(Clock::SM).ok().map(f64::from)
+    }
+
+    /// Degrees Celsius.
+    pub fn temperature(&self) -> Option<u32> {
+        self.device()?.temperature(TemperatureSensor::Gpu).ok()
+    }
+}

@@ -1,0 +1,263 @@
+//! Kernels of the harness itself, and a sample's bracket: a hold, time stamps, two events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cuda::CudaError;
+use crate::cuda::compile::{Arch, Compiler, SourceFile, Unit};
+use crate::cuda::driver::{Buffer, Device, Event, Function, HostFlag, LaunchShape, Module, Stream, Value};
+
+/// The names of the kernels in `support.cu`.
+const NAMES: [&str; 6] = ["stamp", "hold", "poison", "late_copy", "nothing", "read_all"];
+
+/// Slots for stamps; more than any device has multiprocessors.
+const STAMP_SLOTS: u32 = 1024;
+
+/// How long a stream is held at most. Far above the time to queue a sample, and short enough to go on where the host was
+/// stopped meanwhile.
+const HOLD_NANOS: u64 = 500_000_000;
+
+/// The unit of `support.cu` for one of its kernels.
+fn unit(entry: &str) -> Unit {
+    Unit {
+        source: SourceFile {
+            name: "kernels/src/cuda/target/support.cu".to_owned(),
+            text: include_str!("support.cu").to_owned(),
+            headers: Vec::new(),
+        },
+        entry: entry.to_owned(),
+        defines: BTreeMap::new(),
+    }
+}
+
+/// Compiles every kernel of the harness for `arch`, which shows without a device that they compile.
+///
+/// # Errors
+/// The compiler's error.
+pub fn compile_support(compiler: &Compiler, arch: Arch) -> Result<(), CudaError> {
+    NAMES.iter().try_for_each(|name| compiler.unit(&unit(name), arch).map(drop))
+}
+
+/// The harness's own kernels, loaded, with the memory that they need.
+#[derive(Debug)]
+pub struct Support {
+    stamp: Function,
+    hold: Function,
+    poison: Function,
+    late_copy: Function,
+    nothing: Function,
+    read_all: Function,
+    flag: HostFlag,
+    ticket: u32,
+    timed_out: Buffer,
+    stamps: [Buffer; 2],
+    start: Event,
+    end: Event,
+    sink: Buffer,
+    sms: u32,
+}
+
+/// What a bracketed interval took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// Nanoseconds between the events.
+    pub ns: f64,
+    /// Mean clock of the multiprocessors between the stamps.
+    pub sm_clock_mhz: Option<f64>,
+    /// Whether the stream ran on before the host had queued everything: the time then holds some of the host's.
+    pub held: bool,
+}
+
+impl Support {
+    /// Loads the kernels and launches each once, as a first launch may load code, which a held stream would not survive.
+    ///
+    /// # Errors
+    /// The compiler's or the driver's error.
+    pub fn new(device: &Arc<Device>, stream: &Stream, compiler: &Compiler) -> Result<Support, CudaError> {
+        let load = |name: &str| Module::load(device, &compiler.unit(&unit(name), device.arch())?)?.function(name);
+        let buffer = |len| Buffer::new(device, len, "the harness");
+        let mut support = Support {
+            stamp: load("stamp")?,
+            hold: load("hold")?,
+            poison: load("poison")?,
+            late_copy: load("late_copy")?,
+            nothing: load("nothing")?,
+            read_all: load("read_all")?,
+            flag: HostFlag::new(device)?,
+            ticket: 0,
+            timed_out: buffer(4)?,
+            stamps: [buffer(STAMP_SLOTS as usize * 16)?, buffer(STAMP_SLOTS as usize * 16)?],
+            start: Event::new(device)?,
+            end: Event::new(device)?,
+            sink: buffer(256)?,
+            sms: device.facts().sms.max(1),
+        };
+        support.timed_out.fill(stream, 0, 4, 0)?;
+        support.sink.fill(stream, 0, 256, 0)?;
+        support.poison(stream, &Slots { address: support.sink.address(), stride: 128, count: 2 }, 1)?;
+        support.late_copy(stream, support.sink.address(), support.sink.address(), 4, 0)?;
+        support.nothing(stream, false)?;
+        support.read(stream, support.sink.address(), 256, 1, 1)?;
+        support.bracket(stream, || Ok(()), || "warming the harness's kernels".to_owned())?;
+        Ok(support)
+    }
+
+    /// Times what `work` puts on the stream, from the device's point of view: the stream is held until all of it is
+    /// queued, so that no launch latency of the host lies inside.
+    ///
+    /// # Errors
+    /// The driver's error; a fault of the work shows here and is named by `doing`.
+    pub fn bracket(
+        &mut self,
+        stream: &Stream,
+        work: impl FnOnce() -> Result<(), CudaError>,
+        doing: impl Fn() -> String,
+    ) -> Result<Interval, CudaError> {
+        for stamps in &self.stamps {
+            stamps.fill(stream, 0, stamps.len(), 0)?;
+        }
+        self.ticket = self.ticket.wrapping_add(1).max(1);
+        let args = [
+            Value::U64(self.flag.address()),
+            Value::U32(self.ticket),
+            Value::U64(HOLD_NANOS),
+            Value::U64(self.timed_out.address()),
+        ];
+        // SAFETY: the arguments are those of `hold`; flag and word live as long as `self`, and the stream is waited for
+        // below. The loop in it ends by itself.
+        unsafe { self.hold.launch(stream, &LaunchShape::line(1, 1), false, &args)? };
+        let queued = self
+            .stamp(stream, 0)
+            .and_then(|()| self.start.record(stream))
+            .and_then(|()| work())
+            .and_then(|()| self.end.record(stream))
+            .and_then(|()| self.stamp(stream, 1));
+        // The stream is let go whatever happened, or the next call would wait for the time-out.
+        self.flag.set(self.ticket);
+        queued?;
+        stream.wait(&doing)?;
+        let ns = self.start.until(&self.end)?;
+        let word = self.timed_out.download(stream, 0, 4, &doing)?;
+        let timed_out = u32::from_le_bytes(word.try_into().expect("four bytes were asked for"));
+        let read = |b: &Buffer| b.download(stream, 0, b.len(), &doing);
+        let sm_clock_mhz = mean_clock(&read(&self.stamps[0])?, &read(&self.stamps[1])?);
+        Ok(Interval { ns, sm_clock_mhz, held: timed_out != self.ticket })
+    }
+
+    fn stamp(&self, stream: &Stream, which: usize) -> Result<(), CudaError> {
+        let args = [Value::U64(self.stamps[which].address()), Value::U32(STAMP_SLOTS)];
+        // Several blocks of one warp a multiprocessor: every one of them gets at least one.
+        // SAFETY: the arguments are those of `stamp`, and the buffer has room for all slots.
+        unsafe { self.stamp.launch(stream, &LaunchShape::line(self.sms * 4, 32), false, &args) }
+    }
+
+    /// Poisons the slots that [`is_poisoned`] names.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn poison(&self, stream: &Stream, slots: &Slots, seed: u64) -> Result<(), CudaError> {
+        debug_assert!(slots.stride.is_multiple_of(4));
+        let words = slots.stride / 4;
+        let args = [Value::U64(slots.address), Value::U64(words), Value::U32(slots.count), Value::U64(seed)];
+        let blocks = u32::try_from(words.div_ceil(256)).unwrap_or(u32::MAX).min(64);
+        let shape = LaunchShape { grid: [blocks, slots.count.min(4096), 1], block: [256, 1, 1], smem: 0 };
+        // SAFETY: the arguments are those of `poison`; the caller's slots lie in its buffer.
+        unsafe { self.poison.launch(stream, &shape, false, &args) }
+    }
+
+    /// Copies `words` words on the stream `delay_ns` after it has let the next kernel start.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn late_copy(&self, stream: &Stream, to: u64, from: u64, words: u64, delay_ns: u64) -> Result<(), CudaError> {
+        let args = [Value::U64(to), Value::U64(from), Value::U64(words), Value::U64(delay_ns)];
+        // SAFETY: the arguments are those of `late_copy`; the caller's buffers have that many words.
+        unsafe { self.late_copy.launch(stream, &LaunchShape::line(1, 256), false, &args) }
+    }
+
+    /// A launch of nothing.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn nothing(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        // SAFETY: the kernel does not touch its argument.
+        unsafe { self.nothing.launch(stream, &LaunchShape::line(1, 32), early, &[Value::U64(0)]) }
+    }
+
+    /// Reads `bytes` bytes `passes` times with `blocks_per_sm` blocks of 512 threads.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn read(&self, stream: &Stream, data: u64, bytes: u64, passes: u32, blocks_per_sm: u32) -> Result<(), CudaError> {
+        let args = [
+            Value::U64(data),
+            Value::U64(bytes / 16),
+            Value::U32(passes),
+            Value::U64(self.sink.address()),
+        ];
+        // SAFETY: the arguments are those of `read_all`; the caller's buffer has that many bytes.
+        unsafe { self.read_all.launch(stream, &LaunchShape::line(self.sms * blocks_per_sm, 512), false, &args) }
+    }
+}
+
+/// Equal slots, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// Of the first.
+    pub address: u64,
+    /// Bytes from one to the next, a multiple of 4.
+    pub stride: u64,
+    /// How many.
+    pub count: u32,
+}
+
+/// Whether a slot is poisoned before the sample of this seed; as `poisons` in `support.cu`.
+pub fn is_poisoned(seed: u64, slot: u32) -> bool {
+    let mut z = seed.wrapping_add((u64::from(slot) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) & 1 != 0
+}
+
+/// The mean clock in MHz from pairs of nanoseconds and cycles of each multiprocessor before and after: cycles of all over
+/// nanoseconds of all, as each ran the same interval. `None` where no multiprocessor was stamped twice.
+fn mean_clock(before: &[u8], after: &[u8]) -> Option<f64> {
+    let pairs = |bytes: &[u8]| -> Vec<(u64, u64)> {
+        let word = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("chunks of eight bytes"));
+        bytes.chunks_exact(16).map(|p| (word(&p[..8]), word(&p[8..]))).collect()
+    };
+    let (mut nanos, mut cycles) = (0u64, 0u64);
+    for ((t0, c0), (t1, c1)) in pairs(before).into_iter().zip(pairs(after)) {
+        if t0 != 0 && t1 > t0 && c1 > c0 {
+            nanos += t1 - t0;
+            cycles += c1 - c0;
+        }
+    }
+    (nanos > 0).then(|| cycles as f64 / nanos as f64 * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamps(pairs: &[(u64, u64)]) -> Vec<u8> {
+        pairs.iter().flat_map(|(t, c)| [t.to_le_bytes(), c.to_le_bytes()].concat()).collect()
+    }
+
+    #[test]
+    fn the_clock_is_cycles_over_time_of_multiprocessors_that_were_stamped_twice() {
+        let before = stamps(&[(1000, 50), (0, 0), (1000, 7)]);
+        let after = stamps(&[(2000, 2030), (2000, 9), (0, 0)]);
+        assert_eq!(mean_clock(&before, &after), Some(1980.0));
+        assert_eq!(mean_clock(&stamps(&[(0, 0)]), &stamps(&[(5, 5)])), None);
+    }
+
+    #[test]
+    fn about_half_of_the_slots_are_poisoned_and_another_seed_draws_others() {
+        let drawn = |seed| (0..4096).filter(|&s| is_poisoned(seed, s)).collect::<Vec<_>>();
+        for seed in [0, 1, u64::MAX] {
+            assert!((1800..2300).contains(&drawn(seed).len()), "seed {seed}");
+        }
+        assert_ne!(drawn(1), drawn(2));
+    }
+}
