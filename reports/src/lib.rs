@@ -8,6 +8,7 @@ mod csv;
 mod error;
 mod files;
 mod html;
+mod kernels;
 mod markdown;
 mod run;
 pub mod schema;
@@ -19,6 +20,10 @@ pub use charts::{Chart, ChartOutcome, draw_all};
 pub use csv::{metrics_csv, samples_csv};
 pub use error::ReportError;
 pub use html::html;
+pub use kernels::{
+    LoadedKernelRun, draw_kernels, is_kernel_run, kernel_html, kernel_markdown, kernel_terminal, load_kernel_run,
+    rebuild_kernel_run, rebuild_kernel_run_with, write_kernel_run, write_kernel_run_with,
+};
 pub use markdown::markdown;
 pub use run::{
     LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with,

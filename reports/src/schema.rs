@@ -1,6 +1,6 @@
 //! The published JSON Schemas, generated from the record types.
 
-use harness_spec::record::{RunRecord, Sample};
+use harness_spec::record::{KernelRun, RunRecord, Sample, Trial};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
@@ -12,6 +12,16 @@ pub fn run_schema() -> Value {
 /// Schema of a line of `samples.jsonl`, as published in `reports/schema/sample.schema.json`.
 pub fn sample_schema() -> Value {
     titled::<Sample>("A line of EdgeLLM Bench samples.jsonl")
+}
+
+/// Schema of the `run.json` of `verify`, `sweep` and `tune`, as published in `reports/schema/kernel_run.schema.json`.
+pub fn kernel_run_schema() -> Value {
+    titled::<KernelRun>("EdgeLLM Bench run.json of kernels")
+}
+
+/// Schema of a line of `trials.jsonl`, as published in `reports/schema/trial.schema.json`.
+pub fn trial_schema() -> Value {
+    titled::<Trial>("A line of EdgeLLM Bench trials.jsonl")
 }
 
 /// The schema of `T` under a title that says which file it is of.

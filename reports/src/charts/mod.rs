@@ -3,11 +3,11 @@
 //! A chart is drawn from the record and its samples alone. One that has no data is left out with the reason, never
 //! drawn empty.
 
-mod axis;
+pub(crate) mod axis;
 mod distribution;
-mod easel;
+pub(crate) mod easel;
 mod ecdf;
-mod palette;
+pub(crate) mod palette;
 mod ratios;
 mod roofline;
 mod timeline;

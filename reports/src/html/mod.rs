@@ -2,10 +2,13 @@
 
 mod page;
 
+pub(crate) use page::{Figure, figure};
+
 use harness_spec::record::{RunRecord, Sample};
 use minijinja::Environment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
+use serde::Serialize;
 
 use crate::charts::{self, ChartOutcome};
 use crate::error::ReportError;
@@ -14,7 +17,7 @@ use crate::series::Runs;
 /// Ends in `.html`, so that the engine escapes every value that is not marked safe here.
 const TEMPLATE_NAME: &str = "report.html";
 const TEMPLATE: &str = include_str!("report.html");
-const STYLE: &str = include_str!("report.css");
+pub(crate) const STYLE: &str = include_str!("report.css");
 
 /// The page of a record and its samples.
 ///
@@ -28,12 +31,17 @@ pub fn html(record: &RunRecord, samples: &[Sample]) -> Result<String, ReportErro
 /// The page with charts that are drawn already.
 pub(crate) fn render(record: &RunRecord, runs: &Runs, drawn: &[ChartOutcome]) -> Result<String, ReportError> {
     let page = page::build(record, runs, drawn, STYLE);
+    render_page(TEMPLATE, &page)
+}
+
+/// A template filled with the values of a page.
+pub(crate) fn render_page(template: &str, page: &impl Serialize) -> Result<String, ReportError> {
     let mut engine = Environment::new();
     let failed = |source| ReportError::Render { source };
     engine.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?);
-    engine.add_template(TEMPLATE_NAME, TEMPLATE).map_err(failed)?;
+    engine.add_template(TEMPLATE_NAME, template).map_err(failed)?;
     let template = engine.get_template(TEMPLATE_NAME).map_err(failed)?;
-    let text = template.render(Serde(&page)).map_err(failed)?;
+    let text = template.render(Serde(page)).map_err(failed)?;
     Ok(without_addresses(&text))
 }
 

@@ -81,7 +81,7 @@ struct Card {
 
 /// A chart inside the page.
 #[derive(Serialize)]
-struct Figure {
+pub(crate) struct Figure {
     name: &'static str,
     caption: String,
     svg: String,
@@ -217,7 +217,7 @@ fn cards(record: &RunRecord) -> Vec<Card> {
 }
 
 /// A drawn chart for the page: without the namespace that only a stand-alone file needs, and sized by its box.
-fn figure(outcome: &ChartOutcome) -> Option<Figure> {
+pub(crate) fn figure(outcome: &ChartOutcome) -> Option<Figure> {
     let ChartOutcome::Drawn(Chart { name, caption, svg, .. }) = outcome else { return None };
     let body = svg.split_once('>').map_or("", |(_, body)| body);
     let view = svg.split_once("viewBox=\"").and_then(|(_, rest)| rest.split_once('"')).map_or("", |(view, _)| view);

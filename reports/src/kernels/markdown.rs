@@ -1,0 +1,22 @@
+//! A run of kernels as Markdown, for a README or an issue.
+
+use harness_spec::record::KernelRun;
+
+use super::view;
+
+/// One table a workload, with the device, the policy, the command and the date.
+pub fn kernel_markdown(run: &KernelRun) -> String {
+    let mut out = format!("{}.\n", view::headline(run));
+    for w in view::workloads(run) {
+        out += &format!("\n**{}**, {}; floor {}. {}\n\n", w.title, w.policy, w.floor, w.reason);
+        out += "| variant | µs | 95 % | GB/s | of floor | |\n|---|--:|---|--:|--:|---|\n";
+        for r in &w.rows {
+            out += &format!(
+                "| `{}` | {} | {} | {} | {} | {} |\n",
+                r.variant, r.time, r.interval, r.rate, r.of_floor, r.marks
+            );
+        }
+    }
+    let command = crate::view::format::command_line(&run.command);
+    out + &format!("\n{}, {}, `{command}`, record {}.\n", run.device.name, run.started, run.id)
+}

@@ -1,0 +1,17 @@
+//! Reports of `verify`, `sweep` and `tune`: the folder of a run of kernels, its tables, charts and page.
+
+mod charts;
+mod folder;
+mod html;
+mod markdown;
+mod terminal;
+mod view;
+
+pub use charts::draw_kernels;
+pub use folder::{
+    LoadedKernelRun, is_kernel_run, load_kernel_run, rebuild_kernel_run, rebuild_kernel_run_with, write_kernel_run,
+    write_kernel_run_with,
+};
+pub use html::kernel_html;
+pub use markdown::kernel_markdown;
+pub use terminal::kernel_terminal;

@@ -1,0 +1,85 @@
+//! A run of kernels for a terminal.
+
+use harness_spec::record::{KernelRun, KernelRunKind};
+use tabled::builder::Builder;
+use tabled::settings::object::Columns;
+use tabled::settings::{Alignment, Style};
+
+use super::view;
+use crate::view::format::{one_line, shortened};
+
+/// Failures that are listed; the rest is counted.
+const MOST_FAILURES: usize = 20;
+/// Characters of a failure's message that are shown.
+const MOST_MESSAGE: usize = 160;
+
+/// The headline, each workload's ranking, what failed and what it cost.
+pub fn kernel_terminal(run: &KernelRun) -> String {
+    let mut out = format!("{}\n", view::headline(run));
+    if let Some(why) = &run.suspect {
+        out += &format!("suspect: {why}\n");
+    }
+    if let Some(why) = &run.incomplete {
+        out += &format!("incomplete: {why}\n");
+    }
+    for w in view::workloads(run) {
+        out += &format!("\n{}  {}  floor {}\n{}\n", w.title, w.policy, w.floor, w.reason);
+        if !w.incomplete.is_empty() {
+            out += &format!("incomplete: {}\n", w.incomplete);
+        }
+        let mut table = Builder::default();
+        table.push_record(["#", "variant", "us", "95 %", "GB/s", "of floor", "vs best", "MHz", ""]);
+        for r in &w.rows {
+            table.push_record([
+                &r.rank.to_string(),
+                &r.variant,
+                &r.time,
+                &r.interval,
+                &r.rate,
+                &r.of_floor,
+                &r.against_best,
+                &r.clock,
+                &r.marks,
+            ]);
+        }
+        if !w.rows.is_empty() {
+            let mut table = table.build();
+            table.with(Style::blank());
+            for column in [0, 2, 4, 5, 6, 7] {
+                table.modify(Columns::one(column), Alignment::right());
+            }
+            out += &format!("{table}\n");
+        }
+        if w.more > 0 {
+            out += &format!("and {} more in run.json\n", w.more);
+        }
+        for duel in &w.run_off {
+            out += &format!("run-off: {duel}\n");
+        }
+        if !w.search.is_empty() {
+            out += &format!("search: {}\n", w.search);
+        }
+    }
+    let failures = view::failures(run);
+    if !failures.is_empty() {
+        out += &format!("\n{} without a valid result:\n", failures.len());
+        for f in failures.iter().take(MOST_FAILURES) {
+            let message = shortened(&one_line(&f.message), MOST_MESSAGE);
+            out += &format!("  {}  {}  {}: {message}\n", f.variant, f.workload, f.stage);
+        }
+        if failures.len() > MOST_FAILURES {
+            out += &format!("  and {} more in run.json\n", failures.len() - MOST_FAILURES);
+        }
+    }
+    if run.kind != KernelRunKind::Verify {
+        out.push('\n');
+        for account in &run.accounts {
+            out += &format!("{}\n", view::account_line(account));
+        }
+    }
+    out += &format!("{}\n", view::cost_line(run));
+    for note in &run.notes {
+        out += &format!("note: {note}\n");
+    }
+    out
+}

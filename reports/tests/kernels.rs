@@ -1,0 +1,321 @@
+//! What a report of kernels says, from a fabricated record.
+
+use harness_spec::record::*;
+use harness_spec::target::CheckReport;
+use harness_spec::*;
+use reports::{
+    ChartOutcome, ReportError, SimulatedRecords, draw_kernels, is_kernel_run, kernel_html, kernel_markdown,
+    kernel_terminal, load_kernel_run, rebuild_kernel_run_with, write_kernel_run, write_kernel_run_with,
+};
+
+fn estimate(median: f64) -> Estimate {
+    Estimate {
+        n: 20,
+        median,
+        ci95: Some([median * 0.995, median * 1.005]),
+        mad_sigma: median * 0.004,
+        iqr: median * 0.006,
+        min: median * 0.99,
+        max: median * 1.02,
+        mean: median,
+    }
+}
+
+fn cell(variant: &str, workload: &Workload, us: f64, role: CellRole) -> CellResult {
+    let bytes = workload.shape.get("N").unwrap() * workload.shape.get("K").unwrap() * 18 / 32;
+    CellResult {
+        cell: Cell { variant: variant.parse().unwrap(), workload: workload.clone(), policy: Policy::COLD_GRAPH },
+        role,
+        key: format!("{variant} {workload}"),
+        outcome: Outcome::Measured,
+        from_cache: false,
+        time_ns: Some(estimate(us * 1000.0)),
+        cycles: None,
+        bytes: Some(Bytes(bytes)),
+        flops: Some(bytes * 4),
+        gb_per_s: Measure::derived(bytes as f64 / (us * 1000.0)),
+        of_floor: Measure::missing("no floor"),
+        of_ceiling: Measure::missing("no ceiling"),
+        sm_clock_mhz: Measure::measured(1755.0),
+        stop: Some(StopReason::Converged),
+        kept: 20,
+        dropped: Default::default(),
+        verified_launches: [400, 4000],
+        check: Some(CheckReport { cases: vec!["random seed 1".into()], worst_of_bound: 0.2, worst_relative_l2: 1e-6 }),
+        resources: None,
+        findings: vec![],
+        cost: TrialCost::default(),
+    }
+}
+
+fn result(workload: &Workload, cells: &[CellResult], floor_us: f64) -> WorkloadResult {
+    let mut ranking: Vec<RankRow> = cells
+        .iter()
+        .filter(|c| &c.cell.workload == workload && c.outcome.is_measured())
+        .map(|c| RankRow {
+            variant: c.cell.variant.clone(),
+            median_ns: c.time_ns.as_ref().unwrap().median,
+            ci_ns: c.time_ns.as_ref().unwrap().ci95,
+            role: c.role,
+            stop: c.stop,
+        })
+        .collect();
+    ranking.sort_by(|a, b| a.median_ns.total_cmp(&b.median_ns));
+    WorkloadResult {
+        workload: workload.clone(),
+        policy: Policy::COLD_GRAPH,
+        floor: Some(Floor {
+            variant: "stream_read/oneshot[BATCH=8]@cuda".parse().unwrap(),
+            bytes: cells[0].bytes.unwrap(),
+            median_ns: floor_us * 1000.0,
+        }),
+        baseline: Some("gemv_q4_0/plain@cuda".parse().unwrap()),
+        default: None,
+        incumbent: None,
+        winner: Some(ranking[0].variant.clone()),
+        reason: "fastest in the run-off".into(),
+        runner_up: Some(ranking[1].variant.clone()),
+        gap: Measure::derived(ranking[1].median_ns / ranking[0].median_ns - 1.0),
+        ties: vec![],
+        run_off: None,
+        ranking,
+        search: Some(SearchReport {
+            strategy: "exhaustive".into(),
+            seed: 1,
+            space: 4,
+            evaluations: 4,
+            from_cache: 0,
+            trace: vec![(1, 30_000.0), (3, 10_000.0)],
+        }),
+        incomplete: None,
+    }
+}
+
+fn fabricated() -> (KernelRun, Vec<Trial>) {
+    let shapes = [Workload::of("gemv_q4_0", [("N", 4096), ("K", 14336)]), Workload::of("gemv_q4_0", [("N", 1536), ("K", 1536)])];
+    let mut cells = Vec::new();
+    for (w, factor) in shapes.iter().zip([1.0, 0.2]) {
+        cells.push(cell("gemv_q4_0/planes_dp4a[RPW=2]@cuda", w, 10.0 * factor, CellRole::Candidate));
+        cells.push(cell("gemv_q4_0/planes_dp4a[RPW=4]@cuda", w, 11.0 * factor, CellRole::Candidate));
+        cells.push(cell("gemv_q4_0/plain@cuda", w, 30.0 * factor, CellRole::Baseline));
+    }
+    let mut broken = cell("gemv_q4_0/swapped@cuda", &shapes[0], 1.0, CellRole::Candidate);
+    broken.outcome = Outcome::Failed { stage: Stage::Check, message: "AD-01 <nibble 7>: y[3] is NaN".into() };
+    broken.time_ns = None;
+    cells.push(broken);
+    let results = shapes.iter().map(|w| result(w, &cells, 8.0)).collect();
+    let trials = cells
+        .iter()
+        .enumerate()
+        .map(|(at, c)| Trial {
+            schema: KERNEL_SCHEMA_VERSION,
+            provenance: Provenance::Simulated,
+            purpose: TrialPurpose::Candidate,
+            cell: c.cell.clone(),
+            key: c.key.clone(),
+            outcome: c.outcome.clone(),
+            warm_up: None,
+            samples: vec![TrialSample {
+                ns: 10_000.0,
+                launches: 24,
+                sm_clock_mhz: Some(1755.0 + at as f64),
+                mem_clock_mhz: None,
+                verified: true,
+                round: 0,
+                dropped: (at == 2).then_some(SampleDrop::Throttled),
+            }],
+            stop: None,
+            check: None,
+            resources: None,
+            bytes: None,
+            flops: None,
+            cost: TrialCost::default(),
+            at_ns: Nanos(at as u64 * 1_000_000_000),
+        })
+        .collect();
+    let canary = |when: &str| CanaryReading {
+        when: when.into(),
+        at_ns: Nanos(0),
+        canary: Some(Canary {
+            working_set: Bytes(1 << 30),
+            read_gb_per_s: 4660.0,
+            empty_launch_ns: Some(545.0),
+            sm_clock_mhz: Some(1755.0),
+            gflop_per_s: None,
+        }),
+        reason: None,
+    };
+    let account = |w: &Workload, invalid| SpaceAccount {
+        workload: w.clone(),
+        policy: Policy::COLD_GRAPH,
+        enumerated: 6,
+        pruned: 2,
+        compile_failed: 0,
+        invalid,
+        timed: 3,
+        not_reached: 1 - invalid,
+    };
+    let run = load_environment();
+    (
+        KernelRun {
+            schema: KERNEL_SCHEMA_VERSION,
+            kind: KernelRunKind::Tune,
+            provenance: Provenance::Simulated,
+            id: "fabricated".into(),
+            started: "2026-11-21T00:00:00Z".into(),
+            wall_ns: Nanos(10_000_000_000),
+            command: ["bench", "tune", "--suite", "quick"].map(str::to_owned).to_vec(),
+            tool: run.tool,
+            environment: run.environment,
+            device: DeviceKey {
+                backend: "cuda".into(),
+                name: "Fake GPU".into(),
+                arch: "sm_90".into(),
+                conditions: [("driver".to_owned(), "1.0".to_owned())].into(),
+            },
+            device_facts: Default::default(),
+            canaries: vec![canary("before"), canary("after")],
+            suspect: None,
+            plan: KernelPlan {
+                suite: "quick".into(),
+                strategy: "default".into(),
+                seed: 1,
+                time_budget: None,
+                run_off_pairs: 30,
+                workloads: shapes.iter().map(Workload::to_string).collect(),
+            },
+            cost: CostReport {
+                wall: Nanos(10_000_000_000),
+                compile: Nanos(4_000_000_000),
+                time: Nanos(5_950_000_000),
+                ..CostReport::default()
+            },
+            accounts: vec![account(&shapes[0], 1), account(&shapes[1], 0)],
+            cells,
+            results,
+            incomplete: None,
+            notes: vec!["see http://example.invalid".into()],
+        },
+        trials,
+    )
+}
+
+/// The environment of the record that the reports of engines are tested with.
+fn load_environment() -> RunRecord {
+    reports::load_run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fabricated").as_ref()).unwrap().record
+}
+
+#[test]
+fn the_terminal_form_names_winners_failures_and_cost() {
+    insta::assert_snapshot!(kernel_terminal(&fabricated().0));
+}
+
+#[test]
+fn the_markdown_form_carries_device_command_and_date() {
+    insta::assert_snapshot!(kernel_markdown(&fabricated().0));
+}
+
+#[test]
+fn every_chart_is_drawn_from_a_full_record() {
+    let (run, trials) = fabricated();
+    for outcome in draw_kernels(&run, &trials).unwrap() {
+        match outcome {
+            ChartOutcome::Drawn(chart) => assert!(chart.svg.contains("</svg>") && !chart.caption.is_empty()),
+            ChartOutcome::Omitted { name, why, .. } => panic!("{name} was left out: {why}"),
+        }
+    }
+}
+
+#[test]
+fn a_verify_has_no_times_and_says_why_each_chart_is_left_out() {
+    let (mut run, _) = fabricated();
+    run.kind = KernelRunKind::Verify;
+    run.results.clear();
+    for c in &mut run.cells {
+        (c.outcome, c.time_ns) = (Outcome::Verified, None);
+    }
+    let names: Vec<_> = draw_kernels(&run, &[])
+        .unwrap()
+        .iter()
+        .filter(|o| matches!(o, ChartOutcome::Omitted { why, .. } if !why.is_empty()))
+        .map(|o| o.name())
+        .collect();
+    assert_eq!(names, ["heat_map", "roofline", "search", "clock"]);
+    assert!(kernel_terminal(&run).starts_with("7 cells right and 0 rejected on Fake GPU"));
+}
+
+#[test]
+fn the_page_is_self_contained_escapes_messages_and_says_that_it_is_simulated() {
+    let (run, trials) = fabricated();
+    let page = kernel_html(&run, &trials).unwrap();
+    assert!(!page.contains("http"), "an address is in the page");
+    assert!(page.contains("AD-01 &lt;nibble 7&gt;"));
+    assert!(page.contains("Simulated: a scripted device"));
+}
+
+#[test]
+fn a_folder_is_rebuilt_to_the_byte_and_a_cut_last_line_is_left_out() {
+    let (run, trials) = fabricated();
+    let dir = tempfile::tempdir().unwrap();
+    let accept = SimulatedRecords::AcceptInTests;
+    let paths = write_kernel_run_with(dir.path(), &run, &trials, accept).unwrap();
+    let mut lines: String = trials.iter().map(|t| serde_json::to_string(t).unwrap() + "\n").collect();
+    std::fs::write(dir.path().join("trials.jsonl"), &lines).unwrap();
+    let first = std::fs::read(&paths.html).unwrap();
+    rebuild_kernel_run_with(dir.path(), accept).unwrap();
+    assert_eq!(std::fs::read(&paths.html).unwrap(), first);
+    assert!(is_kernel_run(dir.path()).unwrap());
+
+    lines += "{\"schema\":1,\"prov";
+    std::fs::write(dir.path().join("trials.jsonl"), &lines).unwrap();
+    let loaded = load_kernel_run(dir.path()).unwrap();
+    assert_eq!(loaded.trials, trials);
+    assert_eq!(loaded.record, run);
+    assert!(loaded.warnings[0].contains("cut short"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn records_and_trials_validate_against_the_published_schemas() {
+    let schema = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
+        let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        jsonschema::validator_for(&value).unwrap()
+    };
+    let (run, trials) = fabricated();
+    let run = serde_json::to_value(&run).unwrap();
+    assert!(schema("kernel_run.schema.json").is_valid(&run));
+    let trial = schema("trial.schema.json");
+    assert!(trials.iter().all(|t| trial.is_valid(&serde_json::to_value(t).unwrap())));
+    let mut wrong = run;
+    wrong["kind"] = "guess".into();
+    assert!(!schema("kernel_run.schema.json").is_valid(&wrong));
+}
+
+#[test]
+fn simulated_numbers_make_no_report_outside_tests() {
+    let (run, trials) = fabricated();
+    let dir = tempfile::tempdir().unwrap();
+    let error = write_kernel_run(dir.path(), &run, &trials).unwrap_err();
+    assert!(matches!(error, ReportError::NotMeasured { .. }), "{error}");
+    assert!(!dir.path().join("run.json").exists());
+}
+
+#[test]
+fn ten_thousand_cells_stay_under_five_megabytes() {
+    let (mut run, trials) = fabricated();
+    let template = run.cells[0].clone();
+    for i in 0..10_000 {
+        let mut c = template.clone();
+        c.cell.variant = format!("gemv_q4_0/planes_dp4a[RPW={i}]@cuda").parse().unwrap();
+        run.results[0].ranking.push(RankRow {
+            variant: c.cell.variant.clone(),
+            median_ns: 10_000.0 + f64::from(i),
+            ci_ns: None,
+            role: CellRole::Candidate,
+            stop: None,
+        });
+        run.cells.push(c);
+    }
+    let page = kernel_html(&run, &trials).unwrap();
+    assert!(page.len() < 5_000_000, "{} bytes", page.len());
+}
