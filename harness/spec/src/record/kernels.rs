@@ -106,8 +106,6 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SampleDrop {
-    /// Taken before the plateau.
-    WarmUp,
     /// The first of the cell, once three others exist: it still pays for the ramp.
     First,
     /// SM clock under 75 % of the reference.
@@ -163,6 +161,17 @@ pub struct TrialCost {
     pub idle: Nanos,
 }
 
+/// How a cell was warmed before its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WarmUp {
+    /// Median time of one launch in each group, ns, in order.
+    pub group_medians_ns: Vec<f64>,
+    /// Device time spent.
+    pub device: Nanos,
+    /// Whether the last three groups were level; otherwise the limit ended it.
+    pub level: bool,
+}
+
 /// A finished cell: one line of `trials.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
@@ -179,6 +188,8 @@ pub struct Trial {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// How it was warmed; `null` if it was not.
+    pub warm_up: Option<WarmUp>,
     /// Every raw sample, dropped ones too, in the order they were taken.
     pub samples: Vec<TrialSample>,
     /// Why sampling ended; `null` if it never began.
@@ -539,6 +550,7 @@ mod tests {
             },
             key: "k".into(),
             outcome: Outcome::Failed { stage: Stage::Compile, message: "line 1:\nerror".into() },
+            warm_up: None,
             samples: vec![TrialSample {
                 ns: 1.5,
                 launches: 10,

@@ -12,7 +12,7 @@ pub use environment::{BlockTelemetry, CpuFacts, Environment, NoiseSource, ToolFa
 pub use kernels::{
     CanaryReading, CellResult, CellRole, CostReport, Duel, Finding, Floor, KERNEL_SCHEMA_VERSION, KernelPlan,
     KernelRun, KernelRunKind, Outcome, RankRow, RunOff, SampleDrop, SearchReport, SpaceAccount, StopReason, Trial,
-    TrialCost, TrialPurpose, TrialSample, WorkloadResult,
+    TrialCost, TrialPurpose, TrialSample, WarmUp, WorkloadResult,
 };
 pub use metric::{Estimate, Measure, MetricComparison, MetricId, Provenance, RatioEstimate, SideSummary, Verdict};
 pub use run::{

@@ -1,0 +1,181 @@
+//! Who takes part in a workload's run-off, and the trials that it leaves.
+
+use harness_spec::record::{
+    Duel, KERNEL_SCHEMA_VERSION, Outcome, RunOff, StopReason, Trial, TrialCost, TrialPurpose, TrialSample,
+};
+use harness_spec::{CacheState, Phase};
+
+use super::journal::JournalError;
+use super::progress::Event;
+use super::race::{Race, Shared};
+use super::strategy::Known;
+use crate::cell::Halt;
+use crate::runoff::{Played, RoundResult, Side, Why, decide, judge, play};
+
+/// Both sides above this share of the read ceiling are bound by memory.
+const MEMORY_BOUND: f64 = 0.6;
+
+/// How a workload's final ended.
+pub(super) enum Final {
+    /// It was played.
+    Played(RunOff, Vec<usize>, usize),
+    /// One candidate alone has a valid time.
+    Alone(usize),
+    /// Nobody has a valid time.
+    Nobody,
+    /// The run was stopped before it was over.
+    Stopped,
+    /// The plan has none.
+    None,
+}
+
+/// Finalists: the best by median, and the defender, who stays in a tie.
+fn finalists(race: &Race, most: usize) -> Vec<usize> {
+    let mut ranked: Vec<(usize, f64)> = race
+        .entries
+        .iter()
+        .filter_map(|(i, e)| match e.known {
+            Known::Time(ns) => Some((*i, ns)),
+            Known::Glimpse(_) | Known::Invalid => None,
+        })
+        .collect();
+    ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    let valid: Vec<usize> = ranked.iter().map(|r| r.0).collect();
+    let mut out: Vec<usize> = valid.iter().copied().take(most).collect();
+    if let Some(defender) = race.plan.defender().filter(|d| valid.contains(d) && !out.contains(d)) {
+        out.push(defender);
+    }
+    out
+}
+
+/// Plays the run-off: every pair of finalists, since it is not known beforehand which duels the decision will need.
+pub(super) fn run_off(race: &mut Race, shared: &mut Shared, halt: Halt<'_>) -> Result<Final, JournalError> {
+    let plan = shared.plan;
+    let settings = &plan.settings;
+    if !plan.run_off {
+        return Ok(Final::None);
+    }
+    let mut left = finalists(race, settings.finalists);
+    if halt.asked(shared.bench.elapsed()).is_some() {
+        return Ok(Final::Stopped);
+    }
+    shared.progress.event(&Event::RunOff { finalists: left.len() });
+    shared.bench.announce(Phase::RunOff);
+    loop {
+        let Some(&best) = left.first() else { return Ok(Final::Nobody) };
+        if left.len() == 1 {
+            return Ok(Final::Alone(best));
+        }
+        // Without a row and a default the simplest stays in a tie.
+        let simplicity = |i: usize| race.plan.candidates[i].simplicity;
+        let defender = race
+            .plan
+            .defender()
+            .filter(|d| left.contains(d))
+            .or_else(|| left.iter().copied().min_by_key(|&i| (simplicity(i), i)))
+            .expect("two finalists are left");
+        let others: Vec<usize> = left.iter().copied().filter(|&f| f != defender).collect();
+        let mut fixtures: Vec<(usize, usize)> = others.iter().map(|&c| (c, defender)).collect();
+        for (n, &a) in others.iter().enumerate() {
+            fixtures.extend(others[n + 1..].iter().map(|&b| (a, b)));
+        }
+        let mut duels: Vec<Played> = Vec::new();
+        let mut lost = None;
+        for (challenger, other) in fixtures {
+            let (a, b) = (race.plan.cell(challenger), race.plan.cell(other));
+            let Some(samples) = play(&mut shared.bench, &a, &b, settings, shared.clock, halt) else {
+                return Ok(Final::Stopped);
+            };
+            let memory_bound = race.plan.policy.cache == CacheState::Cold
+                && [challenger, other].iter().all(|&i| {
+                    let share = race.result(i, plan).and_then(|r| r.of_ceiling.value);
+                    share.is_some_and(|s| s >= MEMORY_BOUND)
+                });
+            let failed = samples.failure.clone();
+            let duel = Played { challenger, defender: other, samples, memory_bound };
+            write_trials(race, shared, &duel)?;
+            duels.push(duel);
+            if let Some((side, failure)) = failed {
+                lost = Some((if side == Side::Challenger { challenger } else { other }, failure));
+                break;
+            }
+        }
+        if let Some((who, failure)) = lost {
+            // A finalist that fails now is out with its time, and the rest play again without it.
+            race.disqualify(who, failure);
+            left.retain(|&f| f != who);
+            continue;
+        }
+        let judged = judge(&duels, settings.pairs, settings.resamples, plan.seed);
+        let round = decide(&left, defender, &judged, simplicity);
+        let name = |i: usize| race.plan.candidates[i].variant.clone();
+        let duels = duels
+            .iter()
+            .zip(judged)
+            .map(|(played, j)| Duel {
+                challenger: name(j.challenger),
+                defender: name(j.defender),
+                order: "ABBA".to_owned(),
+                pairs_planned: settings.pairs as u64,
+                pairs_rerun: played.samples.rerun(),
+                time: j.time,
+                cycles: j.cycles,
+                verdict: j.verdict,
+            })
+            .collect();
+        let run_off = RunOff {
+            finalists: left.iter().map(|&i| name(i)).collect(),
+            seed: plan.seed,
+            duels,
+            winner: name(round.winner),
+            reason: reason(race, &round, defender),
+        };
+        return Ok(Final::Played(run_off, round.ties, round.winner));
+    }
+}
+
+fn reason(race: &Race, round: &RoundResult, defender: usize) -> String {
+    let part = match race.plan.defender() {
+        Some(d) if Some(d) == race.plan.incumbent => "the table's row",
+        Some(_) => "the default",
+        None => "the simplest",
+    };
+    let short = |i: usize| race.plan.candidates[i].variant.short();
+    match round.reason {
+        Why::Stays => format!("{} stays, {part}: no other finalist was proven faster", short(defender)),
+        Why::Faster => format!("proven faster than {} in the run-off", short(defender)),
+        Why::Simplest => {
+            format!(
+                "the simplest of those that were proven faster than {} and could not be told apart",
+                short(defender)
+            )
+        }
+    }
+}
+
+/// Keeps the raw samples of a duel, one line a side.
+fn write_trials(race: &Race, shared: &mut Shared, duel: &Played) -> Result<(), JournalError> {
+    let side = |challenger: bool| -> Vec<TrialSample> {
+        let pairs = duel.samples.pairs.iter();
+        pairs.map(|p| if challenger { p.challenger.clone() } else { p.defender.clone() }).collect()
+    };
+    for (who, samples) in [(duel.challenger, side(true)), (duel.defender, side(false))] {
+        let Some(entry) = race.entries.get(&who) else { continue };
+        let trial = Trial {
+            schema: KERNEL_SCHEMA_VERSION,
+            provenance: shared.plan.provenance,
+            purpose: TrialPurpose::RunOff,
+            // A run-off is raw data and never an answer that is looked up.
+            key: format!("{}-run-off-{}-{}", entry.trial.key, duel.challenger, duel.defender),
+            outcome: Outcome::Measured,
+            warm_up: None,
+            samples,
+            stop: Some(StopReason::Complete),
+            cost: TrialCost::default(),
+            at_ns: shared.bench.elapsed(),
+            ..entry.trial.clone()
+        };
+        shared.journal.append(trial)?;
+    }
+    Ok(())
+}

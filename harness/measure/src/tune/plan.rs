@@ -1,0 +1,182 @@
+//! What a tuner is asked: workloads, and for each the candidates as points of an abstract space.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use harness_spec::record::{CellRole, KernelRunKind, Provenance};
+use harness_spec::units::Nanos;
+use harness_spec::{Cell, Policy, VariantId, Workload};
+
+use super::strategy::StrategyKind;
+use crate::cell::Settings;
+
+/// A variant as the search sees it: a point of a lattice, and no more. What the coordinates mean is not known here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The variant.
+    pub variant: VariantId,
+    /// Which kernel, as an index: points of different groups share no axis.
+    pub group: usize,
+    /// Position on each axis of its group: the index of the tunable's value among those of the space, ascending.
+    pub coordinates: Vec<usize>,
+    /// Time by the roofline model, ns, where the caller has one: only its order is used.
+    pub predicted_ns: Option<f64>,
+    /// Less is simpler; decides a tie among challengers.
+    pub simplicity: u64,
+}
+
+/// The points that these variants are: kernels in their order of appearance, and the values of each tunable that occur in
+/// the kernel, ascending.
+pub fn candidates(variants: &[VariantId]) -> Vec<Candidate> {
+    let mut groups: Vec<String> = Vec::new();
+    let mut values: BTreeMap<(usize, &str), BTreeSet<i64>> = BTreeMap::new();
+    let mut group_of = Vec::with_capacity(variants.len());
+    for v in variants {
+        let id = v.kernel_id();
+        let group = groups.iter().position(|g| *g == id).unwrap_or_else(|| {
+            groups.push(id);
+            groups.len() - 1
+        });
+        group_of.push(group);
+        for (name, value) in &v.tunables {
+            values.entry((group, name)).or_default().insert(*value);
+        }
+    }
+    variants
+        .iter()
+        .zip(group_of)
+        .map(|(variant, group)| {
+            let coordinates: Vec<usize> = variant
+                .tunables
+                .iter()
+                .map(|(name, value)| values[&(group, name.as_str())].range(..value).count())
+                .collect();
+            // A kernel that comes earlier in its space and smaller tunables are simpler.
+            let simplicity = 1000 * group as u64 + coordinates.iter().sum::<usize>() as u64;
+            Candidate { variant: variant.clone(), group, coordinates, predicted_ns: None, simplicity }
+        })
+        .collect()
+}
+
+/// One workload under one policy, with everything that may run on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadPlan {
+    /// The workload.
+    pub workload: Workload,
+    /// The policy.
+    pub policy: Policy,
+    /// What competes.
+    pub candidates: Vec<Candidate>,
+    /// What a constraint excludes, with the reason.
+    pub pruned: Vec<(VariantId, String)>,
+    /// Index of what the engine takes without a table.
+    pub default: Option<usize>,
+    /// Index of the table's row before this run.
+    pub incumbent: Option<usize>,
+    /// Index of the plain variant.
+    pub baseline: Option<usize>,
+    /// Reads of the same bytes, as cells of their own workload under this policy. They do not compete.
+    pub floor: Vec<Cell>,
+}
+
+impl WorkloadPlan {
+    /// The cell of a candidate.
+    pub fn cell(&self, candidate: usize) -> Cell {
+        Cell {
+            variant: self.candidates[candidate].variant.clone(),
+            workload: self.workload.clone(),
+            policy: self.policy,
+        }
+    }
+
+    /// The part that a candidate has; the incumbent's comes before the others.
+    pub fn role(&self, candidate: usize) -> CellRole {
+        [(self.incumbent, CellRole::Incumbent), (self.default, CellRole::Default), (self.baseline, CellRole::Baseline)]
+            .into_iter()
+            .find(|(index, _)| *index == Some(candidate))
+            .map_or(CellRole::Candidate, |(_, role)| role)
+    }
+
+    /// Who stays in a tie: the table's row, else what the engine takes without a table.
+    pub fn defender(&self) -> Option<usize> {
+        self.incumbent.or(self.default)
+    }
+
+    /// Candidates that come before all others, so that a run that is cut short is never worse than none.
+    pub fn first(&self) -> Vec<usize> {
+        let mut first = Vec::new();
+        for index in [self.incumbent, self.default, self.baseline].into_iter().flatten() {
+            if !first.contains(&index) {
+                first.push(index);
+            }
+        }
+        first
+    }
+}
+
+/// What is to be done; fixed before the first sample.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Check only, time everything, or search.
+    pub kind: KernelRunKind,
+    /// `Measured`, or `Simulated` on a scripted device.
+    pub provenance: Provenance,
+    /// The workloads.
+    pub workloads: Vec<WorkloadPlan>,
+    /// How a `Tune` searches; a `Sweep` takes everything.
+    pub strategy: StrategyKind,
+    /// Most evaluations in a workload as a share of its space. The default strategy stays within a tenth.
+    pub share: f64,
+    /// Spaces up to this size are measured whole, whatever the share.
+    pub whole: usize,
+    /// Seed of the search, the checks, the orders and the bootstrap.
+    pub seed: u64,
+    /// Wall time that may be used.
+    pub time_budget: Option<Nanos>,
+    /// Whether to end each workload with the paired run-off. A `Verify` has none.
+    pub run_off: bool,
+    /// The numbers of sampling.
+    pub settings: Settings,
+}
+
+impl Plan {
+    /// A plan with the values of the law.
+    pub fn new(kind: KernelRunKind, provenance: Provenance, workloads: Vec<WorkloadPlan>) -> Plan {
+        Plan {
+            kind,
+            provenance,
+            workloads,
+            strategy: StrategyKind::default(),
+            share: 0.1,
+            whole: 32,
+            seed: 1,
+            time_budget: None,
+            run_off: true,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Most evaluations in a space of so many candidates.
+    pub fn limit(&self, space: usize) -> usize {
+        match (self.kind, self.strategy) {
+            (KernelRunKind::Verify | KernelRunKind::Sweep, _) | (_, StrategyKind::Exhaustive) => space,
+            _ => ((space as f64 * self.share) as usize).max(self.whole).min(space),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunables_become_positions_on_the_axes_of_their_kernel() {
+        let ids: Vec<VariantId> = ["op/a[R=8,W=2]@cuda", "op/a[R=1,W=4]@cuda", "op/b@cuda", "op/a[R=2,W=2]@cuda"]
+            .iter()
+            .map(|t| t.parse().unwrap())
+            .collect();
+        let c = candidates(&ids);
+        let points: Vec<(usize, &[usize])> = c.iter().map(|c| (c.group, c.coordinates.as_slice())).collect();
+        assert_eq!(points, [(0, &[2, 0][..]), (0, &[0, 1][..]), (1, &[][..]), (0, &[1, 0][..])]);
+        assert!(c[3].simplicity < c[0].simplicity && c[0].simplicity < c[2].simplicity);
+    }
+}

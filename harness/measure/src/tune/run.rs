@@ -1,0 +1,243 @@
+//! A run from its first canary to its last, over all workloads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use harness_spec::record::{CanaryReading, CellResult, CostReport, KernelRunKind, SpaceAccount, WorkloadResult};
+use harness_spec::units::{Bytes, Nanos};
+use harness_spec::{CacheState, Canary, Cell, DeviceKey, Target};
+
+use super::conclude::{account, conclude, untouched};
+use super::finals::run_off;
+use super::journal::{Journal, JournalError};
+use super::plan::{Plan, WorkloadPlan};
+use super::progress::{Event, Progress};
+use super::race::{Race, Shared};
+use super::strategy::{Ask, Seen, Strategy, StrategyKind};
+use crate::canary::suspect;
+use crate::cell::{Ceiling, Halt};
+use crate::clock::ReferenceClock;
+use crate::cost::Timed;
+
+/// Share of a time budget that searching may use; the rest is kept for the run-offs and the last canary.
+const SEARCH_SHARE: f64 = 0.85;
+
+/// Everything that a run found out; `bench` adds machine, program and command, and has a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelOutcome {
+    /// What keys the results.
+    pub device: DeviceKey,
+    /// Wall time.
+    pub wall: Nanos,
+    /// Ceilings before and after.
+    pub canaries: Vec<CanaryReading>,
+    /// Why the run is suspect.
+    pub suspect: Option<String>,
+    /// Where the time went.
+    pub cost: CostReport,
+    /// What became of each search space.
+    pub accounts: Vec<SpaceAccount>,
+    /// Every cell that was reached, floors included.
+    pub cells: Vec<CellResult>,
+    /// Every workload.
+    pub results: Vec<WorkloadResult>,
+    /// Why this is not the whole answer.
+    pub incomplete: Option<String>,
+    /// Anything a reader must know.
+    pub notes: Vec<String>,
+}
+
+/// Runs a plan to its end, or until `stop` is set or its time is used up; then the answer is valid and says that it is
+/// incomplete, and a later run with the same journal finishes it.
+///
+/// # Errors
+/// Only where a finished trial cannot be kept. Whatever happens on the device is data.
+pub fn run(
+    target: &mut dyn Target,
+    plan: &Plan,
+    journal: &mut dyn Journal,
+    progress: &mut dyn Progress,
+    stop: &AtomicBool,
+) -> Result<KernelOutcome, JournalError> {
+    let device = target.device();
+    let bench = Timed::start(target);
+    let clock = ReferenceClock(None);
+    let mut shared = Shared { plan, device, bench, journal, progress, clock, burnt_in: false };
+    let mut notes = Vec::new();
+    let mut canaries = Canaries::default();
+    let timing = plan.kind != KernelRunKind::Verify;
+    if timing {
+        canaries.before(&mut shared, &mut notes);
+    }
+    let (mut accounts, mut cells, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    let count = plan.workloads.len();
+    for (index, workload) in plan.workloads.iter().enumerate() {
+        let ahead = plan.workloads.get(index + 1);
+        let name = format!("{} {}", workload.workload, workload.policy);
+        let limit = plan.limit(workload.candidates.len());
+        shared.progress.event(&Event::Workload { index, of: count, name, evaluations: limit });
+        let ceiling = canaries.ceiling(&mut shared, workload, timing);
+        let mut race = Race::new(workload, ceiling);
+        let deadline = plan.time_budget.map(|b| fair_share(shared.bench.elapsed(), b, count - index));
+        let halt = Halt { stop, deadline };
+        race.halted = search(&mut race, &mut shared, halt, limit, ahead)?;
+        let result = if timing {
+            // The run-off belongs to the answer and is short: only Ctrl-C keeps it from being played.
+            let final_round = run_off(&mut race, &mut shared, Halt { stop, deadline: None })?;
+            conclude(&race, plan, final_round)
+        } else {
+            untouched(&race, plan)
+        };
+        shared.progress.event(&Event::Finished { result: &result, elapsed: shared.bench.elapsed() });
+        accounts.push(account(&race));
+        cells.extend(race.floor_results(plan));
+        cells.extend((0..workload.candidates.len()).filter_map(|i| race.result(i, plan)));
+        results.push(result);
+    }
+    if timing && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        canaries.after(&mut shared, &mut notes);
+    }
+    let open: Vec<&str> = results.iter().filter_map(|r| r.incomplete.as_deref()).collect();
+    let incomplete = (!open.is_empty()).then(|| {
+        let reason = open[0];
+        format!("{} of {count} workloads are incomplete: {reason}", open.len())
+    });
+    let cost = shared.bench.report();
+    Ok(KernelOutcome {
+        device: shared.device,
+        wall: cost.wall,
+        suspect: canaries.suspect(),
+        canaries: canaries.readings,
+        cost,
+        accounts,
+        cells,
+        results,
+        incomplete,
+        notes,
+    })
+}
+
+/// When this workload has to end, so that what is left of the budget is shared evenly by it and those after it.
+fn fair_share(elapsed: Nanos, budget: Nanos, left: usize) -> Nanos {
+    let search = Nanos((budget.0 as f64 * SEARCH_SHARE) as u64);
+    Nanos(elapsed.0 + (search - elapsed).0 / left.max(1) as u64)
+}
+
+/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted.
+fn search(
+    race: &mut Race,
+    shared: &mut Shared,
+    halt: Halt<'_>,
+    limit: usize,
+    ahead: Option<&WorkloadPlan>,
+) -> Result<Option<&'static str>, JournalError> {
+    let plan = shared.plan;
+    if plan.kind != KernelRunKind::Verify
+        && let Some(why) = race.evaluate_floor(shared, halt)?
+    {
+        return Ok(Some(why));
+    }
+    let first = race.plan.first();
+    if let Some(why) = race.evaluate(shared, &first, None, halt)? {
+        return Ok(Some(why));
+    }
+    let mut strategy = strategy_of(plan);
+    loop {
+        let known = race.known();
+        let left = limit.saturating_sub(race.evaluations as usize);
+        let Ask { mut batch, look, soon } =
+            strategy.ask(&Seen { candidates: &race.plan.candidates, known: &known, left });
+        // New candidates beyond the limit are not taken; a longer look at a known one costs no evaluation.
+        let mut fresh = 0;
+        batch.retain(|&i| {
+            fresh += usize::from(known[i].is_none());
+            known[i].is_some() || fresh <= left
+        });
+        if batch.is_empty() {
+            if let Some(next) = ahead {
+                let cells: Vec<Cell> = next.first().iter().map(|&i| next.cell(i)).chain(next.floor.clone()).collect();
+                shared.bench.prefetch(&cells);
+            }
+            return Ok(None);
+        }
+        let cells: Vec<Cell> = batch.iter().chain(&soon).map(|&i| race.plan.cell(i)).collect();
+        shared.bench.prefetch(&cells);
+        if let Some(why) = race.evaluate(shared, &batch, look, halt)? {
+            return Ok(Some(why));
+        }
+    }
+}
+
+fn strategy_of(plan: &Plan) -> Box<dyn Strategy> {
+    match plan.kind {
+        KernelRunKind::Verify | KernelRunKind::Sweep => StrategyKind::Exhaustive.start(plan.seed),
+        KernelRunKind::Tune => plan.strategy.start(plan.seed),
+    }
+}
+
+/// The canaries of a run: one for everything cold, one for each hot working set.
+#[derive(Default)]
+struct Canaries {
+    readings: Vec<CanaryReading>,
+    cold: Option<Canary>,
+    hot: BTreeMap<Bytes, Option<Canary>>,
+    last: Option<Canary>,
+}
+
+impl Canaries {
+    fn read(&mut self, shared: &mut Shared, when: &str, set: Bytes, notes: &mut Vec<String>) -> Option<Canary> {
+        let answer = shared.bench.canary(set);
+        let at_ns = shared.bench.elapsed();
+        let (canary, reason) = match answer {
+            Ok(c) => (Some(c), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        if let Some(reason) = &reason {
+            notes.push(format!("the canary {when} the run failed, so its ceilings are unknown: {reason}"));
+        }
+        self.readings.push(CanaryReading { when: when.to_owned(), at_ns, canary: canary.clone(), reason });
+        canary
+    }
+
+    fn before(&mut self, shared: &mut Shared, notes: &mut Vec<String>) {
+        self.cold = self.read(shared, "before", shared.plan.settings.cold_working_set, notes);
+        if let Some(c) = &self.cold {
+            shared.clock = ReferenceClock(c.sm_clock_mhz);
+            shared.progress.event(&Event::Canary(c));
+        }
+    }
+
+    fn after(&mut self, shared: &mut Shared, notes: &mut Vec<String>) {
+        self.last = self.read(shared, "after", shared.plan.settings.cold_working_set, notes);
+    }
+
+    fn suspect(&self) -> Option<String> {
+        suspect(self.cold.as_ref()?, self.last.as_ref()?)
+    }
+
+    /// The ceilings at the residency of a workload's policy.
+    fn ceiling(&mut self, shared: &mut Shared, workload: &WorkloadPlan, timing: bool) -> Ceiling {
+        if !timing {
+            return Ceiling::default();
+        }
+        let canary = match workload.policy.cache {
+            CacheState::Cold => self.cold.clone(),
+            CacheState::Hot => {
+                let set = hot_working_set(workload);
+                self.hot.entry(set).or_insert_with(|| shared.bench.canary(set).ok()).clone()
+            }
+        };
+        Ceiling {
+            read_gb_per_s: canary.as_ref().map(|c| c.read_gb_per_s),
+            // Arithmetic does not depend on where the weights are.
+            gflop_per_s: self.cold.as_ref().or(canary.as_ref()).and_then(|c| c.gflop_per_s),
+        }
+    }
+}
+
+/// What a hot workload reads again and again: its floor's bytes, else one byte a weight.
+fn hot_working_set(workload: &WorkloadPlan) -> Bytes {
+    let floor = workload.floor.iter().filter_map(|c| c.workload.shape.get("BYTES")).max();
+    let weights = || workload.workload.shape.get("N").unwrap_or(1) * workload.workload.shape.get("K").unwrap_or(1);
+    Bytes(floor.unwrap_or_else(weights).max(4096))
+}
