@@ -9,6 +9,7 @@
 //!
 //! A group of zeros has s = 0 and codes 0.
 
+use half::f16;
 use variants::Activations;
 
 use crate::reference::quantize_group;
@@ -17,7 +18,8 @@ use crate::reference::quantize_group;
 pub const fn group_of(form: Activations) -> Option<usize> {
     match form {
         Activations::A8 => Some(32),
-        _ => None,
+        Activations::A8Group16 => Some(16),
+        Activations::F32 | Activations::F16 => None,
     }
 }
 
@@ -36,7 +38,9 @@ pub fn slabs(x: &[f32], k: usize, group: usize) -> Vec<u8> {
     let mut out = vec![0u8; x.len() / k * stride];
     for (x, slab) in x.chunks_exact(k).zip(out.chunks_exact_mut(stride)) {
         let (codes, scales) = slab.split_at_mut(k);
-        for ((x, codes), pair) in x.chunks_exact(group).zip(codes.chunks_exact_mut(group)).zip(scales.chunks_exact_mut(8)) {
+        for ((x, codes), pair) in
+            x.chunks_exact(group).zip(codes.chunks_exact_mut(group)).zip(scales.chunks_exact_mut(8))
+        {
             let (q, s) = quantize_group(x);
             let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
             for (code, q) in codes.iter_mut().zip(q) {
@@ -56,13 +60,27 @@ pub fn slabs(x: &[f32], k: usize, group: usize) -> Vec<u8> {
 pub fn encode(x: &[f32], k: usize, form: Activations) -> Vec<u8> {
     match group_of(form) {
         Some(group) => slabs(x, k, group),
+        None if form == Activations::F16 => x.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         None => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+/// Bytes of `m` rows of `k` activations in this form.
+pub const fn bytes(m: usize, k: usize, form: Activations) -> usize {
+    match group_of(form) {
+        Some(group) => m * slab_stride(k, group),
+        None if matches!(form, Activations::F16) => m * k * 2,
+        None => m * k * 4,
     }
 }
 
 /// The values that a kernel of this form sees; `None` where the form cannot hold them.
 pub fn seen(x: &[f32], form: Activations) -> Option<Vec<f64>> {
     let Some(group) = group_of(form) else {
+        if form == Activations::F16 {
+            let halves: Vec<f64> = x.iter().map(|&v| f16::from_f32(v).to_f64()).collect();
+            return halves.iter().all(|v| v.is_finite()).then_some(halves);
+        }
         return Some(x.iter().map(|&v| f64::from(v)).collect());
     };
     Some(
@@ -79,6 +97,7 @@ pub fn seen(x: &[f32], form: Activations) -> Option<Vec<f64>> {
 pub const fn rounding_class(form: Activations) -> f64 {
     match form {
         Activations::F32 => 1e-5,
-        _ => 1e-2,
+        Activations::F16 => 1e-3,
+        Activations::A8 | Activations::A8Group16 => 1e-2,
     }
 }

@@ -13,12 +13,17 @@
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
+mod blocks;
+mod gemv;
 mod problem;
+mod product;
 mod random;
 mod recipe;
+mod stream;
+mod values;
 
 pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
-pub use recipe::Recipe;
+pub use recipe::{Recipe, Scores, Values, Weights};
 
 use harness_spec::{Bytes, CellFailure, Shape};
 use variants::{Activations, KernelSpec};
@@ -40,8 +45,20 @@ pub trait Op: Send + Sync {
     /// Operations of one run, a multiply-add as two.
     fn flops(&self, shape: &Shape) -> u64;
 
-    /// The inputs of the gate at this shape: random, realistic, adversarial, exact.
+    /// The inputs that every shape is checked with: random, realistic, exact.
     fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case>;
+
+    /// The adversarial inputs (AD-*). They run at the first of [`Op::home_shapes`] that the variant takes.
+    fn adversarial(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
+        let _ = (shape, seed, depth);
+        Vec::new()
+    }
+
+    /// Small shapes for the adversarial inputs; where a variant takes none of them, they run at `shape` itself.
+    fn home_shapes(&self, shape: &Shape) -> Vec<Shape> {
+        let _ = shape;
+        Vec::new()
+    }
 
     /// Further shapes that a kernel which is asked for `shape` is checked at, where it takes them: tails of every kind,
     /// single blocks, other numbers of tokens.
@@ -95,5 +112,6 @@ pub fn op(name: &str) -> Option<&'static dyn Op> {
 
 /// Every op.
 pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
-    std::iter::empty()
+    let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
+    gemv.chain([&stream::StreamRead as &'static dyn Op])
 }
