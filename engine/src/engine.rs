@@ -260,7 +260,7 @@ fn start_cpu(options: &LoadOptions) -> Result<Cpu, LoadError> {
         Some(isa) => isa,
         None => isa_from_environment()?.unwrap_or(best),
     };
-    if isa > best {
+    if !best.runs(isa) {
         return Err(LoadError::Isa { asked: isa, best });
     }
     let threads = match options.threads {

@@ -284,7 +284,7 @@ fn every_kernel_of_the_spaces_equals_f64_whether_or_not_a_table_chooses_it() {
     let cpu = settings()[0].cpu(2);
     let cpu = Cpu::new(CpuOptions { threads: cpu.threads(), ..CpuOptions::default() });
     for space in variants::registry().spaces().iter().filter(|s| s.op.starts_with("gemv_")) {
-        for kernel in space.kernels.iter().filter(|k| k.backend == "cpu" && k.isa <= cpu.isa()) {
+        for kernel in space.kernels.iter().filter(|k| k.backend == variants::Backend::Cpu && cpu.isa().runs(k.isa)) {
             let (name, backend) = kernel.name.split_once('@').unwrap_or((&kernel.name, "cpu"));
             let variant: harness_spec::VariantId = format!("{}/{name}@{backend}", space.op).parse().unwrap();
             for &dtype in &kernel.dtypes {

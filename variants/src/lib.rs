@@ -1,14 +1,24 @@
 //! Spaces of kernels and the tables that choose among them.
 //!
-//! A space lists the kernels of an op (`spaces/<op>.toml`, embedded); a table names one for each op. The kernels
-//! themselves are in the `kernels` crate, whose tests prove that both name the same things.
+//! A space lists the kernels of an op (`spaces/<op>.toml`, embedded) with their tunables, constraints and launch geometry;
+//! a table names one variant for each op and shape. The kernels themselves are in the `kernels` crate, whose tests prove
+//! that both name the same things.
 
+mod enumerate;
+mod expr;
 mod isa;
+mod layout;
+mod limits;
 mod registry;
 mod space;
 mod table;
+mod user;
 
+pub use enumerate::{Enumeration, Geometry, GeometryError};
+pub use expr::{DEVICE, ExprError, FUNCTIONS};
 pub use isa::{Isa, UnknownIsa};
+pub use layout::{Activations, Layout};
+pub use limits::Limits;
 pub use registry::{Registry, gemv_op, registry};
-pub use space::{Activations, KernelSpec, Layout, Space};
+pub use space::{Backend, Dims, Instruction, KernelSpec, Launch, Role, Space, SpaceError};
 pub use table::Table;

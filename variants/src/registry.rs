@@ -1,31 +1,46 @@
-//! The built-in spaces, embedded and parsed once.
+//! The registry: the built-in spaces, embedded and parsed once, and those of a user's folders.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
-use harness_spec::DType;
+use harness_spec::{DType, VariantId};
 
+use crate::space::SpaceError;
 use crate::{KernelSpec, Space};
 
-const FILES: [(&str, &str); 15] = [
-    ("argmax", include_str!("../spaces/argmax.toml")),
-    ("attention", include_str!("../spaces/attention.toml")),
-    ("gemv_bf16", include_str!("../spaces/gemv_bf16.toml")),
-    ("gemv_f16", include_str!("../spaces/gemv_f16.toml")),
-    ("gemv_f32", include_str!("../spaces/gemv_f32.toml")),
-    ("gemv_q4_0", include_str!("../spaces/gemv_q4_0.toml")),
-    ("gemv_q4_1", include_str!("../spaces/gemv_q4_1.toml")),
-    ("gemv_q4_k", include_str!("../spaces/gemv_q4_k.toml")),
-    ("gemv_q5_0", include_str!("../spaces/gemv_q5_0.toml")),
-    ("gemv_q5_k", include_str!("../spaces/gemv_q5_k.toml")),
-    ("gemv_q6_k", include_str!("../spaces/gemv_q6_k.toml")),
-    ("gemv_q8_0", include_str!("../spaces/gemv_q8_0.toml")),
-    ("gemv_ternary", include_str!("../spaces/gemv_ternary.toml")),
-    ("norm", include_str!("../spaces/norm.toml")),
-    ("rope", include_str!("../spaces/rope.toml")),
+macro_rules! embedded {
+    ($($op:literal),* $(,)?) => {
+        &[$(($op, include_str!(concat!("../spaces/", $op, ".toml")))),*]
+    };
+}
+
+const FILES: &[(&str, &str)] = embedded![
+    "argmax",
+    "attention",
+    "attn_decode",
+    "gemv_bf16",
+    "gemv_f16",
+    "gemv_f32",
+    "gemv_g128",
+    "gemv_q4_0",
+    "gemv_q4_1",
+    "gemv_q4_k",
+    "gemv_q5_0",
+    "gemv_q5_k",
+    "gemv_q6_k",
+    "gemv_q8_0",
+    "gemv_ternary",
+    "logits_q6_k",
+    "logits_q8_0",
+    "norm",
+    "quantize_a8",
+    "rmsnorm",
+    "rope",
+    "stream_read",
 ];
 
-/// Every built-in space.
-#[derive(Debug)]
+/// Spaces by op.
+#[derive(Clone, Debug)]
 pub struct Registry {
     spaces: Vec<Space>,
 }
@@ -50,6 +65,23 @@ impl Registry {
     pub fn kernels(&self) -> impl Iterator<Item = (&str, &KernelSpec)> {
         self.spaces.iter().flat_map(|s| s.kernels.iter().map(move |k| (s.op.as_str(), k)))
     }
+
+    /// The kernel of a variant and its space; `None` where there is no such kernel, or a tunable lacks a value, has one
+    /// that is not of its list, or does not exist.
+    pub fn find(&self, id: &VariantId) -> Option<(&Space, &KernelSpec)> {
+        let space = self.space(&id.op)?;
+        space.kernels.iter().find(|k| k.is_kernel_of(id)).map(|kernel| (space, kernel))
+    }
+
+    /// Adds the kernels of a user's folder: every `.toml` in it, each with its sources beside it. A kernel joins a
+    /// built-in op and passes the same checks as a built-in one. Nothing is added where one of them fails.
+    ///
+    /// # Errors
+    /// [`SpaceError`] names the file, the kernel and what to change.
+    pub fn load_dir(&mut self, folder: &Path) -> Result<(), SpaceError> {
+        self.spaces = crate::user::merged(&self.spaces, folder)?;
+        Ok(())
+    }
 }
 
 /// The op that multiplies weights of this type. One token or many: a matrix has one layout, so its kernel serves both.
@@ -72,54 +104,13 @@ pub const fn gemv_op(dtype: DType) -> &'static str {
 /// The built-in registry.
 pub fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(|| Registry {
-        spaces: FILES
-            .iter()
-            .map(|(op, text)| {
-                let space: Space = toml::from_str(text).expect("a test proves that every embedded space parses");
-                assert_eq!(&space.op, op, "a space is named after its file");
-                space
-            })
-            .collect(),
+    REGISTRY.get_or_init(|| {
+        let parse = |(op, text): &(&str, &str)| {
+            let space =
+                Space::parse(&format!("variants/spaces/{op}.toml"), text, None, &[]).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(&space.op, op, "a space is named after its file");
+            space
+        };
+        Registry { spaces: FILES.iter().map(parse).collect() }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Isa;
-
-    #[test]
-    fn every_space_parses_and_has_one_baseline_for_each_of_its_types() {
-        for space in registry().spaces() {
-            let plain: Vec<_> = space.kernels.iter().filter(|k| k.baseline).collect();
-            assert!(plain.iter().all(|k| k.isa == Isa::Scalar), "{}: a baseline must run anywhere", space.op);
-            if space.op.starts_with("gemv_") {
-                for dtype in space.kernels.iter().flat_map(|k| &k.dtypes) {
-                    assert_eq!(plain.iter().filter(|k| k.dtypes.contains(dtype)).count(), 1, "{} {dtype}", space.op);
-                }
-            } else {
-                assert_eq!(plain.len(), 1, "{}", space.op);
-            }
-        }
-    }
-
-    #[test]
-    fn every_weight_type_has_a_space_that_takes_it() {
-        for dtype in DType::ALL {
-            assert!(registry().gemv(dtype).kernels.iter().any(|k| k.dtypes.contains(&dtype)), "{dtype}");
-        }
-    }
-
-    #[test]
-    fn every_space_file_on_disk_is_embedded() {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/spaces");
-        let mut on_disk: Vec<_> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|e| e.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-            .collect();
-        on_disk.sort();
-        let embedded: Vec<_> = registry().spaces().iter().map(|s| s.op.clone()).collect();
-        assert_eq!(on_disk, embedded);
-    }
 }

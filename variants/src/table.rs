@@ -1,9 +1,9 @@
 //! A table: the kernel chosen for each op and weight type.
 
-use harness_spec::DType;
+use harness_spec::{DType, VariantId};
 
 use crate::registry::gemv_op;
-use crate::{Activations, Isa, KernelSpec, registry};
+use crate::{Activations, Backend, Isa, KernelSpec, registry};
 
 /// Which kernel runs each op. An op that a table does not name runs its default: never a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,20 +38,25 @@ impl Table {
         self.pick(op, isa, |_| true)
     }
 
-    /// The kernel that multiplies weights of `dtype` on a machine of level `isa`.
+    /// The kernel that multiplies `[n, k]` weights of `dtype` on a machine of level `isa`, and its variant.
     ///
     /// `exact` leaves out the kernels that round their activations to int8.
-    pub fn gemv(&self, dtype: DType, isa: Isa, exact: bool) -> &'static KernelSpec {
-        self.pick(gemv_op(dtype), isa, |k| {
-            k.dtypes.contains(&dtype) && !(exact && k.activations == Some(Activations::A8))
-        })
-        .expect("a test proves that every type has a plain kernel, and plain kernels are exact")
+    pub fn gemv(&self, dtype: DType, n: usize, k: usize, isa: Isa, exact: bool) -> (&'static KernelSpec, VariantId) {
+        let _ = (n, k);
+        let kernel = self
+            .pick(gemv_op(dtype), isa, |k| {
+                k.dtypes.contains(&dtype) && !(exact && k.activations != Some(Activations::F32))
+            })
+            .expect("a test proves that every type has a plain kernel, and plain kernels are exact");
+        (kernel, kernel.default_variant())
     }
 
     fn pick(&self, op: &str, isa: Isa, fits: impl Fn(&KernelSpec) -> bool) -> Option<&'static KernelSpec> {
         let level = isa.min(self.isa);
         let space = registry().space(op)?;
-        space.kernels.iter().rfind(|k| if self.baseline { k.baseline } else { k.isa <= level } && fits(k))
+        let fits = |k: &KernelSpec| k.backend == Backend::Cpu && level.runs(k.isa) && fits(k);
+        let chosen = |k: &KernelSpec| if self.baseline { k.baseline } else { k.role.may_be_default() };
+        space.kernels.iter().rfind(|k| chosen(k) && fits(k))
     }
 }
 
@@ -64,8 +69,8 @@ mod tests {
         for dtype in DType::ALL {
             for isa in Isa::ALL {
                 for exact in [false, true] {
-                    let kernel = Table::default_for(isa).gemv(dtype, isa, exact);
-                    assert!(kernel.isa <= isa);
+                    let (kernel, variant) = Table::default_for(isa).gemv(dtype, 4096, 4096, isa, exact);
+                    assert!(isa.runs(kernel.isa) && kernel.is_kernel_of(&variant));
                     assert!(!exact || kernel.activations == Some(Activations::F32));
                 }
             }
@@ -75,13 +80,14 @@ mod tests {
     #[test]
     fn the_baseline_takes_the_plain_kernel_whatever_the_machine_can_do() {
         for dtype in DType::ALL {
-            assert!(Table::baseline().gemv(dtype, Isa::Avx512Vnni, false).baseline);
+            assert!(Table::baseline().gemv(dtype, 64, 64, Isa::Avx512Vnni, false).0.baseline);
         }
         assert!(Table::baseline().kernel("attention", Isa::Avx512Vnni).unwrap().baseline);
     }
 
     #[test]
     fn a_lower_level_of_the_machine_limits_the_table() {
-        assert!(Table::default_for(Isa::Avx512Vnni).gemv(DType::Q4_0, Isa::Avx2, false).isa <= Isa::Avx2);
+        let (kernel, _) = Table::default_for(Isa::Avx512Vnni).gemv(DType::Q4_0, 64, 64, Isa::Avx2, false);
+        assert!(kernel.isa <= Isa::Avx2);
     }
 }

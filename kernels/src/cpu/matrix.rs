@@ -116,14 +116,7 @@ impl Matrix {
         weights: Weights,
         precision: Precision,
     ) -> Result<Matrix, BuildError> {
-        let spec = cpu.table().gemv(dtype, cpu.isa(), precision == Precision::Exact);
-        let (kernel, backend) = spec.name.split_once('@').unwrap_or((&spec.name, &spec.backend));
-        let variant = VariantId {
-            op: variants::gemv_op(dtype).to_owned(),
-            kernel: kernel.to_owned(),
-            tunables: Default::default(),
-            backend: backend.to_owned(),
-        };
+        let (spec, variant) = cpu.table().gemv(dtype, n, k, cpu.isa(), precision == Precision::Exact);
         Matrix::with_kernel(cpu, spec, &variant, dtype, n, k, weights)
     }
 
