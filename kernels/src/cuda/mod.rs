@@ -2,12 +2,21 @@
 //! and timed. Everything builds, and everything but the device itself works, on a machine without CUDA.
 //!
 //! - [`library`]: `libcuda` and `libnvrtc`, wherever they are.
-//! - [`driver`]: a device, its memory, modules, streams and graphs.
 //! - [`compile`]: source to cubin, in parallel, cached by content; registers, spills, instruction classes.
+//! - [`driver`]: a device, its memory, modules, streams and graphs.
+//! - [`kernel`]: from a kernel of a space to what compiler and launch need.
+//! - [`CudaRunner`]: one variant, as the correctness gate runs it.
+//! - [`target`]: the device as the measurement core sees it.
 
 pub mod compile;
 pub mod driver;
 mod error;
+mod failure;
+pub mod kernel;
 pub mod library;
+mod runner;
+pub mod target;
 
 pub use error::CudaError;
+pub use runner::CudaRunner;
+pub use target::CudaTarget;

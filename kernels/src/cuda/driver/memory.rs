@@ -128,17 +128,18 @@ impl Buffer {
         check("cuMemsetD8Async", result, || format!("filling {len} bytes"))
     }
 
-    /// Copies bytes of another buffer to an offset, on a stream.
+    /// Copies bytes from one place of the buffer to another that does not overlap it, on a stream.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn copy_from(&self, stream: &Stream, at: usize, from: &Buffer, from_at: usize, len: usize) -> Result<(), CudaError> {
-        let (to, source) = (self.range(at, len), from.range(from_at, len));
+    pub fn copy_within(&self, stream: &Stream, to: usize, from: usize, len: usize) -> Result<(), CudaError> {
+        assert!(to.abs_diff(from) >= len, "the two places overlap");
+        let (target, source) = (self.range(to, len), self.range(from, len));
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: both ranges lie in their buffers; a buffer is never copied onto itself here.
-        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, source, len, stream.raw) };
+        // SAFETY: both ranges lie in the buffer and do not overlap.
+        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, len, stream.raw) };
         check("cuMemcpyDtoDAsync", result, || format!("copying {len} bytes on the device"))
     }
 }

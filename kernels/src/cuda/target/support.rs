@@ -1,5 +1,6 @@
 //! Kernels of the harness itself, and a sample's bracket: a hold, time stamps, two events.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub struct Support {
     nothing: Function,
     read_all: Function,
     flag: HostFlag,
-    ticket: u32,
+    ticket: Cell<u32>,
     timed_out: Buffer,
     stamps: [Buffer; 2],
     start: Event,
@@ -76,7 +77,7 @@ impl Support {
     pub fn new(device: &Arc<Device>, stream: &Stream, compiler: &Compiler) -> Result<Support, CudaError> {
         let load = |name: &str| Module::load(device, &compiler.unit(&unit(name), device.arch())?)?.function(name);
         let buffer = |len| Buffer::new(device, len, "the harness");
-        let mut support = Support {
+        let support = Support {
             stamp: load("stamp")?,
             hold: load("hold")?,
             poison: load("poison")?,
@@ -84,7 +85,7 @@ impl Support {
             nothing: load("nothing")?,
             read_all: load("read_all")?,
             flag: HostFlag::new(device)?,
-            ticket: 0,
+            ticket: Cell::new(0),
             timed_out: buffer(4)?,
             stamps: [buffer(STAMP_SLOTS as usize * 16)?, buffer(STAMP_SLOTS as usize * 16)?],
             start: Event::new(device)?,
@@ -108,7 +109,7 @@ impl Support {
     /// # Errors
     /// The driver's error; a fault of the work shows here and is named by `doing`.
     pub fn bracket(
-        &mut self,
+        &self,
         stream: &Stream,
         work: impl FnOnce() -> Result<(), CudaError>,
         doing: impl Fn() -> String,
@@ -116,10 +117,11 @@ impl Support {
         for stamps in &self.stamps {
             stamps.fill(stream, 0, stamps.len(), 0)?;
         }
-        self.ticket = self.ticket.wrapping_add(1).max(1);
+        let ticket = self.ticket.get().wrapping_add(1).max(1);
+        self.ticket.set(ticket);
         let args = [
             Value::U64(self.flag.address()),
-            Value::U32(self.ticket),
+            Value::U32(ticket),
             Value::U64(HOLD_NANOS),
             Value::U64(self.timed_out.address()),
         ];
@@ -133,7 +135,7 @@ impl Support {
             .and_then(|()| self.end.record(stream))
             .and_then(|()| self.stamp(stream, 1));
         // The stream is let go whatever happened, or the next call would wait for the time-out.
-        self.flag.set(self.ticket);
+        self.flag.set(ticket);
         queued?;
         stream.wait(&doing)?;
         let ns = self.start.until(&self.end)?;
@@ -141,7 +143,7 @@ impl Support {
         let timed_out = u32::from_le_bytes(word.try_into().expect("four bytes were asked for"));
         let read = |b: &Buffer| b.download(stream, 0, b.len(), &doing);
         let sm_clock_mhz = mean_clock(&read(&self.stamps[0])?, &read(&self.stamps[1])?);
-        Ok(Interval { ns, sm_clock_mhz, held: timed_out != self.ticket })
+        Ok(Interval { ns, sm_clock_mhz, held: timed_out != ticket })
     }
 
     fn stamp(&self, stream: &Stream, which: usize) -> Result<(), CudaError> {

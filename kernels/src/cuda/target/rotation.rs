@@ -1,0 +1,252 @@
+//! The buffers that timed launches rotate over. Variants of one layout share them.
+
+use std::sync::Arc;
+
+use harness_spec::CellFailure;
+
+use super::inputs::{Draw, Inputs, POOL};
+use super::random::Random;
+use super::support::Slots;
+use crate::cuda::driver::{Buffer, Device, Stream, Value};
+use crate::op::Arg;
+
+/// Launches in a graph at most: beyond it building the graph costs more than it tells.
+const MOST_LAUNCHES: usize = 4096;
+
+/// How long the launches of one sample should take together: two thousand times what an event can tell apart.
+const SAMPLE_NANOS: f64 = 1e6;
+
+/// Bytes between the outputs of two launches beyond the outputs themselves.
+const GAP: usize = 256;
+
+/// What a rotation is planned from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes of the weights of one launch.
+    pub weights: u64,
+    /// Bytes of the outputs of one launch, with gaps.
+    pub outputs: u64,
+    /// Bytes that one launch moves.
+    pub moved: u64,
+    /// Bytes of the last-level cache.
+    pub l2: u64,
+    /// Bytes of memory that may be used.
+    pub memory: u64,
+    /// Read rate of the device in bytes a nanosecond, about.
+    pub rate: f64,
+    /// Whether the weights must not be resident.
+    pub cold: bool,
+}
+
+/// How many copies of the weights there are, how many launches a sample has, and whether the cache is flushed before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Distinct copies of the weights.
+    pub copies: usize,
+    /// Launches of a sample, a multiple of the copies.
+    pub launches: usize,
+    /// Whether the copies together are too small to push each other out of the cache: then it is flushed before each
+    /// sample, in which each copy is used once.
+    pub flush: bool,
+}
+
+/// Plans a rotation. Depends on the workload and the layout, never on how fast a variant is, so that what a graph adds to
+/// a launch is the same for all.
+pub fn plan(s: &Sizes) -> Plan {
+    let as_count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let per_launch = 1000.0 + s.moved as f64 / s.rate.max(1.0);
+    let mut wanted = ((SAMPLE_NANOS / per_launch).ceil() as usize).clamp(8, MOST_LAUNCHES);
+    wanted = wanted.min(as_count((s.memory / 2) / s.outputs.max(1)).max(1));
+    if !s.cold || s.weights == 0 {
+        return Plan { copies: 1, launches: wanted, flush: false };
+    }
+    let footprint = s.l2.saturating_mul(3);
+    let fit = as_count((s.memory / 2) / s.weights).max(1);
+    let copies = as_count(footprint.div_ceil(s.weights)).clamp(1, MOST_LAUNCHES.min(fit));
+    if (copies as u64).saturating_mul(s.weights) < footprint {
+        return Plan { copies, launches: copies, flush: true };
+    }
+    Plan { copies, launches: wanted.max(copies).div_ceil(copies) * copies, flush: false }
+}
+
+/// Equal pieces of one allocation, for one argument.
+struct Slab {
+    arg: usize,
+    buffer: Buffer,
+    stride: usize,
+}
+
+impl Slab {
+    fn new(device: &Arc<Device>, arg: usize, len: usize, count: usize, what: &str) -> Result<Slab, CellFailure> {
+        // Every copy keeps the alignment of an allocation.
+        let stride = len.max(1).next_multiple_of(256);
+        Ok(Slab { arg, buffer: Buffer::new(device, stride * count, what)?, stride })
+    }
+
+    fn address(&self, i: usize) -> u64 {
+        self.buffer.address() + (self.stride * i) as u64
+    }
+}
+
+/// Copies of the weights, a pool of activations, one slot of outputs a launch.
+pub struct Rotation {
+    plan: Plan,
+    weights: Vec<Slab>,
+    active: Vec<Slab>,
+    outputs: Buffer,
+    /// Offset and length of each output in a slot.
+    output_at: Vec<(usize, usize)>,
+    slot: usize,
+    draws: [Option<Draw>; POOL],
+    /// When it was last used, for whoever must make room.
+    pub used: u64,
+}
+
+impl Rotation {
+    /// Allocates and fills a rotation: one copy goes to the device, the others are made there.
+    ///
+    /// # Errors
+    /// Where the memory does not suffice.
+    pub fn new(stream: &Stream, inputs: &Inputs, sizes: impl FnOnce(u64, u64) -> Sizes) -> Result<Rotation, CellFailure> {
+        let device = stream.device();
+        let mut output_at = Vec::new();
+        let mut slot = 0;
+        for output in &inputs.problem().outputs {
+            output_at.push((slot, output.bytes()));
+            slot += output.bytes().next_multiple_of(256) + GAP;
+        }
+        let slot = slot.max(GAP);
+        let weight_bytes: usize = inputs
+            .args()
+            .iter()
+            .map(|a| if let Arg::In { bytes, weights: true } = a { bytes.len().next_multiple_of(256) } else { 0 })
+            .sum();
+        let plan = plan(&sizes(weight_bytes as u64, slot as u64));
+        let (mut weights, mut active) = (Vec::new(), Vec::new());
+        for (i, arg) in inputs.args().iter().enumerate() {
+            match arg {
+                Arg::In { bytes, weights: true } => {
+                    let slab = Slab::new(device, i, bytes.len(), plan.copies, "copies of the weights")?;
+                    slab.buffer.upload(stream, 0, bytes)?;
+                    for copy in 1..plan.copies {
+                        slab.buffer.copy_within(stream, copy * slab.stride, 0, bytes.len())?;
+                    }
+                    weights.push(slab);
+                }
+                Arg::In { bytes, weights: false } => active.push(Slab::new(device, i, bytes.len(), POOL, "activations")?),
+                _ => {}
+            }
+        }
+        let outputs = Buffer::new(device, slot * plan.launches, "outputs")?;
+        outputs.fill(stream, 0, outputs.len(), 0xFF)?;
+        Ok(Rotation { plan, weights, active, outputs, output_at, slot, draws: [None; POOL], used: 0 })
+    }
+
+    /// The plan it was made by.
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        let slabs = self.weights.iter().chain(&self.active);
+        (slabs.map(|s| s.buffer.len()).sum::<usize>() + self.outputs.len()) as u64
+    }
+
+    /// The slots of the outputs.
+    pub fn slots(&self) -> Slots {
+        Slots { address: self.outputs.address(), stride: self.slot as u64, count: self.plan.launches as u32 }
+    }
+
+    /// New activations in every place of the pool, none as it was.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn redraw(&mut self, stream: &Stream, inputs: &Inputs, random: &mut Random) -> Result<(), CellFailure> {
+        for (place, draw) in self.draws.iter_mut().enumerate() {
+            let next = inputs.draw(random.word(), *draw);
+            *draw = Some(next);
+            for (arg, bytes) in inputs.active(next) {
+                if let Some(slab) = self.active.iter().find(|s| s.arg == arg) {
+                    slab.buffer.upload(stream, slab.stride * place, &bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The activations of a launch.
+    pub fn draw_of(&self, launch: usize) -> Option<Draw> {
+        self.draws[launch % POOL]
+    }
+
+    /// The argument values of a launch; `scratch` are the addresses for arguments of that kind, in their order.
+    pub fn values(&self, launch: usize, args: &[Arg], scratch: &[u64]) -> Vec<Value> {
+        let mut scratch = scratch.iter();
+        let slab = |slabs: &[Slab], arg: usize, i: usize| {
+            let slab = slabs.iter().find(|s| s.arg == arg).expect("a slab was made for every input");
+            Value::U64(slab.address(i))
+        };
+        args.iter()
+            .enumerate()
+            .map(|(i, arg)| match arg {
+                Arg::In { weights: true, .. } => slab(&self.weights, i, launch % self.plan.copies),
+                Arg::In { weights: false, .. } => slab(&self.active, i, launch % POOL),
+                Arg::Out(o) => Value::U64(self.outputs.address() + (self.slot * launch + self.output_at[*o].0) as u64),
+                Arg::Scratch { .. } => Value::U64(*scratch.next().expect("an address was given for every scratch")),
+                Arg::I32(v) => Value::I32(*v),
+                Arg::I64(v) => Value::U64(*v as u64),
+                Arg::F32(v) => Value::F32(*v),
+            })
+            .collect()
+    }
+
+    /// The outputs of launches `from..to`, each as the op lists them.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn read(
+        &self,
+        stream: &Stream,
+        from: usize,
+        to: usize,
+        doing: impl Fn() -> String,
+    ) -> Result<Vec<Vec<Vec<u8>>>, CellFailure> {
+        let all = self.outputs.download(stream, from * self.slot, (to - from) * self.slot, doing)?;
+        let of = |slot: &[u8]| self.output_at.iter().map(|&(at, len)| slot[at..at + len].to_vec()).collect();
+        Ok(all.chunks_exact(self.slot).map(of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H200: Sizes =
+        Sizes { weights: 0, outputs: 16384, moved: 0, l2: 60 << 20, memory: 64 << 30, rate: 4600.0, cold: true };
+
+    #[test]
+    fn cold_weights_cover_three_times_the_cache_and_every_copy_is_used_equally_often() {
+        for weights in [200_000u64, 1 << 20, 33 << 20, 500 << 20] {
+            let p = plan(&Sizes { weights, moved: weights, ..H200 });
+            assert!(p.copies as u64 * weights >= 3 * H200.l2 && !p.flush, "{weights}: {p:?}");
+            assert_eq!(p.launches % p.copies, 0, "{weights}: {p:?}");
+            assert!((8..=2 * MOST_LAUNCHES).contains(&p.launches), "{weights}: {p:?}");
+        }
+    }
+
+    #[test]
+    fn copies_too_small_to_push_each_other_out_are_used_once_after_a_flush() {
+        let p = plan(&Sizes { weights: 2304, moved: 7000, ..H200 });
+        assert_eq!(p, Plan { copies: 4096, launches: 4096, flush: true });
+        let p = plan(&Sizes { weights: 33 << 20, moved: 33 << 20, memory: 100 << 20, ..H200 });
+        assert_eq!(p, Plan { copies: 1, launches: 1, flush: true });
+    }
+
+    #[test]
+    fn hot_weights_and_no_weights_need_one_copy() {
+        assert_eq!(plan(&Sizes { weights: 1 << 20, moved: 1 << 20, cold: false, ..H200 }).copies, 1);
+        let p = plan(&Sizes { weights: 0, moved: 4096, ..H200 });
+        assert!(p.copies == 1 && !p.flush && p.launches > 500, "{p:?}");
+    }
+}
