@@ -19,6 +19,14 @@ pub(crate) const fn levels(dtype: DType) -> usize {
     }
 }
 
+/// The code of the largest weight under a positive scale.
+pub(crate) const fn top(dtype: DType) -> u8 {
+    match dtype {
+        DType::Q8_0 => 127,
+        other => (levels(other) - 1) as u8,
+    }
+}
+
 /// Where the f16 scale of a block is, and the f16 minimum.
 pub(crate) const fn scale_offsets(dtype: DType) -> &'static [usize] {
     match dtype {
@@ -204,12 +212,12 @@ fn fill(dtype: DType, block: &mut [u8], recipe: Weights, (row, at, rows): (usize
             put_scales(dtype, block, f16::from_f32(0.01), f16::from_f32(8.0));
         }
         Weights::SignedScales { low } => {
-            put_codes(dtype, block, |_| if low { 0 } else { count as u8 - 1 });
+            put_codes(dtype, block, |_| if low { 0 } else { top(dtype) });
             put_sub_scales(dtype, block, |j| ([-128, 127, -1, 0][(j + row) % 4], 63));
             put_scales(dtype, block, f16::from_f32(0.25), one);
         }
         Weights::Alternating => {
-            put_codes(dtype, block, |i| if (i + row).is_multiple_of(2) { 0 } else { count as u8 - 1 });
+            put_codes(dtype, block, |i| if (i + row).is_multiple_of(2) { 0 } else { top(dtype) });
             put_sub_scales(dtype, block, |_| (1, 0));
             put_scales(dtype, block, one, one);
         }
@@ -227,7 +235,7 @@ fn fill(dtype: DType, block: &mut [u8], recipe: Weights, (row, at, rows): (usize
         Weights::LastRowWins => {
             plausible(block, rng);
             if row + 1 == rows {
-                put_codes(dtype, block, |_| if dtype == DType::Q8_0 { 127 } else { count as u8 - 1 });
+                put_codes(dtype, block, |_| top(dtype));
                 put_sub_scales(dtype, block, |_| (63, 0));
                 put_scales(dtype, block, f16::from_f32(2.0), f16::ZERO);
             }

@@ -13,15 +13,21 @@
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
+mod attention;
 mod blocks;
 mod gemv;
+mod logits;
 mod problem;
 mod product;
+mod quantize;
 mod random;
 mod recipe;
+mod rmsnorm;
 mod stream;
 mod values;
 
+pub use attention::MOST_SPLITS;
+pub use logits::SCRATCH as LOGITS_SCRATCH;
 pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 pub use recipe::{Recipe, Scores, Values, Weights};
 
@@ -113,5 +119,8 @@ pub fn op(name: &str) -> Option<&'static dyn Op> {
 /// Every op.
 pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
-    gemv.chain([&stream::StreamRead as &'static dyn Op])
+    let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
+    let others: [&'static dyn Op; 4] =
+        [&rmsnorm::RmsNorm, &quantize::QuantizeA8, &attention::AttnDecode, &stream::StreamRead];
+    gemv.chain(logits).chain(others)
 }
