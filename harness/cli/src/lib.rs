@@ -1,4 +1,4 @@
-//! The `bench` command: doctor, compare, e2e, report, list. The one crate that wires all the others.
+//! The `bench` command: doctor, list, verify, sweep, tune, explain, compare, e2e, report, log. The one crate that wires all the others.
 //!
 //! It is a library so that scripted peers can drive a whole comparison inside a test; the program is `main.rs`.
 //! Data goes to stdout, words for people to stderr.
@@ -7,17 +7,24 @@ pub mod args;
 pub mod ceiling;
 pub mod commands;
 pub mod exit;
+pub mod grid;
 pub mod interrupt;
+pub mod kernel_plan;
+pub mod kernel_suite;
 pub mod machine;
 pub mod manifest;
 pub mod model;
 pub mod peers;
+pub mod places;
 pub mod plan;
 pub mod private;
 pub mod progress;
 pub mod record;
+pub mod registry_spaces;
 pub mod session;
 pub mod suite;
+pub mod tables;
+pub mod target;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,11 +1,22 @@
 //! A record is made to be published: it does not say where its author's home is.
 
-use harness_spec::record::RunRecord;
+use harness_spec::record::{KernelRun, RunRecord};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The record with the home folder written as `~` wherever it stands: in the command, in model names that are paths,
 /// in the command line and the environment of a peer.
 pub fn without_home(record: RunRecord) -> RunRecord {
+    cleaned(record)
+}
+
+/// The same of a run of kernels: in its command, and in the compiler's logs, which name files.
+pub fn kernel_run_without_home(record: KernelRun) -> KernelRun {
+    cleaned(record)
+}
+
+fn cleaned<T: Serialize + DeserializeOwned>(record: T) -> T {
     // A home of `/`, or none at all, would turn every path into something else.
     let Some(home) = std::env::var("HOME").ok().filter(|home| home.len() > 1) else { return record };
     let Ok(mut value) = serde_json::to_value(&record) else { return record };

@@ -40,23 +40,50 @@ impl Identity {
     /// # Errors
     /// The folder cannot be made, is not writable, or holds a run already.
     pub fn new(plan: &RunPlan) -> anyhow::Result<Identity> {
+        Identity::of(plan.verb, plan.out.as_deref())
+    }
+
+    /// As [`Identity::new`], for a verb and a folder, if one is given.
+    ///
+    /// # Errors
+    /// As [`Identity::new`].
+    pub fn of(verb: &str, out: Option<&Path>) -> anyhow::Result<Identity> {
         let started = OffsetDateTime::now_utc();
         let id = format!("{:08x}", rand::random::<u32>());
         let stamp = started.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
-        let folder =
-            plan.out.clone().unwrap_or_else(|| Path::new("results").join(format!("{stamp}-{}-{id}", plan.verb)));
+        let folder = out.map_or_else(|| Path::new("results").join(format!("{stamp}-{verb}-{id}")), Path::to_owned);
         let hint = "choose another folder with --out";
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the output folder {}\nhint: {hint}", folder.display()))?;
-        let probe = folder.join(".writable");
-        std::fs::write(&probe, b"")
-            .and_then(|()| std::fs::remove_file(&probe))
-            .with_context(|| format!("cannot write to the output folder {}\nhint: {hint}", folder.display()))?;
-        if folder.join("run.json").exists() || folder.join(crate::session::log::FILE).exists() {
+        make_writable(&folder, hint)?;
+        let files = ["run.json", crate::session::log::FILE, crate::session::trials::FILE];
+        if files.iter().any(|file| folder.join(file).exists()) {
             anyhow::bail!("the output folder {} holds a run already\nhint: {hint}", folder.display());
         }
         Ok(Identity { id, started, folder, environment: environment::capture() })
     }
+
+    /// A run that goes on in its folder under the name that it had.
+    ///
+    /// # Errors
+    /// The folder is not writable, or the start is no time.
+    pub fn resumed(id: &str, started: &str, folder: &Path) -> anyhow::Result<Identity> {
+        make_writable(folder, "make it writable, or copy it to where you may write")?;
+        let started = OffsetDateTime::parse(started, &Rfc3339).context("reading when the run was started")?;
+        Ok(Identity { id: id.to_owned(), started, folder: folder.to_owned(), environment: environment::capture() })
+    }
+
+    /// The start as records write it.
+    pub fn started(&self) -> String {
+        self.started.format(&Rfc3339).unwrap_or_default()
+    }
+}
+
+fn make_writable(folder: &Path, hint: &str) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the output folder {}\nhint: {hint}", folder.display()))?;
+    let probe = folder.join(".writable");
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("cannot write to the output folder {}\nhint: {hint}", folder.display()))
 }
 
 /// All that a record is made of.

@@ -2,6 +2,7 @@
 
 mod compare;
 mod e2e;
+mod kernels;
 mod run;
 mod serve_engine;
 
@@ -9,12 +10,17 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use compare::CompareArgs;
 pub use e2e::E2eArgs;
+pub use kernels::{
+    DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice, VerifyArgs,
+    WorkerArgs, WorkloadArgs,
+};
 pub use run::RunArgs;
 pub use serve_engine::ServeEngineArgs;
 
 /// Race an LLM engine against its peers, and say what can be believed of the result.
 ///
-/// Exit codes: 0 done; 1 slower and 2 inconclusive with --fail-on-slower; 3 could not measure; 64 wrong usage.
+/// Exit codes: 0 done; 1 slower and 2 inconclusive with --fail-on-slower, and 1 a kernel that verify rejects; 3 could not
+/// measure; 64 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version, arg_required_else_help = true)]
 pub struct Bench {
@@ -35,6 +41,16 @@ pub enum Command {
     Compare(CompareArgs),
     /// Measure one side alone.
     E2e(E2eArgs),
+    /// Check kernels for correctness alone: every variant, every adversarial input. Ends with 1 if one is rejected.
+    Verify(VerifyArgs),
+    /// Check and time variants over a suite.
+    Sweep(SweepArgs),
+    /// Search for the fastest variants and write them into the table of this device.
+    Tune(TuneArgs),
+    /// Say why the engine runs this variant for this op and shape.
+    Explain(ExplainArgs),
+    /// Show the optimisation log, or add to it.
+    Log(LogArgs),
     /// Rebuild the page and the charts of a run from its files.
     Report {
         /// The run's folder.
@@ -48,10 +64,19 @@ pub enum Command {
         /// Of what.
         #[arg(value_enum)]
         what: Listing,
+        /// A folder with kernels of your own; may be given again.
+        #[arg(long, value_name = "DIR")]
+        kernels: Vec<std::path::PathBuf>,
+        /// Only these ops.
+        #[arg(long, value_delimiter = ',')]
+        op: Vec<String>,
     },
     /// The engine's server as a child process; `compare` starts it.
     #[command(hide = true)]
     ServeEngine(ServeEngineArgs),
+    /// A device behind lines of JSON; everything that runs kernels starts it.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
 }
 
 /// What `list` lists.
@@ -61,12 +86,14 @@ pub enum Listing {
     Ops,
     /// Algorithms, with their backend and instruction set.
     Kernels,
-    /// Kernels with every tunable fixed, as this machine would choose them.
+    /// Kernels with every tunable fixed.
     Variants,
-    /// Named lists of prompts and lengths.
+    /// Named lists of prompts and lengths, and of workloads of kernels.
     Suites,
     /// What this machine can compute on.
     Devices,
-    /// Models in the store.
+    /// Models in the store, and shapes that are built in.
     Models,
+    /// Tables of winners, built in and of this user.
+    Tables,
 }

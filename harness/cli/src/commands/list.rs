@@ -9,7 +9,7 @@ use crate::machine::environment;
 use crate::suite;
 
 /// `bench list`.
-pub fn run(what: Listing, json: bool) -> Outcome {
+pub fn run(what: Listing, _kernels: &[std::path::PathBuf], _op: &[String], json: bool) -> Outcome {
     let rows = match what {
         Listing::Ops => ops(),
         Listing::Kernels => kernels(),
@@ -17,6 +17,7 @@ pub fn run(what: Listing, json: bool) -> Outcome {
         Listing::Suites => suites()?,
         Listing::Devices => devices(),
         Listing::Models => models()?,
+        Listing::Tables => Vec::new(),
     };
     if json {
         print_json(&rows)?;

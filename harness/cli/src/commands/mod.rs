@@ -3,10 +3,20 @@
 mod compare;
 mod doctor;
 mod e2e;
+mod explain;
+mod kernel_report;
+mod kernels;
 mod list;
+pub mod log;
 pub mod measure;
+mod replay;
 mod report;
 mod serve_engine;
+mod sweep;
+mod timing;
+mod tune;
+mod verify;
+mod worker;
 
 use crate::args::{Bench, Command};
 use crate::exit::{Failure, Outcome};
@@ -19,7 +29,13 @@ use crate::plan::{ComparePlan, E2ePlan};
 pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
     match bench.command {
         Command::Doctor => doctor::run(bench.json),
-        Command::List { what } => list::run(what, bench.json),
+        Command::List { what, kernels, op } => list::run(what, &kernels, &op, bench.json),
+        Command::Verify(args) => verify::run(&args, bench.json, &command_line),
+        Command::Sweep(args) => sweep::run(args, bench.json, command_line),
+        Command::Tune(args) => tune::run(args, bench.json, command_line),
+        Command::Explain(args) => explain::run(&args, bench.json),
+        Command::Log(args) => log::run(args, bench.json),
+        Command::Worker(args) => worker::run(&args),
         Command::Report { folder, markdown } => report::run(&folder, bench.json, markdown),
         Command::ServeEngine(args) => serve_engine::run(args),
         Command::Compare(args) => {

@@ -1,6 +1,8 @@
 //! The timed part: blocks of requests in their order, every answer kept.
 
+pub mod bar;
 pub mod log;
+pub mod trials;
 
 use harness_measure::schedule::other;
 use harness_measure::{Block, PlannedRun};

@@ -1,0 +1,111 @@
+//! `bench tune`: the search, and the table that it ends in.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use harness_measure::tune::StrategyKind;
+use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
+
+use super::{kernel_report, kernels, log, replay, timing};
+use crate::args::{Command, Strategy, TimingArgs, TuneArgs};
+use crate::exit::{Exit, Outcome, usage};
+use crate::tables::{DeviceTable, RowChange};
+use crate::target::open;
+
+/// `bench tune`.
+pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
+    let (args, command) = match &args.timing.resume {
+        None => (args, command),
+        Some(folder) => {
+            let (first, command) = timing::first_command(folder, "tune")?;
+            let Command::Tune(first) = first else { return Err(timing::other_verb(folder, "tune")) };
+            let timing = TimingArgs { resume: args.timing.resume.clone(), ..args.timing.over(first.timing) };
+            (TuneArgs { timing, ..first }, command)
+        }
+    };
+    if let Some(space) = &args.replay {
+        let only = (args.strategy != Strategy::Default).then(|| StrategyKind::from(args.strategy));
+        return replay::run(space, only, args.share, json);
+    }
+    if !(args.share > 0.0 && args.share <= 1.0) {
+        return Err(usage(anyhow!("--share {} is no share of a space; give a number above 0 and at most 1", args.share)));
+    }
+    let suite = timing::suite(&args.what, None)?;
+    let place = open::places(args.device.device.as_deref())?[0];
+    let opened = kernels::open(place, &args.device, false, args.table.as_deref())?;
+    let (provenance, device) = (opened.provenance, harness_spec::Target::device(&opened.target));
+    if provenance == Provenance::Simulated && args.table.is_none() && !args.timing.dry_run {
+        // A scripted time must never choose what a real engine runs.
+        eprintln!("note: a simulated device has no table; name one with --table to see the winners in it");
+    }
+    if args.promote.is_some() && (provenance == Provenance::Simulated || device.backend != "cpu") {
+        return Err(usage(anyhow!(
+            "--promote tries a table in the engine, which computes on the CPU in this version\nhint: use it with --device cpu"
+        )));
+    }
+    let table = DeviceTable::load(&device, args.table.as_deref(), provenance)?;
+    table.writable()?;
+    let job = timing::Job {
+        kind: KernelRunKind::Tune,
+        suite: &suite,
+        timing: &args.timing,
+        variants: crate::args::VariantChoice::All,
+        adjust: &|plan| {
+            plan.strategy = args.strategy.into();
+            plan.share = args.share;
+        },
+        command,
+        json,
+    };
+    let Some(timed) = timing::time(&job, opened.bench())? else { return Ok(Exit::Done) };
+    kernel_report::print(&timed.record, json)?;
+    if let Some(path) = &args.record_space {
+        record_space(path, &timed.trials)?;
+    }
+    let (merged, changes) = table.merge(&timed.record);
+    for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
+        eprintln!("{change}");
+    }
+    let written = merged.save()?;
+    if provenance == Provenance::Measured {
+        note(&timed, &changes);
+    }
+    timing::conclude(&timed, written.as_ref())
+}
+
+/// Writes candidates and their times as a space that `--replay` reads: of the samples of each the least, the quartiles and
+/// the greatest, which leave its median what it was.
+fn record_space(path: &Path, trials: &[Trial]) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    for trial in trials.iter().filter(|t| t.purpose == TrialPurpose::Candidate) {
+        let mut kept: Vec<_> = trial.samples.iter().filter(|s| s.dropped.is_none()).cloned().collect();
+        kept.sort_by(|a, b| a.ns.total_cmp(&b.ns));
+        let n = kept.len();
+        // An even number keeps both of its middle samples.
+        let mut at = vec![0, n / 4, n.saturating_sub(1) / 2, n / 2, (3 * n) / 4, n.saturating_sub(1)];
+        if n % 2 == 1 {
+            at.remove(2);
+        }
+        let samples = if n < 6 { kept } else { at.into_iter().map(|i| kept[i].clone()).collect() };
+        serde_json::to_writer(&mut text, &Trial { samples, warm_up: None, ..trial.clone() })?;
+        text.push(b'\n');
+    }
+    std::fs::write(path, text).with_context(|| format!("writing the space {}", path.display()))?;
+    eprintln!("space: {}", path.display());
+    Ok(())
+}
+
+/// One line of the optimisation log for each row that changed.
+fn note(timed: &timing::Timed, changes: &[RowChange]) {
+    for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
+        let from = change.from.as_ref().map_or_else(|| "the default".to_owned(), |v| v.short());
+        log::note(&log::Entry {
+            before_kernel_us: change.before_ns.map(|ns| ns / 1e3),
+            kernel_us: Some(change.median_ns / 1e3),
+            verdict: Some(change.reason.clone()),
+            device: Some(timed.record.device.name.clone()),
+            record: Some(timed.record.id.clone()),
+            ..log::Entry::now("tune", format!("{} {}: {from} -> {}", change.workload, change.policy, change.to.short()))
+        });
+    }
+}

@@ -1,0 +1,361 @@
+//! `bench verify`: correctness alone. Every variant is run on random, realistic and adversarial inputs and compared with
+//! the reference; a rejected one is named with the input that exposed it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, anyhow};
+use harness_measure::tune::{Journal, JournalError, MemoryJournal, Plan, run as run_plan};
+use harness_spec::record::{
+    CellResult, KERNEL_SCHEMA_VERSION, KernelRun, KernelRunKind, Outcome as CellOutcome, Trial,
+};
+use harness_spec::{Cell, Policy, Shape, Stage, Target, Workload};
+
+use super::timing::{Bench, kernel_plan, suite};
+use super::{kernel_report, print_json, print_text};
+use crate::args::{VariantChoice, VerifyArgs};
+use crate::exit::{Exit, Failure, Outcome, usage};
+use crate::grid::Grid;
+use crate::interrupt;
+use crate::kernel_plan::{Planned, plan as plan_suite};
+use crate::kernel_suite::{self, KernelSuite};
+use crate::machine::environment;
+use crate::private::kernel_run_without_home;
+use crate::record::Identity;
+use crate::registry_spaces::RegistrySpaces;
+use crate::session::bar::KernelBar;
+use crate::session::trials::TrialFile;
+use crate::target::open;
+
+/// Samples in which a kernel that only cheats when it is timed is given the chance to.
+const CHEAT_SAMPLES: u32 = 64;
+
+/// `bench verify`. 0: every variant passed (or, with `--expect-rejected`, was rejected). 1: one did not. 3: nothing could
+/// be checked, or the device failed.
+pub fn run(args: &VerifyArgs, json: bool, command: &[String]) -> Outcome {
+    if args.seeds == 0 {
+        return Err(usage(anyhow!("--seeds 0 checks nothing; give at least 1")));
+    }
+    let stop = interrupt::flag().context("watching for Ctrl-C")?;
+    let mut worst = Exit::Done;
+    let places = open::places(args.device.device.as_deref())?;
+    let many = places.len() > 1;
+    for place in places {
+        let mut opened = super::kernels::open(place, &args.device, args.full, None)?;
+        if args.expect_rejected {
+            opened.spaces = opened.spaces.only_users();
+        }
+        let suite = what(args, &opened.spaces)?;
+        let bench = opened.bench();
+        let exit = one_device(args, json, command, &suite, bench, &stop, many)?;
+        if exit.code() > worst.code() {
+            worst = exit;
+        }
+    }
+    Ok(worst)
+}
+
+/// The workloads: those of the flags, else one of every op; the gate itself adds awkward shapes around each.
+fn what(args: &VerifyArgs, spaces: &RegistrySpaces) -> Result<KernelSuite, Failure> {
+    let w = &args.what;
+    if w.suite.is_some() || w.model.is_some() || !w.workload.is_empty() {
+        return suite(w, None);
+    }
+    let known = spaces.ops();
+    if let Some(unknown) = w.op.iter().find(|op| !known.contains(&op.as_str())) {
+        return Err(usage(anyhow!("no kernel of `{unknown}` can be checked here\nhint: use one of {}", known.join(", "))));
+    }
+    let ops = known.into_iter().filter(|op| w.op.is_empty() || w.op.iter().any(|o| o == op));
+    let workloads: Vec<Workload> = ops.flat_map(|op| shapes(op, args.full)).collect();
+    if workloads.is_empty() {
+        return Err(anyhow!("there is no kernel to check on this device").into());
+    }
+    let mut suite = kernel_suite::of_workloads(&workloads);
+    suite.name = if args.full { "every op, full" } else { "every op" }.to_owned();
+    Ok(suite)
+}
+
+/// Shapes at which every kernel of an op can be checked fast: whole blocks of every weight type, rows that no tile divides.
+fn shapes(op: &str, full: bool) -> Vec<Workload> {
+    let of = |dims: &[(&str, u64)]| Workload { op: op.to_owned(), shape: Shape::of(dims.iter().copied()) };
+    let mut out = match op {
+        "rmsnorm" => vec![of(&[("K", 576), ("M", 1)])],
+        "quantize_a8" => vec![of(&[("K", 1536)])],
+        "attn_decode" => {
+            vec![of(&[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 100), ("MAX_LEN", 256)])]
+        }
+        "stream_read" => vec![of(&[("BYTES", 1 << 20)])],
+        _ => vec![of(&[("N", 256), ("K", 512)])],
+    };
+    if full {
+        out.extend(match op {
+            "rmsnorm" => vec![of(&[("K", 4096), ("M", 3)])],
+            "quantize_a8" => vec![of(&[("K", 14336)])],
+            "attn_decode" => {
+                vec![of(&[("HEADS", 9), ("KV_HEADS", 3), ("DIM", 64), ("LEN", 1023), ("MAX_LEN", 2048)])]
+            }
+            "stream_read" => vec![of(&[("BYTES", (8 << 20) + 16)])],
+            _ => vec![of(&[("N", 1536), ("K", 8960)]), of(&[("N", 1000), ("K", 1536)])],
+        });
+    }
+    out
+}
+
+fn one_device(
+    args: &VerifyArgs,
+    json: bool,
+    command: &[String],
+    suite: &KernelSuite,
+    mut bench: Bench,
+    stop: &AtomicBool,
+    many: bool,
+) -> Result<Exit, Failure> {
+    let device = bench.target.device();
+    let choice = if args.full && args.variants == VariantChoice::Default { VariantChoice::All } else { args.variants };
+    let policy = if device.backend == "cpu" { Policy::COLD_EAGER } else { Policy::COLD_GRAPH };
+    let choice = if args.expect_rejected { VariantChoice::All } else { choice };
+    let planned = plan_suite(suite, &[policy], bench.spaces.as_ref(), choice, args.seed).map_err(usage)?;
+    planned.notes.iter().for_each(|n| eprintln!("note: {n}"));
+    let candidates: usize = planned.workloads.iter().map(|w| w.candidates.len()).sum();
+    if args.dry_run {
+        return dry_run(&planned, json);
+    }
+    for w in planned.workloads.iter().filter(|w| w.candidates.is_empty()) {
+        let why = w.pruned.first().map_or("there is none", |(_, why)| why.as_str());
+        eprintln!("note: no configuration can run {}: {why}", w.workload);
+    }
+    if candidates == 0 {
+        return Err(anyhow!("no variant of suite {} can run on this device", suite.name).into());
+    }
+    let out = args.out.as_ref().map(|o| if many { o.join(&device.backend) } else { o.clone() });
+    let identity = Identity::of("verify", out.as_deref())?;
+    let file = Rc::new(RefCell::new(TrialFile::create(&identity.folder)?));
+    let mut record: Option<KernelRun> = None;
+    for seed in args.seed..args.seed.saturating_add(args.seeds) {
+        let mut plan = Plan::new(KernelRunKind::Verify, bench.provenance, planned.workloads.clone());
+        plan.seed = seed;
+        let mut journal = Seeded { known: MemoryJournal::default(), file: Rc::clone(&file), seed };
+        let mut bar = KernelBar::new(&plan, Rc::clone(&file));
+        let done = run_plan(&mut bench.target, &plan, &mut journal, &mut bar, stop);
+        bar.finish();
+        let done = done.map_err(anyhow::Error::new)?;
+        match &mut record {
+            None => record = Some(first(command, suite, &bench, &plan, &planned, &identity, done)),
+            Some(all) => merge(all, done.cells, done.wall, seed),
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    let mut record = record.ok_or_else(|| anyhow!("nothing was checked"))?;
+    if args.expect_rejected && !stop.load(Ordering::Relaxed) {
+        expose_cheats(&mut record, &mut bench.target);
+    }
+    record.device_facts = bench.target.facts();
+    let record = kernel_run_without_home(record);
+    kernel_report::write(&identity, &record, file.borrow().trials())?;
+    if json {
+        print_json(&record)?;
+    } else {
+        print_text(&table(&record));
+    }
+    eprintln!("results: {} (run.json, trials.jsonl)", identity.folder.display());
+    judge(&record, args.expect_rejected)
+}
+
+/// The journal of one seed: nothing is taken from earlier checks, and each line says whose inputs it ran on.
+struct Seeded {
+    known: MemoryJournal,
+    file: Rc<RefCell<TrialFile>>,
+    seed: u64,
+}
+
+impl Journal for Seeded {
+    fn find(&self, key: &str) -> Option<&Trial> {
+        self.known.find(key)
+    }
+
+    fn append(&mut self, trial: Trial) -> Result<(), JournalError> {
+        let line = Trial { key: format!("{} seed {}", trial.key, self.seed), ..trial.clone() };
+        self.file.borrow_mut().keep(&line)?;
+        self.known.append(trial)
+    }
+}
+
+fn first(
+    command: &[String],
+    suite: &KernelSuite,
+    bench: &Bench,
+    plan: &Plan,
+    planned: &Planned,
+    identity: &Identity,
+    mut done: harness_measure::tune::KernelOutcome,
+) -> KernelRun {
+    for (account, more) in done.accounts.iter_mut().zip(&planned.not_asked) {
+        account.enumerated += more;
+        account.not_reached += more;
+    }
+    KernelRun {
+        schema: KERNEL_SCHEMA_VERSION,
+        kind: KernelRunKind::Verify,
+        provenance: bench.provenance,
+        id: identity.id.clone(),
+        started: identity.started(),
+        wall_ns: done.wall,
+        command: command.to_vec(),
+        tool: environment::tool(),
+        environment: identity.environment.clone(),
+        device: done.device,
+        device_facts: bench.target.facts(),
+        canaries: done.canaries,
+        suspect: done.suspect,
+        plan: kernel_plan(suite, plan),
+        cost: done.cost,
+        accounts: done.accounts,
+        cells: done.cells,
+        results: done.results,
+        incomplete: done.incomplete,
+        notes: planned.notes.iter().cloned().chain(done.notes).collect(),
+    }
+}
+
+/// Adds the cells of a further seed: one failure is enough, and of the errors the worst counts.
+fn merge(all: &mut KernelRun, cells: Vec<CellResult>, wall: harness_spec::Nanos, seed: u64) {
+    all.wall_ns.0 += wall.0;
+    all.cost.wall.0 += wall.0;
+    all.cost.verify.0 += wall.0;
+    for new in cells {
+        let Some(known) = all.cells.iter_mut().find(|c| c.cell == new.cell) else {
+            all.cells.push(new);
+            continue;
+        };
+        if !passed(known) {
+            continue;
+        }
+        if passed(&new) {
+            if let (Some(k), Some(n)) = (&mut known.check, &new.check) {
+                k.cases.extend(n.cases.iter().map(|c| format!("{c} (seed {seed})")));
+                k.worst_of_bound = k.worst_of_bound.max(n.worst_of_bound);
+                k.worst_relative_l2 = k.worst_relative_l2.max(n.worst_relative_l2);
+            }
+        } else {
+            *known = new;
+        }
+    }
+}
+
+/// Times what passed a few times: a kernel that is right when looked at and wrong when timed shows here (R4).
+fn expose_cheats(record: &mut KernelRun, target: &mut dyn Target) {
+    for cell in record.cells.iter_mut().filter(|c| passed(c)) {
+        let id: Cell = cell.cell.clone();
+        if let Err(failure) = target.sample(&id, CHEAT_SAMPLES) {
+            cell.outcome = CellOutcome::of_failure(failure);
+        }
+    }
+}
+
+fn passed(cell: &CellResult) -> bool {
+    matches!(cell.outcome, CellOutcome::Verified | CellOutcome::Measured)
+}
+
+/// Whether the gate rejected a cell, as opposed to a build or the machine that failed.
+fn rejected(cell: &CellResult) -> bool {
+    match &cell.outcome {
+        CellOutcome::Failed { stage, .. } => {
+            matches!(stage, Stage::Check | Stage::Cheat | Stage::Fault | Stage::Hang | Stage::Launch)
+        }
+        CellOutcome::Implausible { .. } => true,
+        CellOutcome::Measured
+        | CellOutcome::Verified
+        | CellOutcome::Skipped { .. }
+        | CellOutcome::Unstable { .. }
+        | CellOutcome::NotReached => false,
+    }
+}
+
+/// One line a variant: passed, or what exposed it.
+fn table(record: &KernelRun) -> String {
+    let mut grid = Grid::new(&["variant", "shape", "outcome", "cases", "of bound", "what exposed it"]);
+    for c in &record.cells {
+        let (outcome, why) = match &c.outcome {
+            CellOutcome::Verified | CellOutcome::Measured => ("pass".to_owned(), String::new()),
+            CellOutcome::Failed { stage, message } => (
+                if rejected(c) { format!("REJECTED at {stage}") } else { format!("failed at {stage}") },
+                message.lines().next().unwrap_or_default().to_owned(),
+            ),
+            CellOutcome::Skipped { reason } => ("skipped".to_owned(), reason.clone()),
+            CellOutcome::Implausible { reason } => ("REJECTED as impossible".to_owned(), reason.clone()),
+            CellOutcome::Unstable { reason } => ("unstable".to_owned(), reason.clone()),
+            CellOutcome::NotReached => ("not reached".to_owned(), String::new()),
+        };
+        let check = c.check.as_ref();
+        grid.row([
+            c.cell.variant.to_string(),
+            c.cell.workload.shape.to_string(),
+            outcome,
+            check.map_or_else(|| "-".to_owned(), |r| r.cases.len().to_string()),
+            check.map_or_else(|| "-".to_owned(), |r| format!("{:.3}", r.worst_of_bound)),
+            why,
+        ]);
+    }
+    let count = |f: fn(&CellResult) -> bool| record.cells.iter().filter(|c| f(c)).count();
+    format!(
+        "{}\n{} on {}: {} passed, {} rejected, {} failed otherwise, {} pruned by constraints",
+        grid.render(),
+        record.cells.len(),
+        record.device.name,
+        count(passed),
+        count(rejected),
+        count(|c| matches!(c.outcome, CellOutcome::Failed { .. }) && !rejected(c)),
+        record.accounts.iter().map(|a| a.pruned).sum::<u64>(),
+    )
+}
+
+fn judge(record: &KernelRun, expect_rejected: bool) -> Result<Exit, Failure> {
+    if let Some(why) = &record.incomplete {
+        return Err(anyhow!("not everything was checked: {why}").into());
+    }
+    let ran: Vec<&CellResult> =
+        record.cells.iter().filter(|c| !matches!(c.outcome, CellOutcome::Skipped { .. })).collect();
+    if ran.is_empty() {
+        return Err(anyhow!("no variant could be checked on this device").into());
+    }
+    if expect_rejected {
+        let through: Vec<String> = ran.iter().filter(|c| !rejected(c)).map(|c| c.cell.variant.to_string()).collect();
+        if through.is_empty() {
+            return Ok(Exit::Done);
+        }
+        eprintln!("error: {} of {} were not rejected by the gate: {}", through.len(), ran.len(), through.join(", "));
+        return Ok(Exit::Slower);
+    }
+    // A harness that failed says nothing of the kernels.
+    let harness = |c: &&&CellResult| matches!(&c.outcome, CellOutcome::Failed { stage: Stage::Harness, .. });
+    if let Some(cell) = ran.iter().find(harness)
+        && let CellOutcome::Failed { message, .. } = &cell.outcome
+    {
+        return Err(anyhow!("{} could not be checked: {message}", cell.cell.variant).into());
+    }
+    Ok(if ran.iter().all(|c| passed(c)) { Exit::Done } else { Exit::Slower })
+}
+
+fn dry_run(planned: &Planned, json: bool) -> Result<Exit, Failure> {
+    if json {
+        let all: Vec<_> = planned
+            .workloads
+            .iter()
+            .map(|w| {
+                let variants: Vec<String> = w.candidates.iter().map(|c| c.variant.to_string()).collect();
+                serde_json::json!({ "workload": w.workload.to_string(), "variants": variants, "pruned": w.pruned.len() })
+            })
+            .collect();
+        print_json(&all)?;
+        return Ok(Exit::Done);
+    }
+    let mut grid = Grid::new(&["workload", "variants", "pruned"]);
+    for w in &planned.workloads {
+        grid.row([w.workload.to_string(), w.candidates.len().to_string(), w.pruned.len().to_string()]);
+    }
+    print_text(&grid.render());
+    Ok(Exit::Done)
+}

@@ -1,0 +1,188 @@
+//! `trials.jsonl`, the journal of a run, and the cache of trials that earlier runs on this device have left (R18, R19).
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::Context;
+use harness_measure::tune::{Journal, JournalError, MemoryJournal, read_lines};
+use harness_spec::record::{Outcome, Provenance, Trial, TrialPurpose};
+use harness_spec::{DeviceKey, Policy, Stage, Workload};
+use sha2::{Digest, Sha256};
+
+/// The file's name in a run's folder.
+pub const FILE: &str = "trials.jsonl";
+
+/// The open journal of a run. One write call a line: a killed run loses at most the last, and leaves no mixture.
+#[derive(Debug)]
+pub struct TrialFile {
+    path: PathBuf,
+    file: File,
+    written: HashSet<String>,
+    /// Keys in the order of the file, with the trials, for the report.
+    trials: Vec<Trial>,
+}
+
+impl TrialFile {
+    /// Starts the journal of a run.
+    ///
+    /// # Errors
+    /// The folder is not writable, or holds a run already.
+    pub fn create(folder: &Path) -> anyhow::Result<TrialFile> {
+        let path = folder.join(FILE);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path).with_context(|| {
+            format!("creating {}\nhint: go on with that run by --resume, or choose another folder", path.display())
+        })?;
+        Ok(TrialFile { path, file, written: HashSet::new(), trials: Vec::new() })
+    }
+
+    /// Opens the journal of a run that was stopped or killed, with its trials and what is wrong with lines of it.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be written.
+    pub fn resume(folder: &Path) -> anyhow::Result<(TrialFile, Vec<String>)> {
+        let path = folder.join(FILE);
+        let opened = OpenOptions::new().read(true).append(true).open(&path);
+        let mut file = opened
+            .with_context(|| format!("{} is no run that can go on\nhint: give the folder of a tune", folder.display()))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
+        // A line that a kill cut short is ended here, so that the next one is whole.
+        if bytes.last().is_some_and(|b| *b != b'\n') {
+            file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(b"\n"))?;
+        }
+        let (trials, warnings) = read_lines(&String::from_utf8_lossy(&bytes));
+        let warnings = warnings.into_iter().map(|w| format!("{}: {w}", path.display())).collect();
+        let written = trials.iter().map(|t| t.key.clone()).collect();
+        Ok((TrialFile { path, file, written, trials }, warnings))
+    }
+
+    /// What is in it.
+    pub fn trials(&self) -> &[Trial] {
+        &self.trials
+    }
+
+    /// Appends a trial, unless one with its key is there.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn keep(&mut self, trial: &Trial) -> Result<(), JournalError> {
+        if !self.written.insert(trial.key.clone()) {
+            return Ok(());
+        }
+        append(&mut self.file, trial).map_err(|e| failed(&self.path, &e))?;
+        self.trials.push(trial.clone());
+        Ok(())
+    }
+}
+
+fn append(file: &mut File, trial: &Trial) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(trial)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> JournalError {
+    let hint = match e.kind() {
+        std::io::ErrorKind::StorageFull => "\nhint: free some space, then go on with --resume and this run's folder",
+        _ => "",
+    };
+    JournalError { place: path.display().to_string(), cause: format!("{e}{hint}") }
+}
+
+/// Trials of earlier runs on this device, one file for each workload and policy.
+#[derive(Debug)]
+pub struct TrialCache {
+    folder: PathBuf,
+}
+
+impl TrialCache {
+    /// The cache of a device. Scripted devices have their own.
+    pub fn of(cache: &Path, device: &DeviceKey, provenance: Provenance) -> TrialCache {
+        let kind = if provenance == Provenance::Simulated { "simulated-" } else { "" };
+        TrialCache { folder: cache.join("trials").join(format!("{kind}{}-{}", device.backend, device.slug())) }
+    }
+
+    fn file(&self, workload: &Workload, policy: Policy) -> PathBuf {
+        let hash = Sha256::digest(format!("{workload} {policy}"));
+        let hash: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+        self.folder.join(format!("{}-{hash}.jsonl", workload.op))
+    }
+
+    /// The trials of a workload, with what is wrong with lines of the file. A bad entry is a miss, never an error.
+    pub fn load(&self, workload: &Workload, policy: Policy) -> (Vec<Trial>, Vec<String>) {
+        let path = self.file(workload, policy);
+        let Ok(bytes) = std::fs::read(&path) else { return (Vec::new(), Vec::new()) };
+        let (trials, warnings) = read_lines(&String::from_utf8_lossy(&bytes));
+        // Whether a key fits is the tuner's to say; that a file was moved here from elsewhere shows in its cells.
+        let trials: Vec<Trial> =
+            trials.into_iter().filter(|t| t.cell.workload == *workload && t.cell.policy == policy).collect();
+        (trials, warnings.into_iter().map(|w| format!("cache {}: {w}", path.display())).collect())
+    }
+
+    /// Keeps a trial for later runs, where it will be true then: a failure to build has no key that the mended source
+    /// would change, and a fault or a hang may have been the machine's.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn keep(&self, trial: &Trial) -> std::io::Result<()> {
+        let lasting = match &trial.outcome {
+            Outcome::Measured => true,
+            Outcome::Failed { stage, .. } => matches!(stage, Stage::Check | Stage::Cheat),
+            Outcome::Verified
+            | Outcome::Skipped { .. }
+            | Outcome::Implausible { .. }
+            | Outcome::Unstable { .. }
+            | Outcome::NotReached => false,
+        };
+        if !lasting || trial.purpose == TrialPurpose::RunOff {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.folder)?;
+        let path = self.file(&trial.cell.workload, trial.cell.policy);
+        append(&mut OpenOptions::new().append(true).create(true).open(path)?, trial)
+    }
+}
+
+/// The journal that the tuner sees: this run's file, the cache behind it.
+#[derive(Debug)]
+pub struct RunJournal {
+    known: MemoryJournal,
+    file: Rc<RefCell<TrialFile>>,
+    cache: Option<TrialCache>,
+    /// Said once: a cache that cannot be written costs time later and nothing now.
+    cache_failed: Option<String>,
+}
+
+impl RunJournal {
+    /// With the trials of the cache, which those of the run's own file outrank.
+    pub fn new(file: Rc<RefCell<TrialFile>>, cached: Vec<Trial>, cache: Option<TrialCache>) -> RunJournal {
+        let mut trials = cached;
+        trials.extend(file.borrow().trials().iter().cloned());
+        RunJournal { known: MemoryJournal::with(trials), file, cache, cache_failed: None }
+    }
+
+    /// Why the cache could not be written, if it could not.
+    pub fn cache_failed(&self) -> Option<&str> {
+        self.cache_failed.as_deref()
+    }
+}
+
+impl Journal for RunJournal {
+    fn find(&self, key: &str) -> Option<&Trial> {
+        self.known.find(key)
+    }
+
+    fn append(&mut self, trial: Trial) -> Result<(), JournalError> {
+        self.file.borrow_mut().keep(&trial)?;
+        if let (Some(cache), None) = (&self.cache, &self.cache_failed)
+            && let Err(e) = cache.keep(&trial)
+        {
+            self.cache_failed = Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
+        }
+        self.known.append(trial)
+    }
+}
