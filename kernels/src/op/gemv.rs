@@ -3,12 +3,14 @@
 //! Device arguments: `(const u8* W, const u8* x, float* y, int N, int K, int M)`, with W in the kernel's layout and x in its
 //! form of activations, a row or slab for each token.
 
+use std::sync::Arc;
+
 use harness_spec::{Bytes, CellFailure, DType, Shape};
 use variants::{Activations, KernelSpec};
 
 use super::Op;
 use super::problem::{Arg, Case, Depth, Problem, Tensor, dim};
-use super::product::Product;
+use super::product::{self, Product};
 use crate::check::{Expected, Want};
 
 /// A product of weights and activations.
@@ -56,8 +58,8 @@ impl Op for Gemv {
         2 * (dim(shape, "N") * dim(shape, "K") * dim(shape, "M")) as u64
     }
 
-    fn cases(&self, _: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
-        self.product.cases(seed, depth)
+    fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
+        self.product.cases(shape, seed, depth)
     }
 
     fn adversarial(&self, _: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
@@ -84,6 +86,10 @@ impl Op for Gemv {
         let [w, x] = self.product.operands(problem, spec)?;
         let [n, k, m] = ["N", "K", "M"].map(|d| Arg::I32(problem.dim(d) as i32));
         Ok(vec![w, x, Arg::Out(0), n, k, m])
+    }
+
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+        Ok(vec![(1, product::activations(problem, spec))])
     }
 
     fn redraw(&self, problem: &mut Problem, seed: u64) {

@@ -4,12 +4,14 @@
 //! before the first launch, and every launch leaves it zeroed. Ties go to the lowest index and NaN never wins; of only NaN
 //! the index is 0.
 
+use std::sync::Arc;
+
 use harness_spec::{Bytes, CellFailure, DType, Shape};
 use variants::{Activations, KernelSpec};
 
 use super::Op;
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
-use super::product::Product;
+use super::product::{self, Product};
 use super::recipe::{Recipe, Values, Weights};
 use crate::check::{Expected, Want};
 
@@ -46,8 +48,8 @@ impl Op for Logits {
         2 * (dim(shape, "N") * dim(shape, "K")) as u64
     }
 
-    fn cases(&self, _: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
-        let mut cases = self.product.cases(seed, depth);
+    fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
+        let mut cases = self.product.cases(shape, seed, depth);
         cases.push(self.case("AD-17 maximum at the last index", seed, Weights::LastRowWins, Values::Constant(1.0)));
         cases
     }
@@ -92,6 +94,10 @@ impl Op for Logits {
         let [n, k] = ["N", "K"].map(|d| Arg::I32(problem.dim(d) as i32));
         let scratch = Arg::Scratch { bytes: SCRATCH, zeroed: true };
         Ok(vec![w, x, Arg::Out(0), Arg::Out(1), scratch, n, k])
+    }
+
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+        Ok(vec![(1, product::activations(problem, spec))])
     }
 
     fn redraw(&self, problem: &mut Problem, seed: u64) {

@@ -29,7 +29,10 @@ mod values;
 pub use attention::MOST_SPLITS;
 pub use logits::SCRATCH as LOGITS_SCRATCH;
 pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
+pub(crate) use random::Rng;
 pub use recipe::{Recipe, Scores, Values, Weights};
+
+use std::sync::Arc;
 
 use harness_spec::{Bytes, CellFailure, Shape};
 use variants::{Activations, KernelSpec};
@@ -82,6 +85,19 @@ pub trait Op: Send + Sync {
     /// # Errors
     /// Where the layout of `spec` does not take these weights.
     fn arguments(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Arg>, CellFailure>;
+
+    /// The inputs that [`Op::redraw`] changes, as a device kernel takes them, each with its place among the arguments.
+    ///
+    /// # Errors
+    /// As [`Op::arguments`].
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+        let arguments = self.arguments(problem, spec)?;
+        let inputs = arguments.into_iter().enumerate().filter_map(|(i, arg)| match arg {
+            Arg::In { bytes, weights: false } => Some((i, bytes)),
+            _ => None,
+        });
+        Ok(inputs.collect())
+    }
 
     /// Draws other activations for the same weights, for launches that are verified while they are timed.
     fn redraw(&self, problem: &mut Problem, seed: u64);

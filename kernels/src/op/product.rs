@@ -14,6 +14,8 @@ use crate::quant;
 
 /// Weights from which a matrix repeats its first rows, so that its reference stays cheap.
 const DISTINCT: usize = 1 << 21;
+/// Weights from which one random seed must do.
+const LARGE: usize = 1 << 27;
 /// Numbers of rows that may repeat: primes, so that a row taken for one a tile or a power of two away differs.
 const PERIODS: [usize; 9] = [31, 61, 101, 139, 251, 509, 1021, 2039, 4093];
 /// Where products of subnormal scales lose all relative accuracy: the error that a term may have then.
@@ -45,10 +47,16 @@ impl Product {
     }
 
     /// Random, realistic and exact inputs: what runs at every shape.
-    pub(crate) fn cases(&self, seed: u64, depth: Depth) -> Vec<Case> {
+    pub(crate) fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
         let mut cases = Vec::new();
+        // The weights of a large head take a second to make and to move; its seeds also run at every smaller shape.
+        let seeds = match depth {
+            _ if dim(shape, "N") * dim(shape, "K") > LARGE => 1,
+            Depth::Quick => 3,
+            Depth::Full => 5,
+        };
         for &dtype in self.dtypes {
-            for i in 0..if depth == Depth::Full { 5 } else { 3 } {
+            for i in 0..seeds {
                 let seed = seed.wrapping_mul(0x1_0001).wrapping_add(i);
                 cases.push(self.case(format!("random seed {i}"), dtype, seed, Weights::Random, Values::Random));
             }
@@ -220,9 +228,8 @@ impl Product {
     pub(crate) fn operands(&self, problem: &Problem, spec: &KernelSpec) -> Result<[Arg; 2], CellFailure> {
         let (dtype, n, k, bytes) = problem.weights().expect("a product has weights");
         let layout = spec.layout.unwrap_or(Layout::Gguf);
-        let form = spec.activations.unwrap_or(Activations::F32);
         let bytes = if layout == Layout::Gguf { bytes.clone() } else { pack(layout, dtype, n, k, bytes)?.into() };
-        let x = activations::encode(float_rows(problem), k, form).into();
+        let x = activations(problem, spec);
         Ok([Arg::In { bytes, weights: true }, Arg::In { bytes: x, weights: false }])
     }
 
@@ -287,6 +294,12 @@ fn output(w: &[f32], offset: &[f32], seen: &[f64], x: &[f32]) -> Output {
         }
     }
     Output { seen: sums.iter().sum(), exact: exact.iter().sum(), magnitude: magnitudes.iter().sum() }
+}
+
+/// The activations of a product in the form that a kernel reads.
+pub(crate) fn activations(problem: &Problem, spec: &KernelSpec) -> Arc<[u8]> {
+    let form = spec.activations.unwrap_or(Activations::F32);
+    activations::encode(float_rows(problem), problem.dim("K"), form).into()
 }
 
 /// The float activations of a product.

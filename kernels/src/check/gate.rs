@@ -1,0 +1,175 @@
+//! The gate: which inputs a variant is run on, and what their outputs mean.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use harness_spec::{CellFailure, CheckReport, DType, Shape, Stage};
+use variants::{Activations, KernelSpec};
+
+use super::{Expected, compare};
+use crate::op::{Case, Depth, Op, Problem, Runner};
+
+/// The gate, with the problems and references that it made before: variants of one op share them.
+#[derive(Debug, Default)]
+pub struct Gate {
+    /// Bytes that may be kept.
+    budget: usize,
+    used: usize,
+    problems: HashMap<ProblemKey, Arc<Problem>>,
+    references: HashMap<(ProblemKey, Activations), Option<Arc<Expected>>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct ProblemKey {
+    op: &'static str,
+    shape: Shape,
+    case: String,
+    dtype: Option<DType>,
+    seed: u64,
+}
+
+impl Gate {
+    /// A gate that keeps up to `budget` bytes of problems and references for the next variant. Once they do not fit any
+    /// more all are dropped, as the next op or shape needs others.
+    pub fn new(budget: usize) -> Gate {
+        Gate { budget, ..Gate::default() }
+    }
+
+    /// Runs the gate on one variant: random, realistic and exact inputs at this shape and at the awkward shapes that the
+    /// variant takes, and the adversarial inputs at a small shape, or at this one where the variant takes no small one.
+    /// Unless the kernel says that it is not, it must be the same bit for bit when run again.
+    ///
+    /// # Errors
+    /// The first failure of the runner, or the first wrong output as [`Stage::Check`]; the message starts with the case.
+    pub fn run(
+        &mut self,
+        op: &dyn Op,
+        shape: &Shape,
+        spec: &KernelSpec,
+        seed: u64,
+        depth: Depth,
+        runner: &mut dyn Runner,
+    ) -> Result<CheckReport, CellFailure> {
+        let mut report = CheckReport { cases: Vec::new(), worst_of_bound: 0.0, worst_relative_l2: 0.0 };
+        for (i, (shape, case)) in plan(op, shape, seed, depth, runner).into_iter().enumerate() {
+            if case.dtype.is_some_and(|dtype| !spec.dtypes.is_empty() && !spec.dtypes.contains(&dtype)) {
+                continue;
+            }
+            let Some((problem, expected)) = self.problem(op, &shape, &case, spec) else { continue };
+            let name = format!("{} at {shape}", case.name);
+            let wrong = |stage: Stage, message: &str| CellFailure::new(stage, format!("{name}: {message}"));
+            let mut run = || runner.run(&problem).map_err(|f| wrong(f.stage, &f.message));
+            let outputs = run()?;
+            let errors = compare(&expected, &outputs).map_err(|mismatch| wrong(Stage::Check, &mismatch.to_string()))?;
+            if !spec.nondet {
+                for again in 1..repeats(i, depth) {
+                    if let Some(at) = first_difference(&outputs, &run()?) {
+                        let what = format!("AD-24 run {again} differs from the first in {at}: a race or an atomic");
+                        return Err(wrong(Stage::Check, &what));
+                    }
+                }
+            }
+            report.worst_of_bound = report.worst_of_bound.max(errors.worst_of_bound);
+            report.worst_relative_l2 = report.worst_relative_l2.max(errors.worst_relative_l2);
+            report.cases.push(name);
+        }
+        Ok(report)
+    }
+
+    /// A problem and what is right for it; `None` where the form of activations cannot hold it.
+    fn problem(
+        &mut self,
+        op: &dyn Op,
+        shape: &Shape,
+        case: &Case,
+        spec: &KernelSpec,
+    ) -> Option<(Arc<Problem>, Arc<Expected>)> {
+        let form = spec.activations.unwrap_or(Activations::F32);
+        let (case_name, dtype) = (case.name.clone(), case.dtype);
+        let key = ProblemKey { op: op.name(), shape: shape.clone(), case: case_name, dtype, seed: case.seed };
+        let problem = match self.problems.get(&key) {
+            Some(problem) => problem.clone(),
+            None => {
+                let problem = Arc::new(op.problem(shape, case));
+                if self.keep(problem.bytes()) {
+                    self.problems.insert(key.clone(), problem.clone());
+                }
+                problem
+            }
+        };
+        let expected = match self.references.get(&(key.clone(), form)) {
+            Some(expected) => expected.clone(),
+            None => {
+                let expected = op.expected(&problem, form).map(Arc::new);
+                if self.keep(expected.as_ref().map_or(0, |e| e.bytes())) {
+                    self.references.insert((key, form), expected.clone());
+                }
+                expected
+            }
+        };
+        Some((problem, expected?))
+    }
+
+    /// Whether so many bytes may be kept, after making room for them.
+    fn keep(&mut self, bytes: usize) -> bool {
+        if bytes > self.budget {
+            return false;
+        }
+        if self.used + bytes > self.budget {
+            self.problems.clear();
+            self.references.clear();
+            self.used = 0;
+        }
+        self.used += bytes;
+        true
+    }
+}
+
+/// Runs the gate on one variant and keeps nothing; see [`Gate::run`].
+///
+/// # Errors
+/// As [`Gate::run`].
+pub fn run(
+    op: &dyn Op,
+    shape: &Shape,
+    spec: &KernelSpec,
+    seed: u64,
+    depth: Depth,
+    runner: &mut dyn Runner,
+) -> Result<CheckReport, CellFailure> {
+    Gate::default().run(op, shape, spec, seed, depth, runner)
+}
+
+/// Every case with the shape it runs at.
+fn plan(op: &dyn Op, shape: &Shape, seed: u64, depth: Depth, runner: &dyn Runner) -> Vec<(Shape, Case)> {
+    let mut plan: Vec<(Shape, Case)> = Vec::new();
+    let mut add = |shape: &Shape, cases: Vec<Case>| plan.extend(cases.into_iter().map(|case| (shape.clone(), case)));
+    add(shape, op.cases(shape, seed, depth));
+    let home = op.home_shapes(shape).into_iter().find(|home| runner.admits(home)).unwrap_or_else(|| shape.clone());
+    add(&home, op.adversarial(&home, seed, depth));
+    for other in op.awkward_shapes(shape, depth) {
+        if &other != shape && runner.admits(&other) {
+            add(&other, op.cases(&other, seed, depth));
+        }
+    }
+    plan
+}
+
+/// How often a case runs: the first ones again and again, as a race shows in one run of many.
+fn repeats(case: usize, depth: Depth) -> usize {
+    match (case, depth) {
+        (0, Depth::Full) => 50,
+        (0, Depth::Quick) => 4,
+        (_, Depth::Full) => 2,
+        (_, Depth::Quick) => 1,
+    }
+}
+
+fn first_difference(first: &[Vec<u8>], again: &[Vec<u8>]) -> Option<String> {
+    for (output, (a, b)) in first.iter().zip(again).enumerate() {
+        if let Some(byte) = a.iter().zip(b).position(|(a, b)| a != b) {
+            return Some(format!("byte {byte} of output {output}"));
+        }
+    }
+    None
+}
