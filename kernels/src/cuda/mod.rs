@@ -5,6 +5,7 @@
 //! - [`compile`]: source to cubin, in parallel, cached by content; registers, spills, instruction classes.
 //! - [`driver`]: a device, its memory, modules, streams and graphs.
 //! - [`kernel`]: from a kernel of a space to what compiler and launch need.
+//! - [`survey`]: every variant compiled for every architecture.
 //! - [`CudaRunner`]: one variant, as the correctness gate runs it.
 //! - [`target`]: the device as the measurement core sees it.
 
@@ -15,6 +16,7 @@ mod failure;
 pub mod kernel;
 pub mod library;
 mod runner;
+pub mod survey;
 pub mod target;
 
 pub use error::CudaError;

@@ -1,6 +1,7 @@
 //! The command line: structs that mirror the flags. Each converts once into a checked plan.
 
 mod compare;
+mod compile;
 mod e2e;
 mod kernels;
 mod run;
@@ -9,6 +10,7 @@ mod serve_engine;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use compare::CompareArgs;
+pub use compile::CompileArgs;
 pub use e2e::E2eArgs;
 pub use kernels::{
     DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice, VerifyArgs,
@@ -51,6 +53,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show the optimisation log, or add to it.
     Log(LogArgs),
+    /// Compile the CUDA kernels for every architecture, without a device, and say what they need.
+    Compile(CompileArgs),
     /// Rebuild the page and the charts of a run from its files.
     Report {
         /// The run's folder.

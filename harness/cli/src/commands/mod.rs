@@ -1,6 +1,7 @@
 //! One file a verb.
 
 mod compare;
+mod compile;
 mod doctor;
 mod e2e;
 mod explain;
@@ -37,6 +38,7 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Log(args) => log::run(args, bench.json),
         Command::Worker(args) => worker::run(&args),
         Command::Report { folder, markdown } => report::run(&folder, bench.json, markdown),
+        Command::Compile(args) => compile::run(args, bench.json),
         Command::ServeEngine(args) => serve_engine::run(args),
         Command::Compare(args) => {
             let plan = ComparePlan::try_from(args)?;

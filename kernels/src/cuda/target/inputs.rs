@@ -127,7 +127,9 @@ impl Inputs {
     pub fn expected(&self, draw: Draw) -> Option<Expected> {
         if self.expected[draw.problem].get().is_none() {
             let all: Vec<usize> = (0..self.problems.len()).collect();
-            parallel(&all, |&i| drop(self.expected[i].get_or_init(|| self.op.expected(&self.problems[i], self.form)).is_some()));
+            parallel(&all, |&i| {
+                let _ = self.expected[i].get_or_init(|| self.op.expected(&self.problems[i], self.form));
+            });
         }
         let expected = self.expected[draw.problem].get()?.as_ref()?;
         Some(if draw.factor == 1.0 { expected.clone() } else { expected.scaled(f64::from(draw.factor)) })
