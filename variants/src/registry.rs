@@ -16,7 +16,6 @@ macro_rules! embedded {
 
 const FILES: &[(&str, &str)] = embedded![
     "argmax",
-    "attention",
     "attn_decode",
     "gemv_bf16",
     "gemv_f16",
@@ -32,7 +31,6 @@ const FILES: &[(&str, &str)] = embedded![
     "gemv_ternary",
     "logits_q6_k",
     "logits_q8_0",
-    "norm",
     "quantize_a8",
     "rmsnorm",
     "rope",

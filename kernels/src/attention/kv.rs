@@ -57,6 +57,16 @@ impl KvLayer {
         KvLayer { kind, n_kv_heads, head_dim, capacity, k, v }
     }
 
+    /// A copy at other addresses, for measurements that must not find their keys in a cache.
+    pub fn distinct_copy(&self) -> KvLayer {
+        let copy = |from: &AlignedBuf| {
+            let mut to = AlignedBuf::zeroed(from.as_slice().len());
+            to.as_mut_slice().copy_from_slice(from.as_slice());
+            to
+        };
+        KvLayer { k: copy(&self.k), v: copy(&self.v), ..*self }
+    }
+
     /// The type of its elements.
     pub fn kind(&self) -> KvType {
         self.kind

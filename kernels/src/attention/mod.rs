@@ -140,21 +140,39 @@ impl Cpu {
         scratch: &mut AttnScratch,
         out: &mut [f32],
     ) {
+        self.attention_by(self.attention_kernels(), q, kv, pos0, m, heads, scratch, out);
+    }
+
+    /// As [`Cpu::attention`], with kernels of the caller's choice.
+    #[allow(clippy::too_many_arguments)] // As above.
+    pub(crate) fn attention_by(
+        &self,
+        kernels: &AttentionKernels,
+        q: &[f32],
+        kv: &KvLayer,
+        pos0: usize,
+        m: usize,
+        heads: HeadShape,
+        scratch: &mut AttnScratch,
+        out: &mut [f32],
+    ) {
         let width = heads.n_heads * heads.head_dim;
         assert!(q.len() == m * width && out.len() == m * width, "{m} rows of {width}");
         assert!(heads.n_kv_heads == kv.n_kv_heads() && heads.head_dim == kv.head_dim(), "heads of the cache");
         assert!(heads.n_heads.is_multiple_of(heads.n_kv_heads), "whole groups of heads");
         assert!(pos0 + m <= kv.capacity(), "positions {pos0}..{} of {}", pos0 + m, kv.capacity());
         if m == 1 {
-            self.attend_one(q, kv, pos0 + 1, heads, scratch, out);
+            self.attend_one(kernels, q, kv, pos0 + 1, heads, scratch, out);
         } else {
-            self.attend_batch(q, kv, pos0, m, heads, out);
+            self.attend_batch(kernels, q, kv, pos0, m, heads, out);
         }
     }
 
     /// One token: spans of keys times key heads, then a merge.
+    #[allow(clippy::too_many_arguments)] // As above.
     fn attend_one(
         &self,
+        kernels: &AttentionKernels,
         q: &[f32],
         kv: &KvLayer,
         len: usize,
@@ -179,7 +197,7 @@ impl Cpu {
             let partial = unsafe { partials.part((at * heads.n_heads + first) * record, count * record) };
             let (values, ends) = partial.split_at_mut(count * dim);
             let mut running = Running { values, max: [0.0; MAX_QUERIES], sum: [0.0; MAX_QUERIES] };
-            self.attention_kernels().run(kv, &block, at * span, len.min((at + 1) * span), &mut running);
+            kernels.run(kv, &block, at * span, len.min((at + 1) * span), &mut running);
             for (i, end) in ends.chunks_exact_mut(2).enumerate() {
                 end.copy_from_slice(&[running.max[i], running.sum[i]]);
             }
@@ -228,7 +246,17 @@ impl Cpu {
     }
 
     /// A batch: blocks of queries, each over all its keys.
-    fn attend_batch(&self, q: &[f32], kv: &KvLayer, pos0: usize, m: usize, heads: HeadShape, out: &mut [f32]) {
+    #[allow(clippy::too_many_arguments)] // As above.
+    fn attend_batch(
+        &self,
+        kernels: &AttentionKernels,
+        q: &[f32],
+        kv: &KvLayer,
+        pos0: usize,
+        m: usize,
+        heads: HeadShape,
+        out: &mut [f32],
+    ) {
         let dim = heads.head_dim;
         let group = heads.group();
         let queries = m * group;
@@ -257,7 +285,7 @@ impl Cpu {
                 let block = Block { kv_head, q: &gathered[..count * dim], count, limits };
                 let values = &mut values[..count * dim];
                 let mut running = Running { values, max: [0.0; MAX_QUERIES], sum: [0.0; MAX_QUERIES] };
-                self.attention_kernels().run(kv, &block, 0, limits[count - 1], &mut running);
+                kernels.run(kv, &block, 0, limits[count - 1], &mut running);
                 for i in 0..count {
                     // SAFETY: the output of a token and head is written by one item alone.
                     let out = unsafe { out.part(place(i).1, dim) };

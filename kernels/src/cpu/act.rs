@@ -209,6 +209,17 @@ impl Act {
         &self.x.as_f32()[j * self.k..][..self.k]
     }
 
+    /// The codes of row `j`, and of every group the scale, and scale times sum.
+    pub(crate) fn quantized(&self, j: usize) -> (&[i8], &[f32], &[f32]) {
+        assert!(j < self.m && self.has_i8(), "row {j} of {} rows, int8: {}", self.m, self.has_i8());
+        let groups = padded(self.k) / GROUP;
+        let codes = &self.q.as_slice()[j * q_stride(self.k)..][..self.k];
+        // SAFETY: an int8 has the size and alignment of a byte.
+        let codes = unsafe { std::slice::from_raw_parts(codes.as_ptr().cast::<i8>(), codes.len()) };
+        let of = j * groups..j * groups + self.k / GROUP;
+        (codes, &self.s.as_f32()[of.clone()], &self.t.as_f32()[of])
+    }
+
     /// The quantised row `j`, for kernels.
     #[inline]
     pub(crate) fn quant_row(&self, j: usize) -> QuantPtr {

@@ -1,5 +1,7 @@
 //! Ops on whole rows: embedding look-up, norms, rounding, rotation, the KV cache and the choice of a token.
 
+use crate::norm::NormKernels;
+
 use super::{Act, Cpu, KvLayer, Matrix, Pairing, RopeAngles, Spread};
 
 /// Rows times columns from which a row-wise op is worth a phase of the pool.
@@ -25,12 +27,17 @@ impl Cpu {
     /// # Panics
     /// Where `x` is no whole number of rows, or `out` is of another size.
     pub fn rmsnorm(&self, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+        self.rmsnorm_by(self.norm(), x, w, eps, out);
+    }
+
+    /// As [`Cpu::rmsnorm`], with kernels of the caller's choice.
+    pub(crate) fn rmsnorm_by(&self, kernels: &NormKernels, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
         let k = w.len();
         assert!(x.len() == out.len() && x.len().is_multiple_of(k), "whole rows of {k}");
         let out = Spread::new(out);
         self.for_each(x.len() / k, x.len() >= WORTH_A_PHASE, &|j| {
             // SAFETY: row `j` is written by one call alone.
-            self.norm().rmsnorm(&x[j * k..][..k], w, eps, unsafe { out.part(j * k, k) });
+            kernels.rmsnorm(&x[j * k..][..k], w, eps, unsafe { out.part(j * k, k) });
         });
     }
 
@@ -58,6 +65,11 @@ impl Cpu {
     /// # Panics
     /// Where `x` is not `m` rows or `act` has no room for them.
     pub fn act(&self, x: &[f32], m: usize, k: usize, act: &mut Act) {
+        self.act_by(self.norm(), x, m, k, act);
+    }
+
+    /// As [`Cpu::act`], with kernels of the caller's choice.
+    pub(crate) fn act_by(&self, kernels: &NormKernels, x: &[f32], m: usize, k: usize, act: &mut Act) {
         assert_eq!(x.len(), m * k, "{m} rows of {k}");
         let rows = act.rows(m, k);
         self.for_each(m, x.len() >= WORTH_A_PHASE, &|j| {
@@ -65,7 +77,7 @@ impl Cpu {
             let (row, quant) = unsafe { rows.row(j) };
             row.copy_from_slice(&x[j * k..][..k]);
             if let Some(mut quant) = quant {
-                self.norm().quantize(row, &mut quant);
+                kernels.quantize(row, &mut quant);
             }
         });
     }

@@ -137,7 +137,7 @@ impl Matrix {
             return Err(BuildError::Empty { n, k });
         }
         quant::validate(dtype, n, k, weights.bytes())?;
-        if spec.isa > cpu.isa() {
+        if !cpu.isa().runs(spec.isa) {
             return Err(BuildError::Isa { variant: variant.clone(), isa: spec.isa });
         }
         let kernel = GemvKernel::of(spec, variant, dtype)?;

@@ -2,22 +2,29 @@
 //! the pool by itself, allocates nothing and overwrites its whole output.
 
 pub(crate) mod act;
+mod call;
 mod device;
 mod elementwise;
 mod matmul;
 mod matrix;
 mod pool;
+mod runner;
 mod shares;
+mod sources;
 mod stream;
+mod target;
 
 pub use act::Act;
 pub use device::{available_memory, device_key, last_level_cache};
 pub use matmul::Proj;
 pub use matrix::{BuildError, Matrix, Weights};
 pub use pool::Pool;
+pub use runner::CpuRunner;
+pub use target::CpuTarget;
 
 pub use crate::argmax::argmax;
 pub use crate::attention::{AttnScratch, HeadShape, KvLayer, KvType};
+pub use crate::gemv::NoCode;
 pub use crate::rope::{Pairing, RopeAngles, RopeTable};
 
 use std::marker::PhantomData;
@@ -78,8 +85,8 @@ impl Cpu {
         Cpu {
             pool: Pool::new(options.threads, options.pin),
             isa,
-            norm: NormKernels::of(level("norm")),
-            attention: AttentionKernels::of(level("attention")),
+            norm: NormKernels::of(level("rmsnorm")),
+            attention: AttentionKernels::of(level("attn_decode")),
             table: options.table,
             arena: Arena::new(),
         }

@@ -180,7 +180,7 @@ fn work(shared: &Shared, me: usize) {
 }
 
 /// Binds the calling thread to the `index`-th processor that the process may use. Best effort.
-fn pin_to(index: usize) {
+pub(super) fn pin_to(index: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: the sets are plain bit masks on this stack, zeroed before use, and their size is passed along.
     unsafe {

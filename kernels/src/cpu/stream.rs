@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use harness_spec::{Bytes, GbPerS, Nanos};
 
-use super::{Cpu, share};
+use variants::Isa;
+
+use super::{Cpu, Spread, share};
 use crate::alloc::AlignedBuf;
 
 const LINE: usize = 64;
@@ -25,44 +27,61 @@ impl Cpu {
     }
 
     fn read_once(&self, memory: &AlignedBuf, lines: usize) -> GbPerS {
-        let threads = self.threads();
+        let mut sums = vec![0; self.threads()];
         let start = Instant::now();
+        self.sum_words(&memory.as_slice()[..lines * LINE], self.isa(), &mut sums);
+        std::hint::black_box(sums);
+        Bytes((lines * LINE) as u64) / Nanos::from(start.elapsed())
+    }
+
+    /// The sum of all 32-bit words modulo 2³², one part a thread: the read that every product is measured against.
+    ///
+    /// # Panics
+    /// Where `data` is no whole number of words or `sums` has not one place a thread.
+    pub(crate) fn sum_words(&self, data: &[u8], isa: Isa, sums: &mut [u32]) {
+        let threads = self.threads();
+        assert!(data.len().is_multiple_of(4) && sums.len() == threads, "whole words, and a sum for each thread");
+        let lines = data.len().div_ceil(LINE);
+        let sums = Spread::new(sums);
         self.pool().run(&|thread| {
             let part = share(lines, threads, thread);
-            let floats = &memory.as_f32()[part.start * LINE / 4..part.end * LINE / 4];
-            std::hint::black_box(sum_bits(floats, self.isa()));
+            let words = &data[part.start * LINE..(part.end * LINE).min(data.len())];
+            // SAFETY: each thread writes a place of its own.
+            unsafe { sums.part(thread, 1)[0] = sum_of(words, isa) };
         });
-        Bytes((lines * LINE) as u64) / Nanos::from(start.elapsed())
     }
 }
 
-/// Reads every float; the result only keeps the reads from being dropped.
-fn sum_bits(floats: &[f32], isa: variants::Isa) -> u32 {
+fn sum_of(bytes: &[u8], isa: Isa) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if isa >= variants::Isa::Avx2 {
-        // SAFETY: `Cpu::new` lowers its level to what the machine has, and this level has AVX2.
-        return unsafe { sum_bits_avx2(floats) };
+    if isa == Isa::Avx2 || isa == Isa::Avx512Vnni {
+        // SAFETY: callers ask for levels that this machine has, and these have AVX2.
+        return unsafe { sum_avx2(bytes) };
     }
     let _ = isa;
-    sum_bits_plain(floats)
+    sum_plain(bytes)
 }
 
 #[inline(always)]
-fn sum_bits_plain(floats: &[f32]) -> u32 {
+fn sum_plain(bytes: &[u8]) -> u32 {
     // Four lines at a time in independent lanes: enough loads in flight to fill the line buffers.
     let mut lanes = [0u32; 64];
-    for chunk in floats.as_chunks::<64>().0 {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane ^= v.to_bits();
+    let (body, tail) = bytes.as_chunks::<256>();
+    for chunk in body {
+        let (words, _) = chunk.as_chunks::<4>();
+        for (lane, &word) in lanes.iter_mut().zip(words) {
+            *lane = lane.wrapping_add(u32::from_le_bytes(word));
         }
     }
-    lanes.iter().fold(0, |a, b| a ^ b)
+    let (words, _) = tail.as_chunks::<4>();
+    let tail = words.iter().fold(0, |sum: u32, &word| sum.wrapping_add(u32::from_le_bytes(word)));
+    lanes.iter().fold(tail, |a, &b| a.wrapping_add(b))
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn sum_bits_avx2(floats: &[f32]) -> u32 {
-    sum_bits_plain(floats)
+fn sum_avx2(bytes: &[u8]) -> u32 {
+    sum_plain(bytes)
 }
 
 #[cfg(test)]
@@ -74,5 +93,20 @@ mod tests {
         let cpu = Cpu::new(crate::cpu::CpuOptions { threads: 2, ..Default::default() });
         let rates = cpu.stream_read(Bytes(1 << 20), 3);
         assert!(rates.len() == 3 && rates.iter().all(|r| r.0.is_finite() && r.0 > 0.0));
+    }
+
+    #[test]
+    fn the_sum_of_all_words_does_not_depend_on_threads_or_level() {
+        let data: Vec<u8> = (0..4 * 4099u32).map(|i| (i * 97 + i / 7) as u8).collect();
+        let words = data.as_chunks::<4>().0.iter().map(|&w| u32::from_le_bytes(w));
+        let want = words.fold(0, u32::wrapping_add);
+        for threads in [1, 2, 3] {
+            let cpu = Cpu::new(crate::cpu::CpuOptions { threads, ..Default::default() });
+            for isa in Isa::available() {
+                let mut sums = vec![u32::MAX; threads];
+                cpu.sum_words(&data, isa, &mut sums);
+                assert_eq!(sums.into_iter().fold(0, u32::wrapping_add), want, "{threads} {isa}");
+            }
+        }
     }
 }

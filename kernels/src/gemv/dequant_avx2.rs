@@ -100,7 +100,7 @@ fn multiply<const T: usize>(w: &[[f32; CHUNK]; ROWS], x: [&[f32]; T], sums: &mut
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    if dtype != DType::F16 {
+    if !matches!(dtype, DType::F16 | DType::BF16) {
         return decode_blocks(dtype, bytes, out);
     }
     assert_eq!(bytes.len(), 2 * out.len());
@@ -109,7 +109,12 @@ fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         // SAFETY: at + 8 is at most the number of elements of both slices.
         unsafe {
             let halves = _mm_loadu_si128(bytes.as_ptr().add(2 * at).cast());
-            _mm256_storeu_ps(out.as_mut_ptr().add(at), _mm256_cvtph_ps(halves));
+            let floats = match dtype {
+                DType::F16 => _mm256_cvtph_ps(halves),
+                // A BF16 is the upper half of a float.
+                _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))),
+            };
+            _mm256_storeu_ps(out.as_mut_ptr().add(at), floats);
         }
     }
     decode_blocks(dtype, &bytes[2 * body..], &mut out[body..]);

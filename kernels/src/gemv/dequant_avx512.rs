@@ -85,7 +85,7 @@ fn multiply<const T: usize>(w: &[[f32; CHUNK]; ROWS], x: [&[f32]; T], sums: &mut
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
 fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    if dtype != DType::F16 {
+    if !matches!(dtype, DType::F16 | DType::BF16) {
         return decode_blocks(dtype, bytes, out);
     }
     assert_eq!(bytes.len(), 2 * out.len());
@@ -94,7 +94,12 @@ fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         // SAFETY: both slices hold the same number of elements, and the mask leaves out what lies beyond.
         unsafe {
             let halves = _mm256_maskz_loadu_epi16(mask, bytes.as_ptr().add(2 * at).cast());
-            _mm512_mask_storeu_ps(out.as_mut_ptr().add(at), mask, _mm512_cvtph_ps(halves));
+            let floats = match dtype {
+                DType::F16 => _mm512_cvtph_ps(halves),
+                // A BF16 is the upper half of a float.
+                _ => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))),
+            };
+            _mm512_mask_storeu_ps(out.as_mut_ptr().add(at), mask, floats);
         }
     }
 }

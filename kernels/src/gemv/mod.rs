@@ -9,6 +9,7 @@
 //! - `unsigned`: int8 activations against codes repacked into tiles (`tile`), for all types but the unblocked and TQ1_0.
 //! - `dot`: the same idea on ARM.
 //! - `lut`: table look-up for ternary weights.
+//! - `g128`: an INT4 layout of which no file type exists, so no matrix of a model has it.
 //!
 //! Tunables, as the spaces list them: `PREFETCH`, bytes ahead of the stream that one token's product fetches; `ACC`, the
 //! chains of additions of an integer dot of one token; `TOKENS`, the most tokens that share the unpacking of codes.
@@ -17,6 +18,7 @@
 mod dequant_avx2;
 #[cfg(target_arch = "x86_64")]
 mod dequant_avx512;
+pub(crate) mod g128;
 #[cfg(target_arch = "x86_64")]
 mod lut_avx2;
 mod plain;
