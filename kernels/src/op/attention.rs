@@ -194,7 +194,8 @@ impl Op for AttnDecode {
             w.iter().map(move |_| 4.0 * CLASS * size + 1e-30)
         });
         let bound = bound.collect();
-        let norms = Some(Norms { want: want.clone(), square, row: s.dim, class: CLASS });
+        let classes = vec![CLASS; s.heads];
+        let norms = Some(Norms { want: want.clone(), square, row: s.dim, classes });
         Some(Expected { outputs: vec![Want::Floats(Floats { want, bound, norms })] })
     }
 
