@@ -19,6 +19,7 @@ mod runner;
 pub mod survey;
 pub mod target;
 
+pub use compile::built_in as built_in_source;
 pub use error::CudaError;
 pub use runner::CudaRunner;
 pub use target::CudaTarget;

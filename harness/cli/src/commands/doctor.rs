@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::{print_json, print_text};
 use crate::exit::{Exit, Outcome};
-use crate::machine::environment;
+use crate::machine::{cuda, environment};
 use crate::peers::ollama::OllamaClient;
 use crate::plan::default_ollama;
 
 /// `bench doctor`: the machine, what may disturb a measurement on it, and what can be measured.
 pub fn run(json: bool) -> Outcome {
     let machine = environment::capture();
-    let checks = [ollama(), nvrtc(), store()];
+    let checks: Vec<NoiseSource> = [ollama(), store()].into_iter().chain(cuda::checks()).collect();
     if json {
         print_json(&json!({ "environment": machine, "checks": checks, "tool": environment::tool() }))?;
         return Ok(Exit::Done);
@@ -72,27 +72,6 @@ fn ollama() -> NoiseSource {
     match version {
         Some(v) => check("ollama", "ok", format!("{v} at {url}"), ""),
         None => check("ollama", "unknown", format!("nothing answers at {url}"), start),
-    }
-}
-
-/// The run-time compiler of CUDA kernels, which the CPU engine does not need.
-fn nvrtc() -> NoiseSource {
-    let folders = ["/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/aarch64-linux-gnu"];
-    let found = folders.iter().find_map(|folder| {
-        std::fs::read_dir(folder)
-            .ok()?
-            .filter_map(Result::ok)
-            .map(|e| e.path())
-            .find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libnvrtc.so")))
-    });
-    match found {
-        Some(path) => check("nvrtc", "ok", path.display().to_string(), ""),
-        None => check(
-            "nvrtc",
-            "unknown",
-            "not found in the usual folders".to_owned(),
-            "not needed on the CPU; for CUDA kernels: pip install nvidia-cuda-nvrtc-cu12, or the CUDA toolkit",
-        ),
     }
 }
 

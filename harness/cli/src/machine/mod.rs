@@ -1,6 +1,7 @@
 //! What is known of this machine and of the processes on it.
 
 pub mod cpu;
+pub mod cuda;
 pub mod environment;
 pub mod noise;
 pub mod process;

@@ -12,6 +12,7 @@ use crate::cuda::CudaError;
 pub struct Graph {
     exec: sys::CUgraphExec,
     nodes: usize,
+    early: Option<usize>,
     _device: Arc<Device>,
 }
 
@@ -41,11 +42,12 @@ impl Graph {
         // SAFETY: the graph is alive; a null list asks for the number only.
         let result = unsafe { sys::cuGraphGetNodes(graph.0, std::ptr::null_mut(), &mut nodes) };
         check("cuGraphGetNodes", result, || "counting the nodes of a graph".to_owned())?;
+        let early = programmatic_edges(graph.0);
         let mut exec = std::ptr::null_mut();
         // SAFETY: the graph is alive; the pointer is valid for one handle.
         let result = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph.0, 0) };
         check("cuGraphInstantiateWithFlags", result, || format!("instantiating a graph of {nodes} nodes"))?;
-        let out = Graph { exec, nodes, _device: stream.device.clone() };
+        let out = Graph { exec, nodes, early, _device: stream.device.clone() };
         // SAFETY: both handles are alive.
         let result = unsafe { sys::cuGraphUpload(out.exec, stream.raw) };
         check("cuGraphUpload", result, || format!("sending a graph of {nodes} nodes to the device"))?;
@@ -55,6 +57,11 @@ impl Graph {
     /// Nodes: one a launch.
     pub fn nodes(&self) -> usize {
         self.nodes
+    }
+
+    /// Edges by which a node may start before the one ahead of it has ended; `None` where the driver cannot be asked.
+    pub fn programmatic_edges(&self) -> Option<usize> {
+        self.early
     }
 
     /// Launches the graph on a stream.
@@ -75,6 +82,35 @@ impl Drop for Graph {
             let _ = sys::cuGraphExecDestroy(self.exec);
         }
     }
+}
+
+type Edges = unsafe extern "C" fn(
+    sys::CUgraph,
+    *mut sys::CUgraphNode,
+    *mut sys::CUgraphNode,
+    *mut sys::CUgraphEdgeData,
+    *mut usize,
+) -> sys::CUresult;
+
+/// Counts the programmatic edges of a graph. Drivers before CUDA 12.3 have none and no function to ask.
+fn programmatic_edges(graph: sys::CUgraph) -> Option<usize> {
+    const PROGRAMMATIC: u8 = 1;
+    // SAFETY: the signature is that of cuda.h.
+    let get = unsafe { crate::cuda::library::driver_symbol::<Edges>("cuGraphGetEdges_v2") }?;
+    let mut count = 0;
+    let none = std::ptr::null_mut::<sys::CUgraphNode>();
+    // SAFETY: the graph is alive; null lists ask for the number only.
+    if unsafe { get(graph, none, none, std::ptr::null_mut(), &mut count) } != sys::CUresult::CUDA_SUCCESS {
+        return None;
+    }
+    let mut from: Vec<sys::CUgraphNode> = vec![std::ptr::null_mut(); count];
+    let mut to = from.clone();
+    // SAFETY: the structure is plain numbers, for which zero is a value.
+    let mut data: Vec<sys::CUgraphEdgeData> = vec![unsafe { std::mem::zeroed() }; count];
+    // SAFETY: all three lists have room for `count` edges.
+    let result = unsafe { get(graph, from.as_mut_ptr(), to.as_mut_ptr(), data.as_mut_ptr(), &mut count) };
+    let known = result == sys::CUresult::CUDA_SUCCESS;
+    known.then(|| data.iter().filter(|d| d.type_ == PROGRAMMATIC).count())
 }
 
 /// A graph before it is instantiated; nothing where the capture failed.

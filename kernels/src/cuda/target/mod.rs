@@ -19,7 +19,7 @@ mod rotation;
 mod support;
 mod timed;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub use rotation::{Plan, Sizes, plan};
 pub use support::{Interval, Slots, Support, compile_support, is_poisoned};
 
 use super::CudaError;
-use super::compile::{Compiler, digest};
+use super::compile::{Arch, Compiler, digest};
 use super::driver::{Buffer, Device, Function, Module, Stream};
 use super::kernel::{launch_shape, limits};
 use super::runner::CudaRunner;
@@ -83,9 +83,24 @@ impl CudaTarget {
     /// # Errors
     /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::NoNvrtc`], or what failed on the device.
     pub fn open(registry: Arc<Registry>, ordinal: u32) -> Result<CudaTarget, CudaError> {
+        CudaTarget::open_as(registry, ordinal, None)
+    }
+
+    /// Opens a device and runs code for another architecture on it: PTX of an older one, which the driver compiles, shows
+    /// that kernels are right there without a device of that age. Its times are those of no device on sale.
+    ///
+    /// # Errors
+    /// As [`CudaTarget::open`].
+    pub fn open_as(registry: Arc<Registry>, ordinal: u32, arch: Option<Arch>) -> Result<CudaTarget, CudaError> {
         let device = Device::open(ordinal)?;
         let compiler = Compiler::new()?;
-        let key = device.key(&compiler.nvrtc().version_text());
+        let arch = arch.unwrap_or_else(|| device.arch());
+        let mut limits = limits(device.facts());
+        if let Some(older) = Limits::of_architecture(arch.cc).filter(|_| arch != device.arch()) {
+            limits = Limits { cc: older.cc, smem: older.smem.min(limits.smem), ..limits };
+        }
+        let mut key = device.key(&compiler.nvrtc().version_text());
+        key.arch = arch.to_string();
         let stream = Stream::new(&device)?;
         let support = Support::new(&device, &stream, &compiler)?;
         // Twice the cache: its replacement is not documented, and one pass may leave lines.
@@ -95,8 +110,8 @@ impl CudaTarget {
         Ok(CudaTarget {
             registry,
             key,
-            limits: limits(device.facts()),
-            builds: Builds::new(compiler, device.arch()),
+            limits,
+            builds: Builds::new(compiler, arch),
             depth: Depth::Quick,
             started: Instant::now(),
             random: Random::from_system(),
@@ -127,6 +142,27 @@ impl CudaTarget {
     /// The device.
     pub fn cuda(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// What is recorded of the device and keys nothing: identity, memory, where the compiler was found.
+    pub fn facts(&self) -> BTreeMap<String, String> {
+        let f = self.device.facts();
+        let nvrtc = self.builds.compiler().nvrtc();
+        let (major, minor) = f.driver_cuda;
+        let mut out = vec![
+            ("uuid", f.uuid.clone()),
+            ("memory_bytes", f.memory.to_string()),
+            ("sms", f.sms.to_string()),
+            ("l2_bytes", f.l2.to_string()),
+            ("smem_per_block_bytes", f.smem.to_string()),
+            ("threads_per_sm", f.threads_per_sm.to_string()),
+            ("driver_cuda", format!("{major}.{minor}")),
+            ("nvrtc_found", format!("by {}", nvrtc.origin)),
+        ];
+        if let Some(celsius) = self.device.board().and_then(super::driver::Board::temperature) {
+            out.push(("temperature_c", celsius.to_string()));
+        }
+        out.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
 
     /// Why the context is lost, where it is: every later call fails, and the process must be replaced.

@@ -91,7 +91,7 @@ impl Timed {
         rotation.redraw(stream, inputs, tools.random)?;
         // SAFETY: the values are the arguments of this kernel in the order that the op gives, and point into buffers that
         // the rotation and this cell keep.
-        let launch = |stream: &Stream, i: usize| unsafe { function.launch(stream, &shape, early, &values[i]) };
+        let launch = |stream: &Stream, i: usize| unsafe { function.launch(stream, &shape, early && i > 0, &values[i]) };
         // The first launch loads the code, which neither a capture nor a held stream survives.
         launch(stream, 0)?;
         stream.wait(|| format!("warming {name}"))?;
@@ -101,6 +101,13 @@ impl Timed {
                 let graph = Graph::capture(stream, |s| (0..launches).try_for_each(|i| launch(s, i)))?;
                 if graph.nodes() != launches {
                     let message = format!("{name}: the captured graph has {} nodes for {launches} launches", graph.nodes());
+                    return Err(CellFailure::new(Stage::Harness, message));
+                }
+                // What was asked for must be what runs: the driver could have made plain edges of it.
+                if let Some(edges) = graph.programmatic_edges()
+                    && edges != if early { launches - 1 } else { 0 }
+                {
+                    let message = format!("{name}: the captured graph has {edges} programmatic edges for {launches} launches");
                     return Err(CellFailure::new(Stage::Harness, message));
                 }
                 graph.launch(stream)?;
