@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harness_spec::{CacheState, Cell, LaunchMode, Policy, Shape, Stage, Target, Workload};
 use kernels::Isa;
-use kernels::check;
+use kernels::check::Gate;
 use kernels::cpu::{Cpu, CpuOptions, CpuRunner, CpuTarget};
 use kernels::op::{Depth, op, ops};
 use variants::{Backend, Limits, Table, registry};
@@ -30,6 +30,7 @@ fn every_variant_of_every_kernel_passes_the_gate() {
     let limits = Limits::cpu(isa, 32 << 20);
     let mut checked = BTreeMap::new();
     for op in ops() {
+        let mut gate = Gate::new(256 << 20);
         let space = registry().space(op.name()).expect("every op has a space");
         for spec in space.kernels.iter().filter(|k| k.backend == Backend::Cpu && isa.runs(k.isa)) {
             let mut shape = shape_of(op.name());
@@ -44,7 +45,8 @@ fn every_variant_of_every_kernel_passes_the_gate() {
             assert!(!variants.is_empty(), "{}: no configuration at {shape}", spec.id());
             for variant in variants {
                 let mut runner = CpuRunner::new(&cpu, spec, variant.clone());
-                let report = check::run(op, &shape, spec, 1, Depth::Quick, &mut runner)
+                let report = gate
+                    .run(op, &shape, spec, 1, Depth::Quick, &mut runner)
                     .unwrap_or_else(|failure| panic!("{variant}: {failure}"));
                 assert!(report.cases.len() >= 3 && report.worst_of_bound <= 1.0, "{variant}: {report:?}");
                 *checked.entry(op.name()).or_insert(0) += 1;
@@ -81,7 +83,6 @@ fn a_cell_is_prepared_checked_and_sampled_with_its_outputs_verified() {
         assert!(samples.iter().all(|s| s.ns > 0.0 && s.launches >= 1));
         let verified = samples.iter().filter(|s| s.verified).count();
         assert!(verified * 20 >= samples.len(), "{verified} of {} samples were verified", samples.len());
-        assert!(samples[0].verified);
     }
 }
 

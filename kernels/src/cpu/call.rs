@@ -195,14 +195,9 @@ impl Call {
         }
     }
 
-    /// Fills the outputs of every slot with the poison.
-    pub(super) fn poison(&mut self) {
-        self.slots.iter_mut().flat_map(|slot| &mut slot.outputs).for_each(Output::poison);
-    }
-
-    /// How many slots there are.
-    pub(super) fn slots(&self) -> usize {
-        self.slots.len()
+    /// Fills the outputs of a slot with the poison.
+    pub(super) fn poison(&mut self, slot: usize) {
+        self.slots[slot].outputs.iter_mut().for_each(Output::poison);
     }
 
     /// How many copies there are.

@@ -26,7 +26,7 @@ impl<'a> CpuRunner<'a> {
 impl Runner for CpuRunner<'_> {
     fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure> {
         let mut call = Call::new(self.cpu, self.spec, &self.variant, problem, 1)?;
-        call.poison();
+        call.poison(0);
         call.run(self.cpu, 0, 0);
         call.outputs(0)
     }

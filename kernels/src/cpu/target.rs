@@ -8,30 +8,33 @@ use harness_spec::{
     Bytes, Canary, Cell, CellFailure, CellSample, CheckReport, DType, DeviceKey, Nanos, Prepared, Resources, Shape,
     Stage, Target, VariantId, Workload,
 };
-use variants::{Activations, KernelSpec, Limits};
+use variants::{KernelSpec, Limits};
 
 use super::call::Call;
 use super::{Cpu, CpuOptions, CpuRunner, available_memory, device_key, last_level_cache, sources};
-use crate::check;
+use crate::check::{Fill, Gate, TimedCheck};
 use crate::op::{Depth, Op, Problem, op};
 
-/// Slots that a batch goes round, each with activations and outputs of its own.
+/// Slots that a batch goes round, each with activations and outputs of its own; one where a launch takes longer than
+/// [`LONG`].
 const SLOTS: usize = 4;
+const LONG: Duration = Duration::from_millis(2);
 /// Cold launches rotate at least this many times the last-level cache.
 const FOOTPRINT: u64 = 3;
 /// A sample takes at least this long, and [`PRECISIONS`] times the precision of the clock.
 const SHORTEST: Duration = Duration::from_micros(50);
 const PRECISIONS: u32 = 100;
-/// Of so many samples one is verified, at a random place among them: 6 %.
-const VERIFY_EVERY: u64 = 16;
 /// Weights that stay placed between samples take at most this share of the memory that is free.
 const MEMORY_SHARE: u64 = 3;
 const MOST_LAUNCHES: u32 = 1 << 20;
+/// Bytes of problems and references that the gate keeps for the next variant.
+const GATE_BUDGET: usize = 256 << 20;
 
 /// The inputs of a workload in one layout, with what is known of timing them.
 struct Placed {
     call: Call,
-    problems: Vec<Problem>,
+    check: TimedCheck,
+    slots: usize,
     bytes: u64,
     used: u64,
     next_copy: usize,
@@ -43,17 +46,8 @@ struct PlaceKey {
     workload: Workload,
     cache: CacheState,
     dtype: Option<DType>,
-    /// The layout, or the variant itself where there are no weights to share.
+    /// The layout and the form of activations, or the variant itself where there are no weights to share.
     shared_by: String,
-}
-
-/// How a cell is timed.
-#[derive(Clone, Copy, Default)]
-struct Timing {
-    launches: u32,
-    samples: u64,
-    /// Which of the samples of the current [`VERIFY_EVERY`] is verified.
-    verify_at: u64,
 }
 
 /// The processor, its threads and the weights that are placed for timing.
@@ -65,9 +59,11 @@ pub struct CpuTarget {
     llc: u64,
     memory: u64,
     placed: BTreeMap<PlaceKey, Placed>,
-    timings: BTreeMap<Cell, Timing>,
+    /// The launches of a sample.
+    launches: BTreeMap<Cell, u32>,
+    gate: Gate,
+    depth: Depth,
     turn: u64,
-    random: u64,
 }
 
 impl CpuTarget {
@@ -85,11 +81,16 @@ impl CpuTarget {
             llc: last_level_cache(),
             memory: available_memory() / MEMORY_SHARE,
             placed: BTreeMap::new(),
-            timings: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            gate: Gate::new(GATE_BUDGET),
+            depth: Depth::Quick,
             turn: 0,
-            // Where the sequence starts does not matter, only that kernels cannot know it.
-            random: std::process::id().into(),
         }
+    }
+
+    /// How much of the gate [`Target::check`] runs; [`Depth::Quick`] where nothing else was said.
+    pub fn set_depth(&mut self, depth: Depth) {
+        self.depth = depth;
     }
 
     /// The processor with its threads.
@@ -114,15 +115,6 @@ impl CpuTarget {
         Ok((op, spec))
     }
 
-    /// The next number of a sequence that no kernel can foresee.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// Places the inputs of a cell, or finds them placed, and points them at its variant.
     fn place(&mut self, op: &dyn Op, spec: &KernelSpec, cell: &Cell) -> Result<PlaceKey, CellFailure> {
         let case = op
@@ -132,7 +124,7 @@ impl CpuTarget {
             .find(|case| case.dtype.is_none() || case.dtype == spec.dtypes.last().copied())
             .ok_or_else(|| CellFailure::new(Stage::Harness, format!("{} has no case for this kernel", op.name())))?;
         let shared_by = match spec.layout {
-            Some(layout) => layout.to_string(),
+            Some(layout) => format!("{layout} {:?}", spec.activations),
             None => cell.variant.to_string(),
         };
         let key = PlaceKey { workload: cell.workload.clone(), cache: cell.policy.cache, dtype: case.dtype, shared_by };
@@ -164,7 +156,14 @@ impl CpuTarget {
             call.replicate(&self.cpu, wanted.min(fit).max(2) as usize);
         }
         let bytes = one * call.copies() as u64;
-        Ok(Placed { call, problems: vec![problem.clone(); SLOTS], bytes, used: 0, next_copy: 0 })
+        let started = Instant::now();
+        call.run(&self.cpu, 0, 0);
+        let slots = if started.elapsed() > LONG { 1 } else { SLOTS };
+        // Where the sequence starts does not matter, only that kernels cannot know it.
+        let seed = u64::from(std::process::id()) ^ u64::from(started.elapsed().subsec_nanos()) << 32;
+        let check = TimedCheck::new(op, problem, spec, slots, seed)
+            .ok_or_else(|| CellFailure::new(Stage::Harness, format!("{}: no reference in this form", problem.case)))?;
+        Ok(Placed { call, check, slots, bytes, used: 0, next_copy: 0 })
     }
 
     /// Lets go of what was used longest ago until `bytes` more fit.
@@ -177,14 +176,14 @@ impl CpuTarget {
         }
     }
 
-    /// The launches of a sample: doubled until it is long enough for the clock.
+    /// The launches of a sample: more until it is long enough for the clock, and one for each slot at least.
     fn calibrate(&mut self, key: &PlaceKey) -> u32 {
         let shortest = SHORTEST.max(PRECISIONS * self.precision);
         let mut launches = 1;
         loop {
-            let took = self.batch(key, launches, 0);
+            let took = self.batch(key, launches, |_, _| ());
             if took >= shortest || launches >= MOST_LAUNCHES {
-                return launches;
+                return launches.max(self.placed[key].slots as u32);
             }
             // A quarter more than it seems to take, so that most batches are not repeated.
             let ratio = shortest.as_nanos() as f64 / took.as_nanos().max(1) as f64;
@@ -192,68 +191,49 @@ impl CpuTarget {
         }
     }
 
-    /// Times some launches over successive copies, and over the slots from `slot` on.
-    fn batch(&mut self, key: &PlaceKey, launches: u32, slot: usize) -> Duration {
+    /// Times some launches over successive copies and all slots. `fill` prepares the outputs right before.
+    fn batch(&mut self, key: &PlaceKey, launches: u32, fill: impl FnOnce(&mut Call, &Cpu)) -> Duration {
         let placed = self.placed.get_mut(key).expect("a cell is placed before it is timed");
-        let (copies, slots) = (placed.call.copies(), placed.call.slots());
-        // Wakes the pool, and leaves the state that a launch in a row of launches finds. What it wrote is poisoned again.
-        placed.call.run(&self.cpu, placed.next_copy % copies, slot);
-        placed.call.poison();
+        let (copies, slots) = (placed.call.copies(), placed.slots);
+        // Wakes the pool, and leaves the state that a launch in a row of launches finds.
+        placed.call.run(&self.cpu, placed.next_copy % copies, 0);
+        fill(&mut placed.call, &self.cpu);
         let first = placed.next_copy + 1;
         let started = Instant::now();
         for i in 0..launches as usize {
-            placed.call.run(&self.cpu, (first + i) % copies, (slot + i) % slots);
+            placed.call.run(&self.cpu, (first + i) % copies, i % slots);
         }
         let took = started.elapsed();
         placed.next_copy = (first + launches as usize) % copies;
         took
     }
 
-    fn sample_one(
-        &mut self,
-        op: &dyn Op,
-        spec: &KernelSpec,
-        cell: &Cell,
-        key: &PlaceKey,
-    ) -> Result<CellSample, CellFailure> {
-        // Other activations in one slot for every sample; the batch starts at it, so that a single launch takes them.
-        let (slot, seed) = (self.draw() as usize % SLOTS, self.draw());
+    fn sample_one(&mut self, key: &PlaceKey, launches: u32) -> Result<CellSample, CellFailure> {
         let placed = self.placed.get_mut(key).expect("a cell is placed before it is sampled");
-        op.redraw(&mut placed.problems[slot], seed);
-        placed.call.load(&self.cpu, slot, &placed.problems[slot]);
-        let mut timing = self.timings.get(cell).copied().unwrap_or_default();
-        let took = self.batch(key, timing.launches, slot);
-        let within = timing.samples % VERIFY_EVERY;
-        if within == 0 {
-            // The very first is verified, then one of every sixteen.
-            timing.verify_at = if timing.samples == 0 { 0 } else { self.draw() % VERIFY_EVERY };
-        }
-        let verified = within == timing.verify_at;
-        timing.samples += 1;
-        self.timings.insert(cell.clone(), timing);
-        if verified {
-            let written = SLOTS.min(timing.launches as usize);
-            let within = (slot + self.draw() as usize % written) % SLOTS;
-            self.verify(op, spec, key, within)?;
+        let slots = placed.check.next_interval();
+        let problems: Vec<Problem> = {
+            let pool: Vec<&Problem> = placed.check.problems().collect();
+            slots.iter().map(|slot| pool[slot.activation].clone()).collect()
+        };
+        let took = self.batch(key, launches, |call, cpu| {
+            for (i, (slot, problem)) in slots.iter().zip(&problems).enumerate() {
+                call.load(cpu, i, problem);
+                if slot.fill == Fill::Poison {
+                    call.poison(i);
+                }
+            }
+        });
+        let placed = self.placed.get_mut(key).expect("a cell is placed before it is sampled");
+        for (i, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.verify) {
+            placed.check.verify(slot, &placed.call.outputs(i)?)?;
         }
         Ok(CellSample {
-            ns: took.as_nanos() as f64 / f64::from(timing.launches),
-            launches: timing.launches,
+            ns: took.as_nanos() as f64 / f64::from(launches),
+            launches,
             sm_clock_mhz: None,
             mem_clock_mhz: None,
-            verified,
+            verified: slots.iter().any(|slot| slot.verify),
         })
-    }
-
-    /// Compares the outputs that a timed batch left in a slot with the reference.
-    fn verify(&mut self, op: &dyn Op, spec: &KernelSpec, key: &PlaceKey, slot: usize) -> Result<(), CellFailure> {
-        let placed = self.placed.get_mut(key).expect("a cell is placed before it is sampled");
-        let outputs = placed.call.outputs(slot)?;
-        let Some(expected) = op.expected(&placed.problems[slot], spec.activations.unwrap_or(Activations::F32)) else {
-            return Ok(());
-        };
-        let wrong = |m: check::Mismatch| CellFailure::new(Stage::Cheat, format!("wrong in a timed launch: {m}"));
-        check::compare(&expected, &outputs).map(|_| ()).map_err(wrong)
     }
 }
 
@@ -309,17 +289,18 @@ impl Target for CpuTarget {
     fn check(&mut self, cell: &Cell, seed: u64) -> Result<CheckReport, CellFailure> {
         let (op, spec) = self.resolve(cell)?;
         let mut runner = CpuRunner::new(&self.cpu, spec, cell.variant.clone());
-        check::run(op, &cell.workload.shape, spec, seed, Depth::Quick, &mut runner)
+        self.gate.run(op, &cell.workload.shape, spec, seed, self.depth, &mut runner)
     }
 
     fn sample(&mut self, cell: &Cell, count: u32) -> Result<Vec<CellSample>, CellFailure> {
         let (op, spec) = self.resolve(cell)?;
         let key = self.place(op, spec, cell)?;
-        if !self.timings.contains_key(cell) {
-            let launches = self.calibrate(&key);
-            self.timings.insert(cell.clone(), Timing { launches, ..Timing::default() });
-        }
-        (0..count).map(|_| self.sample_one(op, spec, cell, &key)).collect()
+        let launches = match self.launches.get(cell) {
+            Some(&launches) => launches,
+            None => self.calibrate(&key),
+        };
+        self.launches.insert(cell.clone(), launches);
+        (0..count).map(|_| self.sample_one(&key, launches)).collect()
     }
 
     fn canary(&mut self, working_set: Bytes) -> Result<Canary, CellFailure> {
