@@ -18,8 +18,7 @@ pub fn suspect(before: &Canary, after: &Canary) -> Option<String> {
         .filter_map(|(what, a, b, unit)| {
             let (a, b) = (a?, b?);
             let shift = b / a - 1.0;
-            // Written so that a NaN counts as a shift.
-            (!(shift.abs() <= SUSPECT_SHIFT))
+            (shift.is_nan() || shift.abs() > SUSPECT_SHIFT)
                 .then(|| format!("{what} moved from {a:.0} to {b:.0} {unit} ({:+.1} %)", shift * 100.0))
         })
         .collect();

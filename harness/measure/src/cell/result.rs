@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use harness_spec::LaunchMode;
-use harness_spec::record::{CellResult, CellRole, Finding, Measure, Outcome, Provenance, Trial, TrialSample};
+use harness_spec::record::{
+    CellResult, CellRole, Finding, Measure, Outcome, Provenance, StopReason, Trial, TrialSample,
+};
 
 use super::bimodal::bimodal;
 use super::physics::{Ceiling, Physics};
@@ -53,12 +55,16 @@ pub fn cell_result(
     if bimodal(&times) {
         findings.push(Finding::Bimodal);
     }
-    let launches: u64 = kept.iter().map(|s| u64::from(s.launches)).sum();
-    let verified: u64 = kept.iter().filter(|s| s.verified).map(|s| u64::from(s.launches)).sum();
-    if timed && launches > 0 && (verified as f64) < settings.verified * launches as f64 {
+    // Dropped samples were timed too.
+    let launches: u64 = trial.samples.iter().map(|s| u64::from(s.launches)).sum();
+    let verified: u64 = trial.samples.iter().filter(|s| s.verified).map(|s| u64::from(s.launches)).sum();
+    let few = (verified as f64) < settings.verified * launches as f64;
+    // What was eliminated or only looked at cannot win, and was not sampled until enough of it was verified.
+    let ended_early = matches!(trial.stop, Some(StopReason::Eliminated | StopReason::Complete));
+    if timed && launches > 0 && few && !ended_early {
         findings.push(Finding::TooFewVerified);
     }
-    let on_gpu = clocks.first().is_some() || trial.cell.variant.backend == "cuda";
+    let on_gpu = !clocks.is_empty() || trial.cell.variant.backend == "cuda";
     if on_gpu && trial.cell.policy.launch == LaunchMode::Eager && median_ns.is_some_and(|m| m < SHORT_NS) {
         findings.push(Finding::TooShortForEager);
     }

@@ -1,6 +1,7 @@
 //! When a cell has been sampled enough (MEASURING.md §6).
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use harness_spec::record::StopReason;
 
@@ -15,18 +16,16 @@ const EVERY: usize = 16;
 /// Relative standard deviation of the half-widths below which noise no longer falls.
 const LEVEL_NOISE: f64 = 0.05;
 
+/// 1-based ranks of an interval; `None` below six samples.
+type Ranks = Option<(usize, usize)>;
+
 thread_local! {
     /// Ranks of the 95 % interval of the median by number of samples: each takes a search through binomial tails.
-    static RANKS: RefCell<Vec<Option<Option<(usize, usize)>>>> = const { RefCell::new(Vec::new()) };
+    static RANKS: RefCell<HashMap<usize, Ranks>> = RefCell::new(HashMap::new());
 }
 
-fn median_ranks(n: usize) -> Option<(usize, usize)> {
-    RANKS.with_borrow_mut(|known| {
-        if known.len() <= n {
-            known.resize(n + 1, None);
-        }
-        *known[n].get_or_insert_with(|| rank_interval(n, 0.5, 0.95))
-    })
+fn median_ranks(n: usize) -> Ranks {
+    RANKS.with_borrow_mut(|known| *known.entry(n).or_insert_with(|| rank_interval(n, 0.5, 0.95)))
 }
 
 /// Kept times of one cell with what the stop rule needs of them.

@@ -145,7 +145,7 @@ impl Fake {
             ns *= mhz / device.clocks.throttled_mhz;
             mhz = device.clocks.throttled_mhz;
         }
-        let verified = device.verify_every > 0 && number % u64::from(device.verify_every) == 0;
+        let verified = device.verify_every > 0 && number.is_multiple_of(u64::from(device.verify_every));
         self.now += (ns * f64::from(device.launches)) as u64;
         CellSample {
             ns,
@@ -239,6 +239,7 @@ impl Target for Fake {
         let phase = self.phase;
         let from = self.taken.get(&(cell.clone(), phase)).copied().unwrap_or(0);
         if let Some(failure) = self.failure(cell, at_launch)
+            && failure.only.is_none_or(|only| only == phase)
             && from + u64::from(count) > failure.after_samples
         {
             return Err(self.fail(&failure));

@@ -26,7 +26,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_spec::{Cell, DeviceKey, Stage};
+use harness_spec::{Cell, DeviceKey, Phase, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::glob::fits;
@@ -160,6 +160,9 @@ pub struct Failure {
     /// Only from this sample of the cell on, for failures of launches.
     #[serde(default)]
     pub after_samples: u64,
+    /// Only in samples of this phase, for failures of launches.
+    #[serde(default)]
+    pub only: Option<Phase>,
     /// Share of the cells that fit which really fail, chosen by the seed.
     #[serde(default = "all")]
     pub share: f64,

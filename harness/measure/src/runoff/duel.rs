@@ -38,6 +38,11 @@ pub struct DuelSamples {
 }
 
 impl DuelSamples {
+    /// One more pair, of this pair of blocks.
+    pub fn push(&mut self, block: u64, challenger: TrialSample, defender: TrialSample) {
+        self.pairs.push(Pair { block, challenger, defender });
+    }
+
     /// Pairs in the statistics.
     pub fn kept(&self) -> Vec<&Pair> {
         self.pairs.iter().filter(|p| p.challenger.dropped.is_none() && p.defender.dropped.is_none()).collect()

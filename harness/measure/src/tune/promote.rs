@@ -89,8 +89,7 @@ pub fn promote(evidence: &[EngineEvidence], parity: Result<(), String>, rows: &[
         match ratio(e, seed) {
             None => reasons.push(format!("{stage} has {} valid pairs, {LEAST_PAIRS} are needed", valid(e).0.len())),
             Some(r) => {
-                // Written so that a NaN refuses.
-                if !(r.ci[0] >= 1.0 - MOST_LOST) {
+                if r.ci[0].is_nan() || r.ci[0] < 1.0 - MOST_LOST {
                     reasons.push(format!(
                         "{stage} may be slower: {:+.2} %, interval {:+.2} % to {:+.2} %",
                         (r.ratio - 1.0) * 100.0,

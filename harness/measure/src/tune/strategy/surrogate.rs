@@ -9,53 +9,48 @@ use crate::tune::plan::Candidate;
 
 /// Length scales that an axis may take, in steps of its lattice; the last is "does not matter".
 const SCALES: [f64; 5] = [0.8, 1.6, 3.2, 6.4, 1e3];
-/// Shares of the variance: of the kernel's level and of a step that no axis explains.
+/// Shares of the variance that no axis explains.
+const NOISES: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
+/// Share of the variance that is the kernel's level.
 const LEVEL: f64 = 0.5;
+/// Fewest points that scales are fitted to.
+const LEAST: usize = 4;
 /// Log times further above the best are cut here: how bad a bad point is says nothing of where the good ones are.
 const CUT: f64 = 1.2;
 
-/// One axis of the model: an axis of one kernel.
-type Axis = (usize, usize);
-
-/// A fitted model.
+/// A fitted model. Kernels share no axis, so each has its own length scales and its own block of the covariance.
 pub struct Surrogate {
-    axes: Vec<Axis>,
-    scales: Vec<f64>,
+    /// Length scales of each kernel's axes.
+    scales: Vec<Vec<f64>>,
     noise: f64,
 }
 
 /// What the model says of a candidate, in units of log time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forecast {
-    /// Expected log time.
-    pub mean: f64,
-    /// Its variance.
-    pub variance: f64,
+struct Forecast {
+    mean: f64,
+    variance: f64,
 }
+
+/// What one kernel's block adds to the likelihood: squares of the whitened data, and half the log determinant.
+type Share = (f64, f64);
 
 impl Surrogate {
     /// For a space: nothing fitted yet.
     pub fn new(candidates: &[Candidate]) -> Surrogate {
-        let mut axes: Vec<Axis> =
-            candidates.iter().flat_map(|c| (0..c.coordinates.len()).map(|a| (c.group, a))).collect();
-        axes.sort_unstable();
-        axes.dedup();
-        let scales = vec![3.2; axes.len()];
-        Surrogate { axes, scales, noise: 0.02 }
-    }
-
-    fn scale(&self, axis: Axis) -> f64 {
-        self.axes.binary_search(&axis).map_or(1e3, |i| self.scales[i])
-    }
-
-    /// Prior covariance of two candidates, of a prior variance of 1.
-    fn covariance(&self, a: &Candidate, b: &Candidate) -> f64 {
-        if a.group != b.group {
-            return 0.0;
+        let groups = candidates.iter().map(|c| c.group + 1).max().unwrap_or(0);
+        let mut scales = vec![Vec::new(); groups];
+        for c in candidates {
+            scales[c.group].resize(c.coordinates.len(), 3.2);
         }
+        Surrogate { scales, noise: 0.01 }
+    }
+
+    /// Prior covariance of two candidates of one kernel, of a prior variance of 1.
+    fn covariance(&self, a: &Candidate, b: &Candidate) -> f64 {
         let mut square = 0.0;
-        for (axis, (&x, &y)) in a.coordinates.iter().zip(&b.coordinates).enumerate() {
-            let d = (x as f64 - y as f64) / self.scale((a.group, axis));
+        for ((&x, &y), scale) in a.coordinates.iter().zip(&b.coordinates).zip(&self.scales[a.group]) {
+            let d = (x as f64 - y as f64) / scale;
             square += d * d;
         }
         LEVEL + (1.0 - LEVEL) * matern(square)
@@ -63,153 +58,171 @@ impl Surrogate {
 
     /// Fits the scales to what is known, by coordinate ascent from where they stood.
     pub fn fit(&mut self, seen: &Seen<'_>) {
-        let data = Data::of(seen);
-        if data.points.len() < 4 {
+        let data = Data::of(seen, self.scales.len());
+        let n = data.count();
+        if n < LEAST {
             return;
         }
-        let mut best = self.evidence(seen, &data);
-        let try_out = |this: &mut Surrogate, best: &mut f64, change: &dyn Fn(&mut Surrogate)| {
-            let before = (this.scales.clone(), this.noise);
-            change(this);
-            let e = this.evidence(seen, &data);
-            if e > *best {
-                *best = e;
-            } else {
-                (this.scales, this.noise) = before;
-            }
-        };
-        for i in 0..self.axes.len() {
-            // An axis with fewer than three measured points in its kernel cannot be fitted.
-            let group = self.axes[i].0;
-            if data.points.iter().filter(|&&p| seen.candidates[p].group == group).count() < 4 {
+        let mut shares: Vec<Share> = (0..self.scales.len()).map(|g| self.share(seen, &data, g)).collect();
+        let mut best = evidence(&shares, n);
+        for group in 0..self.scales.len() {
+            if data.points[group].len() < LEAST {
                 continue;
             }
-            for s in SCALES {
-                if s != self.scales[i] {
-                    try_out(self, &mut best, &|this| this.scales[i] = s);
+            for axis in 0..self.scales[group].len() {
+                for scale in SCALES {
+                    let before = std::mem::replace(&mut self.scales[group][axis], scale);
+                    if before == scale {
+                        continue;
+                    }
+                    let old = std::mem::replace(&mut shares[group], self.share(seen, &data, group));
+                    let now = evidence(&shares, n);
+                    if now > best {
+                        best = now;
+                    } else {
+                        self.scales[group][axis] = before;
+                        shares[group] = old;
+                    }
                 }
             }
         }
-        for noise in [0.003, 0.01, 0.03, 0.1, 0.3] {
-            if noise != self.noise {
-                try_out(self, &mut best, &|this| this.noise = noise);
+        for noise in NOISES {
+            let before = std::mem::replace(&mut self.noise, noise);
+            let all: Vec<Share> = (0..self.scales.len()).map(|g| self.share(seen, &data, g)).collect();
+            let now = evidence(&all, n);
+            if now > best {
+                best = now;
+            } else {
+                self.noise = before;
             }
         }
     }
 
-    /// Log marginal likelihood of the data, the prior variance being the best one.
-    fn evidence(&self, seen: &Seen<'_>, data: &Data) -> f64 {
-        let Some(factor) = self.factor(seen, data) else { return f64::NEG_INFINITY };
-        let n = data.points.len() as f64;
-        let z = factor.forward(&data.centred);
-        let variance = (z.iter().map(|v| v * v).sum::<f64>() / n).max(1e-12);
-        let log_det: f64 = (0..data.points.len()).map(|i| factor.at(i, i).ln()).sum();
-        -0.5 * n * variance.ln() - log_det
+    fn share(&self, seen: &Seen<'_>, data: &Data, group: usize) -> Share {
+        let Some(factor) = self.factor(seen, &data.points[group]) else { return (f64::INFINITY, 0.0) };
+        let z = factor.forward(&data.centred[group]);
+        (z.iter().map(|v| v * v).sum(), (0..z.len()).map(|i| factor.at(i, i).ln()).sum())
     }
 
-    fn factor(&self, seen: &Seen<'_>, data: &Data) -> Option<Triangle> {
-        let n = data.points.len();
-        Triangle::cholesky(n, |i, j| {
-            let (a, b) = (data.points[i], data.points[j]);
-            self.covariance(&seen.candidates[a], &seen.candidates[b]) + if i == j { self.noise } else { 0.0 }
+    fn factor(&self, seen: &Seen<'_>, points: &[usize]) -> Option<Triangle> {
+        Triangle::cholesky(points.len(), |i, j| {
+            let (a, b) = (&seen.candidates[points[i]], &seen.candidates[points[j]]);
+            self.covariance(a, b) + if i == j { self.noise } else { 0.0 }
         })
     }
 
     /// Chooses up to `many` of `pool` one after another, each time the one with the largest expected improvement over the
     /// best, weighed by the chance that it is valid. A chosen point counts as measured at its forecast.
     pub fn choose(&self, seen: &Seen<'_>, pool: &[usize], many: usize) -> Vec<usize> {
-        let data = Data::of(seen);
-        let Some(factor) = self.factor(seen, &data) else { return pool.iter().copied().take(many).collect() };
-        let n = data.points.len();
-        let z = factor.forward(&data.centred);
-        let scale = if n == 0 { 1.0 } else { (z.iter().map(|v| v * v).sum::<f64>() / n as f64).max(1e-12) };
+        let data = Data::of(seen, self.scales.len());
+        let blocks: Option<Vec<(Triangle, Vec<f64>)>> = (0..self.scales.len())
+            .map(|g| {
+                let factor = self.factor(seen, &data.points[g])?;
+                let z = factor.forward(&data.centred[g]);
+                Some((factor, z))
+            })
+            .collect();
+        let Some(blocks) = blocks else { return pool.iter().copied().take(many).collect() };
+        let squares: f64 = blocks.iter().flat_map(|(_, z)| z).map(|v| v * v).sum();
+        let scale = if data.count() == 0 { 1.0 } else { (squares / data.count() as f64).max(1e-12) };
         let best = data.best - data.mean;
-        // For each of the pool the row L⁻¹ k, which grows by one entry with each choice.
-        let mut rows: Vec<Vec<f64>> = pool
-            .iter()
-            .map(|&p| {
-                let k: Vec<f64> =
-                    data.points.iter().map(|&d| self.covariance(&seen.candidates[p], &seen.candidates[d])).collect();
-                factor.forward(&k)
+        let group = |i: usize| seen.candidates[pool[i]].group;
+        // For each of the pool the row L⁻¹ k of its kernel, which grows by one entry with each choice.
+        let mut rows: Vec<Vec<f64>> = (0..pool.len())
+            .map(|i| {
+                let here = &seen.candidates[pool[i]];
+                let points = &data.points[group(i)];
+                let k: Vec<f64> = points.iter().map(|&d| self.covariance(here, &seen.candidates[d])).collect();
+                blocks[group(i)].0.forward(&k)
             })
             .collect();
-        let mut forecasts: Vec<Forecast> = rows
-            .iter()
-            .map(|row| Forecast {
-                mean: row.iter().zip(&z).map(|(a, b)| a * b).sum(),
-                variance: (1.0 - row.iter().map(|v| v * v).sum::<f64>()).max(1e-9),
+        let mut forecasts: Vec<Forecast> = (0..pool.len())
+            .map(|i| Forecast {
+                mean: rows[i].iter().zip(&blocks[group(i)].1).map(|(a, b)| a * b).sum(),
+                variance: (1.0 - rows[i].iter().map(|v| v * v).sum::<f64>()).max(1e-9),
             })
             .collect();
-        let valid: Vec<f64> = pool.iter().map(|&p| self.chance_of_valid(seen, p)).collect();
-        let mut taken = vec![false; pool.len()];
+        let valid: Vec<f64> = pool.iter().map(|&p| chance_of_valid(seen, p)).collect();
+        let score = |i: usize, f: Forecast| valid[i] * expected_improvement(best, f.mean, (f.variance * scale).sqrt());
+        let mut scores: Vec<f64> = (0..pool.len()).map(|i| score(i, forecasts[i])).collect();
         let mut chosen = Vec::new();
         while chosen.len() < many.min(pool.len()) {
-            let score = |i: usize| {
-                valid[i] * expected_improvement(best, forecasts[i].mean, (forecasts[i].variance * scale).sqrt())
-            };
-            let Some(next) =
-                (0..pool.len()).filter(|&i| !taken[i]).max_by(|&a, &b| score(a).total_cmp(&score(b)).then(b.cmp(&a)))
-            else {
-                break;
-            };
-            taken[next] = true;
+            let next = (0..pool.len())
+                .max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)))
+                .expect("fewer are chosen than the pool has");
             chosen.push(pool[next]);
             let pivot = rows[next].clone();
             let diagonal = (forecasts[next].variance + self.noise).sqrt();
-            for i in (0..pool.len()).filter(|&i| !taken[i]) {
+            for i in (0..pool.len()).filter(|&i| group(i) == group(next)) {
+                if scores[i] == f64::NEG_INFINITY {
+                    continue;
+                }
                 let prior = self.covariance(&seen.candidates[pool[i]], &seen.candidates[pool[next]]);
                 let known: f64 = rows[i].iter().zip(&pivot).map(|(a, b)| a * b).sum();
                 let entry = (prior - known) / diagonal;
                 rows[i].push(entry);
                 forecasts[i].variance = (forecasts[i].variance - entry * entry).max(1e-9);
+                scores[i] = score(i, forecasts[i]);
             }
-            rows[next].push(diagonal);
+            scores[next] = f64::NEG_INFINITY;
         }
         chosen
     }
-
-    /// Share of valid points around a candidate, near ones counting more; a point that nothing is near to is valid.
-    fn chance_of_valid(&self, seen: &Seen<'_>, candidate: usize) -> f64 {
-        let here = &seen.candidates[candidate];
-        let (mut valid, mut all) = (1.0, 1.0);
-        for (other, known) in seen.candidates.iter().zip(seen.known) {
-            let Some(known) = known else { continue };
-            if other.group != here.group {
-                continue;
-            }
-            let steps: f64 =
-                other.coordinates.iter().zip(&here.coordinates).map(|(&x, &y)| (x as f64 - y as f64).powi(2)).sum();
-            let weight = 2.0 * (-steps / 2.0).exp();
-            all += weight;
-            if !matches!(known, Known::Invalid) {
-                valid += weight;
-            }
-        }
-        valid / all
-    }
 }
 
-/// What is measured, ready for the model.
+/// Log likelihood of the data under the prior variance that makes it largest, but for a constant.
+fn evidence(shares: &[Share], n: usize) -> f64 {
+    let squares: f64 = shares.iter().map(|s| s.0).sum();
+    let log_det: f64 = shares.iter().map(|s| s.1).sum();
+    -0.5 * n as f64 * (squares / n as f64).max(1e-12).ln() - log_det
+}
+
+/// Share of valid points around a candidate, near ones counting more; a point that nothing is near to is valid.
+fn chance_of_valid(seen: &Seen<'_>, candidate: usize) -> f64 {
+    let here = &seen.candidates[candidate];
+    let (mut valid, mut all) = (1.0, 1.0);
+    for (other, known) in seen.candidates.iter().zip(seen.known) {
+        let Some(known) = known else { continue };
+        if other.group != here.group {
+            continue;
+        }
+        let steps: f64 =
+            other.coordinates.iter().zip(&here.coordinates).map(|(&x, &y)| (x as f64 - y as f64).powi(2)).sum();
+        let weight = 2.0 * (-steps / 2.0).exp();
+        all += weight;
+        if !matches!(known, Known::Invalid) {
+            valid += weight;
+        }
+    }
+    valid / all
+}
+
+/// What is measured, ready for the model, by kernel.
 struct Data {
-    points: Vec<usize>,
-    centred: Vec<f64>,
+    points: Vec<Vec<usize>>,
+    /// Log times less their mean.
+    centred: Vec<Vec<f64>>,
     mean: f64,
     best: f64,
 }
 
 impl Data {
-    fn of(seen: &Seen<'_>) -> Data {
+    fn of(seen: &Seen<'_>, groups: usize) -> Data {
         let times: Vec<(usize, f64)> =
             seen.known.iter().enumerate().filter_map(|(i, k)| Some((i, (*k)?.time()?.ln()))).collect();
         let best = times.iter().map(|t| t.1).fold(f64::INFINITY, f64::min);
-        let cut: Vec<f64> = times.iter().map(|t| t.1.min(best + CUT)).collect();
-        let mean = if cut.is_empty() { 0.0 } else { cut.iter().sum::<f64>() / cut.len() as f64 };
-        Data {
-            points: times.iter().map(|t| t.0).collect(),
-            centred: cut.iter().map(|y| y - mean).collect(),
-            mean,
-            best,
+        let cut = |y: f64| y.min(best + CUT);
+        let mean = times.iter().map(|t| cut(t.1)).sum::<f64>() / times.len().max(1) as f64;
+        let (mut points, mut centred) = (vec![Vec::new(); groups], vec![Vec::new(); groups]);
+        for (i, y) in times {
+            points[seen.candidates[i].group].push(i);
+            centred[seen.candidates[i].group].push(cut(y) - mean);
         }
+        Data { points, centred, mean, best }
+    }
+
+    fn count(&self) -> usize {
+        self.points.iter().map(Vec::len).sum()
     }
 }
 
@@ -257,7 +270,7 @@ impl Triangle {
                 let done: f64 = (0..j).map(|k| rows[row + k] * rows[other + k]).sum();
                 let left = entry(i, j) - done;
                 if i == j {
-                    if !(left > 0.0) {
+                    if left.is_nan() || left <= 0.0 {
                         return None;
                     }
                     rows.push(left.sqrt());
@@ -289,10 +302,10 @@ mod tests {
     fn a_factor_solves_its_system() {
         let a = [[4.0, 2.0, 0.4], [2.0, 5.0, 1.0], [0.4, 1.0, 3.0]];
         let l = Triangle::cholesky(3, |i, j| a[i][j]).unwrap();
-        for i in 0..3 {
-            for j in 0..=i {
+        for (i, row) in a.iter().enumerate() {
+            for (j, entry) in row.iter().enumerate().take(i + 1) {
                 let product: f64 = (0..=j).map(|k| l.at(i, k) * l.at(j, k)).sum();
-                assert!((product - a[i][j]).abs() < 1e-12);
+                assert!((product - entry).abs() < 1e-12);
             }
         }
         let z = l.forward(&[1.0, 2.0, 3.0]);
