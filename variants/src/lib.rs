@@ -21,4 +21,12 @@ pub use layout::{Activations, Layout};
 pub use limits::Limits;
 pub use registry::{Registry, gemv_op, registry};
 pub use space::{Backend, Dims, Instruction, KernelSpec, Launch, Role, Space, SpaceError};
-pub use table::Table;
+pub use table::{
+    Bucket, Choice, ChosenBy, LEAST_SHAPES, Loaded, MOST_REGRET, Regret, Row, ShapeTimes, TABLE_SCHEMA, Table,
+    TableError, TableFile, buckets, leave_one_out,
+};
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

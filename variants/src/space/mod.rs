@@ -10,9 +10,10 @@ use std::path::PathBuf;
 
 use harness_spec::{DType, VariantId};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::expr::Programs;
-use crate::{Activations, Isa, Layout};
+use crate::{Activations, Isa, Layout, hex};
 
 pub use error::SpaceError;
 
@@ -261,6 +262,29 @@ impl KernelSpec {
             && self.suffix() == id.backend
             && self.tunables.len() == id.tunables.len()
             && self.tunables.iter().all(|(name, values)| id.tunables.get(name).is_some_and(|v| values.contains(v)))
+    }
+
+    /// Hash of the kernel's entry in its space, in any order of its keys.
+    pub fn fingerprint(&self) -> String {
+        let text = toml::to_string(self).expect("an entry was read from TOML and can be written as such");
+        hex(&Sha256::new().chain_update(&self.op).chain_update([0]).chain_update(text).finalize())
+    }
+
+    /// Hash of all that makes the kernel what it is: its entry, its source, and the headers that it includes, by name.
+    pub fn content_hash<'a>(&self, source: &str, headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+        let mut hash = Sha256::new();
+        // Each part goes in with its length, so that no two lists of parts read alike.
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        add(&self.fingerprint());
+        add(source);
+        for (name, text) in headers {
+            add(name);
+            add(text);
+        }
+        hex(&hash.finalize())
     }
 
     /// Everything that is passed to the compiler as `-DNAME=value`: constants and the tunables of a variant.
