@@ -55,6 +55,11 @@ impl RegistrySpaces {
         spaces.filter(|s| s.kernels.iter().any(|k| self.takes(k))).map(|s| s.op.as_str()).collect()
     }
 
+    /// The table of the device.
+    pub fn table(&self) -> &DeviceTable {
+        &self.table
+    }
+
     /// The registry.
     pub fn registry(&self) -> &Registry {
         &self.registry

@@ -1,10 +1,19 @@
 //! The table of a device: who holds a workload now, and what a tune makes of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use harness_spec::record::{KernelRun, Provenance};
+use anyhow::{Context, anyhow};
+use harness_spec::record::{CellResult, KernelRun, Provenance, WorkloadResult};
 use harness_spec::{DeviceKey, Policy, VariantId, Workload};
+use serde_json::{Value, json};
+use variants::{LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets};
+
+use crate::places;
+
+/// Rows behind the winner of a shape, for the day on which it fails (R25).
+const FALLBACKS: usize = 2;
 
 /// A row that a tune has an answer for.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,41 +44,271 @@ impl fmt::Display for RowChange {
 /// The table of a device, with where it is written to.
 #[derive(Clone, Debug)]
 pub struct DeviceTable {
+    file: Option<TableFile>,
+    /// Where it will be written; `None` on a simulated device that was given no file.
     path: Option<PathBuf>,
+    /// What a person should know of how it was found.
+    pub said: Option<String>,
 }
 
 impl DeviceTable {
-    /// The table in `path`, else that of the device.
+    /// The table in `path`, else that of the device: the user's, else the built-in one, else none.
     ///
     /// # Errors
-    /// A file that is no table.
-    pub fn load(_device: &DeviceKey, path: Option<&Path>, _provenance: Provenance) -> anyhow::Result<DeviceTable> {
-        Ok(DeviceTable { path: path.map(Path::to_owned) })
+    /// A file that was named and is no table, or is one of another device.
+    pub fn load(
+        device: &DeviceKey,
+        limits: Limits,
+        path: Option<&Path>,
+        provenance: Provenance,
+    ) -> anyhow::Result<DeviceTable> {
+        if let Some(path) = path {
+            let file = if path.exists() { Some(TableFile::load(path)?) } else { None };
+            if let Some(other) = file.as_ref().map(|f| &f.device).filter(|d| *d != device) {
+                return Err(anyhow!(
+                    "the table {} is that of {} ({}), under its conditions, and not of {} ({}) as it is now\nhint: name \
+                     another file with --table",
+                    path.display(),
+                    other.name,
+                    other.arch,
+                    device.name,
+                    device.arch
+                ));
+            }
+            return Ok(DeviceTable { file, path: Some(path.to_owned()), said: None });
+        }
+        if provenance == Provenance::Simulated {
+            return Ok(DeviceTable { file: None, path: None, said: None });
+        }
+        let folder = places::tables()?;
+        let own = folder.join(TableFile::file_name(device));
+        let (table, loaded) = Table::for_device(device, limits, &[folder]);
+        let said = match &loaded {
+            Loaded::Found { .. } => None,
+            Loaded::Unknown { .. } => None,
+            Loaded::Foreign { .. } | Loaded::Corrupt { .. } => Some(loaded.to_string()),
+        };
+        Ok(DeviceTable { file: table.file(), path: Some(own), said })
     }
 
-    /// Who holds a workload.
-    pub fn row(&self, _workload: &Workload, _policy: Policy) -> Option<VariantId> {
-        None
+    /// The file as it is now.
+    pub fn file(&self) -> Option<&TableFile> {
+        self.file.as_ref()
+    }
+
+    /// Who holds a workload under a policy.
+    pub fn row(&self, workload: &Workload, policy: Policy) -> Option<VariantId> {
+        let file = self.file.as_ref().filter(|f| f.policy == policy)?;
+        let rows = file.rows.iter().filter(|r| r.op == workload.op && r.shape == workload.shape);
+        rows.filter(|r| r.quarantined.is_none()).map(|r| r.variant.clone()).next()
     }
 
     /// Tries to write where the table will be, before anything is measured.
     ///
     /// # Errors
-    /// A folder that cannot be written.
-    pub fn writable(&self) -> anyhow::Result<()> {
-        Ok(())
+    /// A folder that cannot be written, or a table that another policy has made.
+    pub fn writable(&self, policies: &[Policy]) -> anyhow::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        if let Some(file) = self.file.as_ref().filter(|f| !policies.is_empty() && !policies.contains(&f.policy)) {
+            return Err(anyhow!(
+                "the table {} was made under {}, and its rows do not compare with those of another policy\nhint: add \
+                 --policy {}, or name another file with --table",
+                path.display(),
+                file.policy,
+                file.policy
+            ));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let probe = folder.join(".writable");
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&probe, b""))
+            .and_then(|()| std::fs::remove_file(&probe))
+            .with_context(|| format!("cannot write to {}\nhint: name another table with --table", folder.display()))
     }
 
-    /// The table with the winners of a run, and what changed.
-    pub fn merge(&self, _run: &KernelRun) -> (DeviceTable, Vec<RowChange>) {
-        (self.clone(), Vec::new())
+    /// The table with the winners of a run, and what changed. Of a run under several policies it takes those of the table's
+    /// own, or of the first.
+    pub fn merge(&self, run: &KernelRun, registry: &Registry) -> (DeviceTable, Vec<RowChange>) {
+        let Some(first) = run.results.first() else { return (self.clone(), Vec::new()) };
+        let policy = self.file.as_ref().map_or(first.policy, |f| f.policy);
+        let mut file = TableFile {
+            schema: TABLE_SCHEMA,
+            policy,
+            date: run.started.clone(),
+            tool: format!("{} {}{}", run.tool.version, run.tool.commit, if run.tool.dirty == Some(true) { " + changes" } else { "" }),
+            record: run.id.clone(),
+            incomplete: run.incomplete.clone(),
+            device: run.device.clone(),
+            rows: self.file.as_ref().map_or_else(Vec::new, |f| f.rows.clone()),
+            buckets: self.file.as_ref().map_or_else(Vec::new, |f| f.buckets.clone()),
+        };
+        let cells: BTreeMap<(&VariantId, &Workload), &CellResult> = run
+            .cells
+            .iter()
+            .filter(|c| c.cell.policy == policy)
+            .map(|c| ((&c.cell.variant, &c.cell.workload), c))
+            .collect();
+        let mut changes = Vec::new();
+        for result in run.results.iter().filter(|r| r.policy == policy) {
+            let Some(winner) = &result.winner else { continue };
+            let rows = rows_of(result, winner, &cells, registry);
+            let Some(own) = rows.first() else { continue };
+            let from = self.row(&result.workload, policy);
+            let before = from.as_ref().or(result.default.as_ref());
+            changes.push(RowChange {
+                workload: result.workload.clone(),
+                policy,
+                before_ns: before.and_then(|v| result.ranking.iter().find(|r| r.variant == *v)).map(|r| r.median_ns),
+                median_ns: own.median_ns,
+                reason: result.reason.clone(),
+                to: winner.clone(),
+                from,
+            });
+            file.rows.retain(|r| !(r.op == result.workload.op && r.shape == result.workload.shape));
+            file.rows.extend(rows);
+        }
+        add_buckets(&mut file, run, policy);
+        (DeviceTable { file: Some(file), path: self.path.clone(), said: None }, changes)
     }
 
-    /// Writes it.
+    /// Writes it. `None` where there is nowhere to write.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn save(&self) -> anyhow::Result<Option<PathBuf>> {
-        Ok(self.path.clone())
+        let (Some(file), Some(path)) = (&self.file, &self.path) else { return Ok(None) };
+        file.save_as(path)?;
+        Ok(Some(path.clone()))
+    }
+
+    /// Writes it somewhere else, to be tried.
+    ///
+    /// # Errors
+    /// The disk refuses, or there is no table.
+    pub fn save_to(&self, path: &Path) -> anyhow::Result<()> {
+        let file = self.file.as_ref().ok_or_else(|| anyhow!("there is no table to try"))?;
+        Ok(file.save_as(path)?)
+    }
+}
+
+/// The row of the winner, and those of the next best of other kernels behind it.
+fn rows_of(
+    result: &WorkloadResult,
+    winner: &VariantId,
+    cells: &BTreeMap<(&VariantId, &Workload), &CellResult>,
+    registry: &Registry,
+) -> Vec<Row> {
+    let median = |v: &VariantId| result.ranking.iter().find(|r| r.variant == *v);
+    let row = |v: &VariantId, reason: String, behind: Option<&VariantId>| -> Option<Row> {
+        let own = median(v)?;
+        Some(Row {
+            op: result.workload.op.clone(),
+            shape: result.workload.shape.clone(),
+            layout: registry.find(v).and_then(|(_, spec)| spec.layout),
+            variant: v.clone(),
+            median_ns: own.median_ns,
+            ci_ns: own.ci_ns,
+            gap_to_runner_up: behind.and_then(median).map(|next| next.median_ns / own.median_ns - 1.0),
+            runner_up: behind.cloned(),
+            reason,
+            key: cells.get(&(v, &result.workload)).map(|c| c.key.clone()).unwrap_or_default(),
+            quarantined: None,
+        })
+    };
+    let mut kernels = vec![winner.kernel_id()];
+    let mut rows: Vec<Row> = row(winner, result.reason.clone(), result.runner_up.as_ref()).into_iter().collect();
+    for next in &result.ranking {
+        if rows.len() > FALLBACKS || kernels.contains(&next.variant.kernel_id()) {
+            continue;
+        }
+        kernels.push(next.variant.kernel_id());
+        rows.extend(row(&next.variant, "runs where the row before it fails".to_owned(), None));
+    }
+    rows
+}
+
+/// Buckets of the ops that this run has measured at enough shapes.
+fn add_buckets(file: &mut TableFile, run: &KernelRun, policy: Policy) {
+    let mut by_op: BTreeMap<&str, Vec<ShapeTimes>> = BTreeMap::new();
+    for r in run.results.iter().filter(|r| r.policy == policy && !r.ranking.is_empty()) {
+        let median_ns = r.ranking.iter().map(|row| (row.variant.clone(), row.median_ns)).collect();
+        by_op.entry(&r.workload.op).or_default().push(ShapeTimes { shape: r.workload.shape.clone(), median_ns });
+    }
+    for (op, times) in by_op.into_iter().filter(|(_, times)| times.len() >= LEAST_SHAPES) {
+        file.buckets.retain(|b| b.op != op);
+        file.buckets.extend(buckets(op, &times));
+    }
+}
+
+/// Every table that can be found, for `bench list tables`: those of this user, and those that the program carries.
+///
+/// # Errors
+/// The user's folder is not known.
+pub fn list() -> anyhow::Result<Vec<Value>> {
+    let folder = places::tables()?;
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .map(|entries| entries.filter_map(|e| e.ok().map(|e| e.path())).collect())
+        .unwrap_or_default();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
+    paths.sort();
+    let row = |place: String, file: Result<TableFile, variants::TableError>| match file {
+        Ok(f) => json!({
+            "table": place, "device": f.device.name, "arch": f.device.arch, "policy": f.policy.to_string(),
+            "rows": f.rows.len(), "buckets": f.buckets.len(), "date": f.date, "record": f.record,
+            "incomplete": f.incomplete, "tool": f.tool, "conditions": f.device.conditions, "problem": Value::Null,
+        }),
+        Err(e) => json!({ "table": place, "problem": e.to_string() }),
+    };
+    Ok(paths.into_iter().map(|p| row(p.display().to_string(), TableFile::load(&p))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str) -> DeviceKey {
+        DeviceKey { backend: "cuda".into(), name: name.into(), arch: "sm_90".into(), conditions: BTreeMap::new() }
+    }
+
+    fn limits() -> Limits {
+        Limits::of_architecture(90).unwrap()
+    }
+
+    fn file(device: DeviceKey) -> TableFile {
+        TableFile {
+            schema: TABLE_SCHEMA,
+            policy: Policy::COLD_GRAPH,
+            date: "2026-01-01T00:00:00Z".into(),
+            tool: "t".into(),
+            record: "r".into(),
+            incomplete: None,
+            device,
+            rows: Vec::new(),
+            buckets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_device_or_policy_is_never_written_over() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("t.toml");
+        file(device("A")).save_as(&path).unwrap();
+        let load = |d: &str| DeviceTable::load(&device(d), limits(), Some(&path), Provenance::Measured);
+        let said = load("B").unwrap_err().to_string();
+        assert!(said.contains("that of A") && said.contains("--table"), "{said}");
+        let table = load("A").unwrap();
+        table.writable(&[Policy::COLD_GRAPH]).unwrap();
+        let said = table.writable(&["hot+eager".parse().unwrap()]).unwrap_err().to_string();
+        assert!(said.contains("cold+graph"), "{said}");
+    }
+
+    #[test]
+    fn a_damaged_table_that_was_named_is_an_error_and_a_missing_one_is_new() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("t.toml");
+        let load = || DeviceTable::load(&device("A"), limits(), Some(&path), Provenance::Measured);
+        assert!(load().unwrap().file().is_none());
+        std::fs::write(&path, "schema = 1\nnonsense").unwrap();
+        assert!(load().unwrap_err().to_string().contains("t.toml"));
     }
 }

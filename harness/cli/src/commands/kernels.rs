@@ -42,7 +42,11 @@ pub fn open(place: Place, a: &DeviceArgs, full: bool, table: Option<&Path>) -> R
     let device = target.device();
     let backend = if device.backend == "cpu" { Backend::Cpu } else { Backend::Cuda };
     let provenance = if target.simulated() { Provenance::Simulated } else { Provenance::Measured };
-    let table = DeviceTable::load(&device, table, provenance)?;
+    let table = DeviceTable::load(&device, target.limits(), table, provenance)?;
+    if let Some(said) = &table.said {
+        eprintln!("note: {said}");
+    }
+    
     let spaces = RegistrySpaces::new(registry, backend, target.limits(), table);
     Ok(Opened { target, spaces, provenance })
 }

@@ -25,7 +25,7 @@ pub fn run(args: SweepArgs, json: bool, command: Vec<String>) -> Outcome {
         suite: &suite,
         timing: &args.timing,
         variants: args.variants,
-        adjust: &|_| {},
+        adjust: &|_| Ok(()),
         command,
         json,
     };

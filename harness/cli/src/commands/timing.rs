@@ -73,8 +73,8 @@ pub struct Job<'a> {
     pub timing: &'a TimingArgs,
     /// Which variants.
     pub variants: VariantChoice,
-    /// Changes the plan before it is run: strategy and share.
-    pub adjust: &'a dyn Fn(&mut Plan),
+    /// Changes the plan before it is run, and refuses it where its results could not be kept.
+    pub adjust: &'a dyn Fn(&mut Plan) -> anyhow::Result<()>,
     /// The command line.
     pub command: Vec<String>,
     /// JSON on stdout.
@@ -145,7 +145,7 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
     if let Some(budget) = job.timing.cell_budget {
         plan.settings.device_budget = Nanos(budget.as_nanos() as u64);
     }
-    (job.adjust)(&mut plan);
+    (job.adjust)(&mut plan)?;
     if job.timing.dry_run {
         dry_run(job, &bench, &plan, &planned)?;
         return Ok(None);

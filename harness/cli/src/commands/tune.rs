@@ -9,7 +9,7 @@ use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
 use super::{kernel_report, kernels, log, replay, timing};
 use crate::args::{Command, Strategy, TimingArgs, TuneArgs};
 use crate::exit::{Exit, Outcome, usage};
-use crate::tables::{DeviceTable, RowChange};
+use crate::tables::RowChange;
 use crate::target::open;
 
 /// `bench tune`.
@@ -43,8 +43,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             "--promote tries a table in the engine, which computes on the CPU in this version\nhint: use it with --device cpu"
         )));
     }
-    let table = DeviceTable::load(&device, args.table.as_deref(), provenance)?;
-    table.writable()?;
+    let (table, registry) = (opened.spaces.table().clone(), opened.spaces.registry().clone());
     let job = timing::Job {
         kind: KernelRunKind::Tune,
         suite: &suite,
@@ -53,6 +52,11 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         adjust: &|plan| {
             plan.strategy = args.strategy.into();
             plan.share = args.share;
+            if args.timing.dry_run {
+                return Ok(());
+            }
+            let policies: Vec<_> = plan.workloads.iter().map(|w| w.policy).collect();
+            table.writable(&policies)
         },
         command,
         json,
@@ -62,7 +66,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     if let Some(path) = &args.record_space {
         record_space(path, &timed.trials)?;
     }
-    let (merged, changes) = table.merge(&timed.record);
+    let (merged, changes) = table.merge(&timed.record, &registry);
     for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
         eprintln!("{change}");
     }

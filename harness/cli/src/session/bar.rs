@@ -92,8 +92,8 @@ impl Progress for KernelBar {
             }
             Event::RunOff { finalists } => self.bar.set_message(format!("{} run-off of {finalists}", self.name)),
             Event::Finished { result, .. } => {
-                if self.lines {
-                    let winner = result.winner.as_ref().map_or_else(|| "no winner".to_owned(), |w| w.short());
+                if self.lines && result.winner.is_some() {
+                    let winner = result.winner.as_ref().map_or_else(String::new, |w| w.short());
                     let text = format!("{} {}: {winner}: {}", result.workload, result.policy, result.reason);
                     self.say(&text);
                 }

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use harness_measure::fake::{Fake, Script};
 use harness_spec::{DeviceKey, Target};
 use kernels::cpu::{CpuOptions, CpuTarget};
+use kernels::cuda::CudaTarget;
+use kernels::op::Depth;
 use variants::{Isa, Limits};
 
 use super::{Timeouts, WorkerTarget};
 use crate::args::{DeviceArgs, WorkerArgs};
 use crate::exit::{Failure, usage};
 use crate::machine::cpu;
+use crate::registry_spaces;
 
 /// A device of this process.
 pub struct Opened {
@@ -33,7 +37,7 @@ pub enum Place {
     /// The processor.
     Cpu,
     /// A GPU by its number.
-    Cuda(usize),
+    Cuda(u32),
 }
 
 impl std::fmt::Display for Place {
@@ -50,7 +54,8 @@ impl std::fmt::Display for Place {
 /// # Errors
 /// A word that is none of them.
 pub fn places(word: Option<&str>) -> Result<Vec<Place>, Failure> {
-    let gpus = crate::machine::environment::gpus().len();
+    // No driver, no GPU: which of them it is, is said when one is asked for.
+    let gpus = kernels::cuda::driver::Device::count().unwrap_or(0);
     match word {
         None if gpus > 0 => Ok(vec![Place::Cuda(0)]),
         None | Some("cpu") => Ok(vec![Place::Cpu]),
@@ -129,8 +134,14 @@ fn open_cpu(a: &WorkerArgs) -> Result<Opened, String> {
     Ok(Opened { target: Box::new(target), simulated: false, facts: BTreeMap::new(), limits })
 }
 
-fn open_cuda(_: usize, _: &WorkerArgs) -> Result<Opened, String> {
-    Err("no GPU of this machine can be used by this program".to_owned())
+fn open_cuda(ordinal: u32, a: &WorkerArgs) -> Result<Opened, String> {
+    let registry = registry_spaces::load(&a.kernels).map_err(|e| format!("{e:#}"))?;
+    let mut target = CudaTarget::open(Arc::new(registry), ordinal).map_err(|e| e.to_string())?;
+    if a.full {
+        target.set_depth(Depth::Full);
+    }
+    let limits = *target.limits();
+    Ok(Opened { target: Box::new(target), simulated: false, facts: BTreeMap::new(), limits })
 }
 
 fn read_script(path: &Path) -> anyhow::Result<Script> {

@@ -1,0 +1,213 @@
+//! A tune from start to table on the scripted device: killed, stopped, resumed, from caches, replayed.
+
+mod kernels;
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use harness_spec::record::{KernelRunKind, Outcome, Provenance, TrialPurpose};
+use kernels::{Lab, WORKLOAD, done, record, said, trials};
+use variants::TableFile;
+
+/// The rows of a table; its head names the run and the moment.
+fn rows(path: &Path) -> Vec<variants::Row> {
+    TableFile::load(path).unwrap().rows
+}
+
+/// A script whose device takes so long in real time that a run can be killed in its middle: checks are long on the mock
+/// clock only, so that the run is made of many short calls.
+fn wait_for_lines(journal: &Path, lines: usize, child: &mut Child) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        let have = std::fs::read(journal).map_or(0, |b| b.iter().filter(|c| **c == b'\n').count());
+        if have >= lines {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("no {lines} lines in {}", journal.display());
+}
+
+#[test]
+fn a_tune_ends_in_a_record_a_page_and_a_table_that_explain_reads() {
+    let lab = Lab::new();
+    let out = lab.tune("o", "t.toml").output().unwrap();
+    done(&out);
+    let run = record(&lab.path("o"));
+    assert_eq!((run.kind, run.provenance), (KernelRunKind::Tune, Provenance::Simulated));
+    let result = &run.results[0];
+    let winner = result.winner.clone().unwrap();
+    assert!(result.run_off.is_some() && result.search.as_ref().unwrap().evaluations <= 40, "{:?}", result.search);
+    assert!(run.accounts[0].balances() && run.cost.explained() >= 0.99);
+    assert!(lab.path("o/report.html").is_file() && lab.path("o/charts").is_dir());
+
+    let table = TableFile::load(&lab.path("t.toml")).unwrap();
+    assert_eq!((table.rows[0].variant.clone(), &table.record, table.incomplete), (winner.clone(), &run.id, None));
+    assert!(!table.rows[0].key.is_empty() && table.rows[0].ci_ns.is_some());
+
+    let explain = lab
+        .bench()
+        .args(["explain", "gemv_q4_0", "N=4096", "K=4096", "--table", "t.toml", "--record", "o"])
+        .output()
+        .unwrap();
+    done(&explain);
+    let text = String::from_utf8_lossy(&explain.stdout).into_owned();
+    for part in ["cold+graph", "median", "candidates of o", &winner.short(), &run.id] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn killed_at_twenty_moments_a_tune_resumes_to_the_same_table_and_loses_at_most_one_trial() {
+    let lab = Lab::new();
+    done(&lab.tune("whole", "whole.toml").arg("--no-cache").output().unwrap());
+    let want = rows(&lab.path("whole.toml"));
+    let all = trials(&lab.path("whole")).len();
+    assert!(all > 25, "{all}");
+    let mut killed = 0;
+    for moment in 0..20 {
+        let (out, table) = (format!("k{moment}"), format!("k{moment}.toml"));
+        let journal = lab.path(&out).join("trials.jsonl");
+        let mut child = lab.tune(&out, &table).arg("--no-cache").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Spread over the run; a kill in the middle of a line needs no help from here, it is tried below.
+        let reached = wait_for_lines(&journal, 1 + moment * (all - 2) / 20, &mut child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += usize::from(reached);
+        let before = std::fs::read(&journal).unwrap();
+        let whole_lines = before.iter().filter(|b| **b == b'\n').count();
+        if moment % 2 == 1 {
+            // What a kill in the middle of a write leaves.
+            std::fs::write(&journal, &before[..before.len() - 7]).unwrap();
+        }
+        let resumed = lab.bench().args(["tune", "--resume", &out]).output().unwrap();
+        done(&resumed);
+        let going_on = said(&resumed);
+        let kept: usize = going_on
+            .split("going on with ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{going_on}"));
+        assert!(kept + 1 >= whole_lines, "{kept} of {whole_lines} trials were kept");
+        assert_eq!(rows(&lab.path(&table)), want, "killed at moment {moment}");
+        let run = record(&lab.path(&out));
+        assert_eq!(run.incomplete, None);
+    }
+    assert!(killed >= 15, "only {killed} runs were still going when they were killed");
+}
+
+#[test]
+fn a_second_tune_measures_nothing_and_a_new_variant_costs_one_measurement_and_the_run_off() {
+    let lab = Lab::new();
+    let sweep = |out: &str| {
+        let mut c = lab.simulated("sweep");
+        c.args(["--workload", WORKLOAD, "--variants", "all", "--seed", "1", "--out", out]);
+        done(&c.output().unwrap());
+        let run = record(&lab.path(out));
+        let fresh = run.cells.iter().filter(|c| !c.from_cache).count();
+        (run, fresh)
+    };
+    let (first, fresh) = sweep("a");
+    assert!(fresh >= 160, "{fresh}");
+    let (second, fresh) = sweep("b");
+    assert_eq!(fresh, 0);
+    assert_eq!(first.results[0].winner, second.results[0].winner);
+    // The folder of a run from caches is whole all the same.
+    let of = |run: &str| trials(&lab.path(run)).iter().filter(|t| t.purpose == TrialPurpose::Candidate).count();
+    assert_eq!(of("a"), of("b"));
+    // One more value of nothing but one configuration.
+    let toml = lab.path("kernels/mine.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let wider = text
+        .replace("ROWS = [1, 2, 4, 8, 16]", "ROWS = [1, 2, 4, 8, 16, 32]")
+        .replace("[kernels.tunables]", "constraints = [\"ROWS < 32 || (VEC == 1 && UNROLL == 1 && STAGES == 1)\"]\n[kernels.tunables]");
+    std::fs::write(&toml, wider).unwrap();
+    let (third, fresh) = sweep("c");
+    assert_eq!(fresh, 1);
+    assert!(third.results[0].run_off.is_some());
+}
+
+#[test]
+fn a_damaged_cache_is_a_miss_with_a_warning() {
+    let lab = Lab::new();
+    done(&lab.tune("a", "t.toml").output().unwrap());
+    let folder = lab.path("cache/trials");
+    let files: Vec<_> = walk(&folder);
+    assert!(!files.is_empty());
+    for file in files {
+        std::fs::write(file, "garbage\n").unwrap();
+    }
+    let out = lab.tune("b", "u.toml").output().unwrap();
+    done(&out);
+    assert!(said(&out).contains("warning: cache") && said(&out).contains("line 1"), "{}", said(&out));
+    assert_eq!(rows(&lab.path("t.toml")), rows(&lab.path("u.toml")));
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().path());
+    entries.flat_map(|p| if p.is_dir() { walk(&p) } else { vec![p] }).collect()
+}
+
+#[test]
+fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finishes() {
+    let lab = Lab::new();
+    let out = lab.tune("o", "t.toml").args(["--budget", "3s"]).output().unwrap();
+    done(&out);
+    let table = TableFile::load(&lab.path("t.toml")).unwrap();
+    assert!(table.incomplete.is_some() && table.rows.len() == 1, "{:?}", table.incomplete);
+    assert!(said(&out).contains("--resume o"), "{}", said(&out));
+    done(&lab.bench().args(["tune", "--resume", "o"]).output().unwrap());
+    let table = TableFile::load(&lab.path("t.toml")).unwrap();
+    assert_eq!(table.incomplete, None);
+    done(&lab.tune("whole", "w.toml").arg("--no-cache").output().unwrap());
+    assert_eq!(table.rows[0].variant, rows(&lab.path("w.toml"))[0].variant);
+}
+
+#[test]
+fn ctrl_c_keeps_what_was_measured_and_ends_with_3() {
+    let lab = Lab::new();
+    let mut sweep = lab.simulated("sweep");
+    sweep.args(["--workload", WORKLOAD, "--workload", "gemv_q4_0 N=8192 K=4096", "--workload", "gemv_q4_0 N=4096 K=8192"]);
+    sweep.args(["--variants", "all", "--seed", "1", "--no-cache", "--out", "o"]);
+    let mut child = sweep.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let journal = lab.path("o/trials.jsonl");
+    assert!(wait_for_lines(&journal, 10, &mut child));
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    assert!(said(&out).contains("--resume"), "{}", said(&out));
+    let run = record(&lab.path("o"));
+    assert!(run.incomplete.is_some() && run.accounts.iter().all(|a| a.balances()));
+    assert!(run.cells.iter().filter(|c| c.outcome == Outcome::Measured).count() >= 10);
+}
+
+#[test]
+fn a_recorded_space_is_replayed_without_a_device() {
+    let lab = Lab::new();
+    let mut c = lab.tune("o", "t.toml");
+    done(&c.args(["--strategy", "exhaustive", "--record-space", "space.jsonl"]).output().unwrap());
+    let run = record(&lab.path("o"));
+    let best = run.results[0].ranking[0].median_ns;
+    let out = lab.bench().args(["tune", "--replay", "space.jsonl", "--json", "--share", "0.2"]).output().unwrap();
+    done(&out);
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+    let of = |name: &str| rows.iter().find(|r| r["strategy"] == name).unwrap();
+    assert_eq!(of("exhaustive")["within_2_percent"], 100);
+    let optimum = of("guided")["optimum_ns"].as_f64().unwrap();
+    assert!((optimum / best - 1.0).abs() < 1e-9, "{optimum} {best}");
+    assert!(of("guided")["within_2_percent"].as_u64() > of("random")["within_2_percent"].as_u64(), "{rows:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    let lab = Lab::new();
+    for out in ["a", "b"] {
+        done(&lab.tune(out, &format!("{out}.toml")).arg("--no-cache").output().unwrap());
+    }
+    assert_eq!(rows(&lab.path("a.toml")), rows(&lab.path("b.toml")));
+}
