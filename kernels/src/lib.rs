@@ -6,6 +6,7 @@
 //! - [`mod@reference`]: every op in f64 on decoded weights, the judge of all others.
 //! - [`op`]: the contract of every op: cases, reference, tolerance, byte model.
 //! - [`check`]: the correctness gate, which nothing is timed without.
+//! - [`layout`]: how weights lie in memory for device kernels.
 //! - [`alloc`]: memory for weights.
 //!
 //! Each op has a folder: `mod.rs` has the contract and the launch, `plain.rs` the portable kernel, and one file each
@@ -17,6 +18,7 @@ mod attention;
 pub mod check;
 pub mod cpu;
 mod gemv;
+pub mod layout;
 mod norm;
 pub mod op;
 pub mod cuda;
