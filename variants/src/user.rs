@@ -11,16 +11,18 @@ pub(crate) fn merged(spaces: &[Space], folder: &Path) -> Result<Vec<Space>, Spac
     for path in space_files(folder)? {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
-        // The op decides which names an expression may use, so it is read before the rest is checked.
-        let known = |op: &str| spaces.iter().position(|s| s.op == op);
-        let op = op_of(&text);
-        let at = op.as_deref().and_then(known);
-        let dims = at.map(|at| spaces[at].dims.clone()).unwrap_or_default();
-        let theirs = Space::parse(&file, &text, Some(folder), &dims)?;
-        let Some(at) = at else {
+        // The op decides which names an expression may use, so it is looked up before the rest is checked. A file without
+        // one is no space, which the parser says.
+        let op = op_of(&text).unwrap_or_default();
+        let Some(at) = spaces.iter().position(|s| s.op == op) else {
+            if op.is_empty() {
+                Space::parse(&file, &text, Some(folder), &[])?;
+            }
             let known: Vec<&str> = spaces.iter().map(|s| s.op.as_str()).collect();
-            return Err(SpaceError::UnknownOp { file, op: theirs.op, known: known.join(", ") });
+            return Err(SpaceError::UnknownOp { file, op, known: known.join(", ") });
         };
+        let dims = spaces[at].dims.clone();
+        let theirs = Space::parse(&file, &text, Some(folder), &dims)?;
         if theirs.dims != dims {
             return Err(SpaceError::OtherDims { file, op: theirs.op, want: dims.join(", ") });
         }
