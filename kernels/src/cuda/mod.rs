@@ -15,11 +15,13 @@ mod error;
 mod failure;
 pub mod kernel;
 pub mod library;
+mod packed;
 mod runner;
 pub mod survey;
 pub mod target;
 
 pub use compile::built_in as built_in_source;
 pub use error::CudaError;
+pub use packed::{Packed, PackedWeights};
 pub use runner::CudaRunner;
 pub use target::CudaTarget;

@@ -1,11 +1,14 @@
 //! One variant on the device, as the correctness gate runs it.
 
+use std::sync::Arc;
+
 use harness_spec::{CellFailure, Shape, Stage, VariantId};
 use variants::{KernelSpec, Limits};
 
 use super::CudaError;
 use super::driver::{Buffer, Function, Guarded, LaunchShape, Stream, Value};
 use super::kernel::launch_shape;
+use super::packed::{Packed, PackedWeights};
 use super::target::Support;
 use crate::op::{Arg, Op, Problem, Runner};
 
@@ -28,6 +31,8 @@ pub struct CudaRunner<'a> {
     pub stream: &'a Stream,
     /// The harness's own kernels.
     pub support: &'a Support,
+    /// Weights that were packed and sent for other cases and variants.
+    pub packed: &'a mut PackedWeights,
     /// Whether it is launched with the programmatic attribute, behind a producer that writes the activations late: a
     /// kernel that reads them before it waits is seen.
     pub early: bool,
@@ -37,6 +42,7 @@ pub struct CudaRunner<'a> {
 
 /// The device's side of an argument.
 enum Held {
+    Weights(u64),
     In { buffer: Buffer, source: Option<Buffer> },
     Out(Guarded),
     Scratch { buffer: Buffer, zeroed: bool },
@@ -44,10 +50,22 @@ enum Held {
 }
 
 impl CudaRunner<'_> {
-    fn hold(&self, arg: &Arg, problem: &Problem) -> Result<Held, CudaError> {
+    /// Puts an argument on the device; `active` are the activations of this problem, as the
+    /// arguments may have been packed for another with the same weights.
+    fn hold(
+        &self,
+        at: usize,
+        packed: &Packed,
+        problem: &Problem,
+        active: &[(usize, Arc<[u8]>)],
+    ) -> Result<Held, CudaError> {
         let stream = self.stream;
-        Ok(match arg {
+        if let Some((_, buffer)) = packed.weights.iter().find(|(i, _)| *i == at) {
+            return Ok(Held::Weights(buffer.address()));
+        }
+        Ok(match &packed.args[at] {
             Arg::In { bytes, weights } => {
+                let bytes = active.iter().find(|(i, _)| *i == at).map_or(bytes, |(_, bytes)| bytes);
                 // Weights may be read before the wait, so that they are there from the start.
                 if self.early && !weights && !bytes.is_empty() && bytes.len().is_multiple_of(4) {
                     let buffer = Buffer::new(stream.device(), bytes.len(), "activations")?;
@@ -69,8 +87,16 @@ impl CudaRunner<'_> {
         })
     }
 
-    fn attempt(&self, problem: &Problem, args: &[Arg], shape: &LaunchShape) -> Result<Vec<Vec<u8>>, Attempt> {
-        let held: Vec<Held> = args.iter().map(|a| self.hold(a, problem)).collect::<Result<_, _>>()?;
+    fn attempt(
+        &self,
+        problem: &Problem,
+        packed: &Packed,
+        active: &[(usize, Arc<[u8]>)],
+        shape: &LaunchShape,
+    ) -> Result<Vec<Vec<u8>>, Attempt> {
+        let args = &packed.args;
+        let held: Vec<Held> =
+            (0..args.len()).map(|at| self.hold(at, packed, problem, active)).collect::<Result<_, _>>()?;
         let values: Vec<Value> = held.iter().map(Held::value).collect();
         for h in &held {
             if let Held::In { buffer, source: Some(from) } = h {
@@ -134,6 +160,7 @@ impl From<CudaError> for Attempt {
 impl Held {
     fn value(&self) -> Value {
         match self {
+            Held::Weights(address) => Value::U64(*address),
             Held::In { buffer, .. } | Held::Scratch { buffer, .. } => Value::U64(buffer.address()),
             Held::Out(out) => Value::U64(out.address()),
             Held::Value(v) => *v,
@@ -145,8 +172,11 @@ impl Runner for CudaRunner<'_> {
     fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure> {
         let shape = launch_shape(self.spec, self.variant, &problem.workload.shape, self.limits)?;
         self.function.allow(shape.threads(), shape.smem)?;
-        let args = self.op.arguments(problem, self.spec)?;
-        self.attempt(problem, &args, &shape).map_err(|e| match e {
+        let packed = self.packed.get(self.stream, self.op, problem, self.spec)?;
+        // Arguments without packed weights are those of this very problem.
+        let active =
+            if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
+        self.attempt(problem, &packed, &active, &shape).map_err(|e| match e {
             Attempt::Wrong(message) => CellFailure::new(Stage::Check, message),
             Attempt::Cuda(e) => {
                 let failure = CellFailure::from(&e);

@@ -36,8 +36,9 @@ use super::CudaError;
 use super::compile::{Arch, Compiler, digest};
 use super::driver::{Buffer, Device, Function, Module, Stream};
 use super::kernel::{launch_shape, limits};
+use super::packed::PackedWeights;
 use super::runner::CudaRunner;
-use crate::check;
+use crate::check::Gate;
 use crate::op::{self, Depth, Op};
 use inputs::Inputs;
 use random::Random;
@@ -46,6 +47,9 @@ use timed::{Timed, Tools};
 
 /// Cells that stay ready, with their graphs.
 const MOST_CELLS: usize = 512;
+
+/// Bytes of problems and references that the gate keeps on the host.
+const GATE_BYTES: usize = 4 << 30;
 
 /// Seed of the data of timed launches; activations are redrawn from the system's randomness all the same.
 const DATA_SEED: u64 = 0x5eed;
@@ -68,6 +72,8 @@ pub struct CudaTarget {
     rate: f64,
     clock: u64,
     dead: Option<String>,
+    gate: Gate,
+    packed: PackedWeights,
     functions: HashMap<VariantId, Function>,
     inputs: HashMap<InputsKey, Arc<Inputs>>,
     cells: HashMap<Cell, (RotationKey, Timed, u64)>,
@@ -118,6 +124,8 @@ impl CudaTarget {
             rate,
             clock: 0,
             dead: None,
+            gate: Gate::new(GATE_BYTES),
+            packed: PackedWeights::new((device.facts().memory / 16) as usize),
             functions: HashMap::new(),
             inputs: HashMap::new(),
             cells: HashMap::new(),
@@ -230,9 +238,10 @@ impl CudaTarget {
             stream: &self.stream,
             support: &self.support,
             early: cell.policy.launch == LaunchMode::GraphPdl && self.limits.cc >= 90,
+            packed: &mut self.packed,
             fatal: None,
         };
-        check::run(op, &cell.workload.shape, &spec, seed, self.depth, &mut runner)
+        self.gate.run(op, &cell.workload.shape, &spec, seed, self.depth, &mut runner)
     }
 
     fn sampled(&mut self, cell: &Cell, count: u32) -> Result<Vec<CellSample>, CellFailure> {

@@ -166,7 +166,7 @@ impl Rotation {
         for (place, draw) in self.draws.iter_mut().enumerate() {
             let next = inputs.draw(random.word(), *draw);
             *draw = Some(next);
-            for (arg, bytes) in inputs.active(next) {
+            for (arg, bytes) in inputs.active(next)? {
                 if let Some(slab) = self.active.iter().find(|s| s.arg == arg) {
                     slab.buffer.upload(stream, slab.stride * place, &bytes)?;
                 }
