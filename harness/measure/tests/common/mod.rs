@@ -9,7 +9,7 @@ use harness_measure::tune::{
     Candidate, Event, Journal, JournalError, KernelOutcome, MemoryJournal, Plan, Progress, Silent, WorkloadPlan,
     candidates, run,
 };
-use harness_spec::record::{KernelRunKind, Provenance, Trial, WorkloadResult};
+use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose, WorkloadResult};
 use harness_spec::{Cell, Policy, VariantId, Workload};
 
 /// The workload of most tests: 9.4 MB of weights.
@@ -96,17 +96,21 @@ pub fn trial<'a>(journal: &'a MemoryJournal, kernel: &str) -> &'a Trial {
     journal.trials().iter().find(|t| t.cell.variant.kernel == kernel).unwrap_or_else(|| panic!("no trial of {kernel}"))
 }
 
-/// What of a result ends in a table.
-pub fn table(out: &KernelOutcome) -> Vec<WorkloadResult> {
+/// Asserts that two runs ended in the same table; how much came from the journal is all that may differ.
+pub fn same_table(a: &KernelOutcome, b: &KernelOutcome, when: &str) {
     let strip = |r: &WorkloadResult| {
         let mut r = r.clone();
-        // How much came from the journal is all that may differ.
         if let Some(s) = &mut r.search {
             s.from_cache = 0;
         }
         r
     };
-    out.results.iter().map(strip).collect()
+    assert_eq!(a.results.len(), b.results.len(), "{when}");
+    for (x, y) in a.results.iter().map(strip).zip(b.results.iter().map(strip)) {
+        assert_eq!((&x.winner, &x.reason, &x.search), (&y.winner, &y.reason, &y.search), "{when}");
+        assert!(x.ranking == y.ranking && x.run_off == y.run_off, "{when}: times differ at {}", x.workload);
+        assert!(x == y, "{when}: results differ at {}", x.workload);
+    }
 }
 
 /// A journal that dies after so many trials, as a process does that is killed.
@@ -121,6 +125,10 @@ impl Journal for Mortal {
     }
 
     fn append(&mut self, trial: Trial) -> Result<(), JournalError> {
+        // Raw samples of run-offs do not count: a run-off is played anew, so that they bring nobody nearer to the end.
+        if trial.purpose == TrialPurpose::RunOff {
+            return self.kept.append(trial);
+        }
         if self.life == 0 {
             return Err(JournalError { place: "the test".into(), cause: "killed".into() });
         }

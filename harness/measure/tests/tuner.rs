@@ -1,0 +1,265 @@
+//! The tuner on the scripted device: accounts, failures, budgets, caches, cost (R2, R6, R16–R19, R22).
+
+mod common;
+
+use std::sync::atomic::AtomicBool;
+
+use common::{StopAfter, again, floor_cell, go, grid, plan, same_table, script, sweep, tune, winner, workload};
+use harness_measure::fake::{Failure, Fake, Rule, Script};
+use harness_measure::tune::{
+    MemoryJournal, Plan, Replay, STRATEGIES, Silent, Space, StrategyKind, WorkloadPlan, candidates, run,
+};
+use harness_spec::record::{KernelRunKind, Outcome, Provenance, TrialPurpose};
+use harness_spec::units::Nanos;
+use harness_spec::{Stage, Target};
+
+fn fail(pattern: &str, stage: Stage, share: f64) -> Rule {
+    let failure = Failure { stage, message: format!("scripted {stage}"), after_samples: 0, only: None, share };
+    Rule { fail: Some(failure), ..Rule::of(pattern) }
+}
+
+/// 200 configurations of five kernels.
+fn two_hundred() -> WorkloadPlan {
+    workload(common::WORKLOAD, grid(5, 8, 5))
+}
+
+#[test]
+fn a_thousand_configurations_with_every_failure_are_all_accounted_for() {
+    let mut w = workload(common::WORKLOAD, grid(10, 10, 10));
+    w.pruned =
+        (0..50).map(|i| (format!("gemv_q4_0/p[A={i}]@cuda").parse().unwrap(), "A * 32 <= 1024".into())).collect();
+    let mut s = script("");
+    for (k, stage) in [
+        (1, Stage::Compile),
+        (2, Stage::Check),
+        (3, Stage::Launch),
+        (4, Stage::Fault),
+        (5, Stage::Resources),
+        (6, Stage::Constraint),
+        (7, Stage::Cheat),
+        (8, Stage::Hang),
+    ] {
+        s.rules.push(fail(&format!("*/k{k}[*"), stage, 0.3));
+    }
+    let mut p = sweep(w);
+    p.settings.warm_up_limit = Nanos(1);
+    p.settings.group = Nanos(1);
+    let (out, _) = go(&mut Fake::new(s), &p);
+    let a = &out.accounts[0];
+    assert!(a.balances() && a.enumerated == 1050 && a.not_reached == 0, "{a:?}");
+    assert!(a.pruned > 70 && a.compile_failed > 40 && a.invalid > 100 && a.timed > 600, "{a:?}");
+    let failed = out.cells.iter().filter(|c| matches!(c.outcome, Outcome::Failed { .. })).count() as u64;
+    assert_eq!(failed, a.compile_failed + a.invalid);
+    assert!(
+        out.cells.iter().all(|c| c.time_ns.is_none() || c.outcome.is_measured()),
+        "times only beside a passed check"
+    );
+    assert!(out.incomplete.is_none() && out.results[0].winner.is_some());
+}
+
+#[test]
+fn an_illegal_address_and_an_endless_loop_leave_the_other_198_and_the_winner_as_they_were() {
+    let clean = go(&mut Fake::new(script("")), &sweep(two_hundred())).0;
+    let mut s = script("");
+    s.rules.push(fail("*/k1[A=2,B=2]@cuda", Stage::Fault, 1.0));
+    s.rules.push(fail("*/k2[A=4,B=2]@cuda", Stage::Hang, 1.0));
+    let mut fake = Fake::new(s);
+    let (out, _) = go(&mut fake, &sweep(two_hundred()));
+    assert_eq!(winner(&out), winner(&clean));
+    assert_eq!((out.accounts[0].timed, out.accounts[0].invalid), (198, 2));
+    for (a, b) in out.cells.iter().zip(&clean.cells).filter(|(a, _)| a.outcome.is_measured()) {
+        assert_eq!(a.time_ns, b.time_ns, "{}", a.cell.variant);
+    }
+    assert_eq!(fake.tally().restarts, 2);
+    assert!(out.wall.0 <= clean.wall.0 + 2 * 2_000_000_000, "at most two timeouts longer");
+    let hang = out.cells.iter().find(|c| c.cell.variant.short() == "k2[A=4,B=2]@cuda").unwrap();
+    assert!(matches!(&hang.outcome, Outcome::Failed { stage: Stage::Hang, message } if message == "scripted hang"));
+}
+
+#[test]
+fn where_everything_fails_there_is_no_winner_and_the_reason_names_one() {
+    let mut s = script("");
+    s.rules.push(fail("*", Stage::Compile, 1.0));
+    let (out, _) = go(&mut Fake::new(s), &sweep(two_hundred()));
+    assert!(out.results[0].winner.is_none());
+    assert!(out.results[0].reason.contains("failed at compile: scripted compile"), "{}", out.results[0].reason);
+    let (out, _) = go(&mut Fake::new(script("")), &sweep(WorkloadPlan { default: None, ..workload("op N=1", vec![]) }));
+    assert_eq!(out.results[0].reason, "no candidate is admitted for this shape on this device");
+}
+
+#[test]
+fn a_second_run_with_the_same_keys_times_only_the_run_off() {
+    let w = || {
+        let mut w = two_hundred();
+        w.floor = vec![floor_cell(9_470_000)];
+        w
+    };
+    let (first, journal) = go(&mut Fake::new(script("")), &sweep(w()));
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    let mut fake = Fake::new(script(""));
+    let second = again(&mut fake, &sweep(w()), &mut journal);
+    same_table(&second, &first, "from the journal");
+    assert!(second.cells.iter().all(|c| c.from_cache));
+    assert!(fake.tally().checks.is_empty());
+    assert!(fake.tally().samples.keys().all(|(_, phase)| *phase == harness_spec::Phase::RunOff));
+}
+
+#[test]
+fn one_variant_more_than_a_hundred_measures_one_and_the_run_off() {
+    let mut w = workload(common::WORKLOAD, grid(4, 5, 5));
+    let (_, journal) = go(&mut Fake::new(script("")), &sweep(w.clone()));
+    let mut ids: Vec<_> = w.candidates.iter().map(|c| c.variant.clone()).collect();
+    ids.push("gemv_q4_0/new@cuda".parse().unwrap());
+    w.candidates = candidates(&ids);
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    let mut fake = Fake::new(script(""));
+    let out = again(&mut fake, &sweep(w), &mut journal);
+    let measured: Vec<_> = out.cells.iter().filter(|c| !c.from_cache).collect();
+    assert!(measured.len() == 1 && measured[0].cell.variant.kernel == "new");
+    assert_eq!(fake.tally().checks.len(), 1);
+    assert!(out.results[0].run_off.is_some());
+}
+
+#[test]
+fn changed_machine_code_or_another_device_is_a_miss() {
+    let (_, journal) = go(&mut Fake::new(script("")), &sweep(common::plain(&["a", "b"])));
+    let remeasured = |s: Script| {
+        let mut journal = MemoryJournal::with(journal.trials().to_vec());
+        let out = again(&mut Fake::new(s), &sweep(common::plain(&["a", "b"])), &mut journal);
+        out.cells.iter().filter(|c| !c.from_cache).count()
+    };
+    assert_eq!(remeasured(script("")), 0);
+    assert_eq!(remeasured(script("[[rules]]\nvariant = \"*/b@cuda\"\nsource = \"edited\"")), 1);
+    assert_eq!(remeasured(script("[device.conditions]\ndriver = \"2\"")), 2);
+    // Times of a fake never stand in for those of a device.
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    let real = Plan { provenance: Provenance::Measured, ..sweep(common::plain(&["a", "b"])) };
+    let out = again(&mut Fake::new(script("")), &real, &mut journal);
+    assert!(out.cells.iter().all(|c| !c.from_cache));
+}
+
+#[test]
+fn a_failure_of_the_harness_itself_is_tried_again() {
+    let mut s = script("");
+    s.rules.push(fail("*/b@cuda", Stage::Harness, 1.0));
+    let (out, journal) = go(&mut Fake::new(s), &sweep(common::plain(&["a", "b"])));
+    assert_eq!(out.accounts[0].invalid, 1);
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    let out = again(&mut Fake::new(script("")), &sweep(common::plain(&["a", "b"])), &mut journal);
+    assert_eq!((out.accounts[0].invalid, out.accounts[0].timed), (0, 2));
+}
+
+#[test]
+fn stopped_at_ten_moments_the_result_is_valid_incomplete_and_no_worse_than_the_default() {
+    let p = tune(workload(common::WORKLOAD, grid(10, 10, 10)));
+    let whole = go(&mut Fake::new(script("")), &p).0;
+    assert!(whole.incomplete.is_none());
+    for trials in [0, 1, 3, 10, 20, 31, 47, 60, 80, 95] {
+        let flag = AtomicBool::new(false);
+        let mut journal = MemoryJournal::default();
+        let mut progress = StopAfter { trials, flag: &flag };
+        let out = run(&mut Fake::new(script("")), &p, &mut journal, &mut progress, &flag).unwrap();
+        let why = out.results[0].incomplete.as_ref().unwrap_or_else(|| panic!("stopped after {trials}"));
+        assert!(why.contains("stopped") && out.incomplete.is_some());
+        assert!(out.accounts[0].balances() && out.accounts[0].not_reached > 0);
+        // Without a run-off nothing is proven: the default stays.
+        assert_eq!(winner(&out), p.workloads[0].candidates[0].variant.short());
+        // And a later run finishes it.
+        let finished = again(&mut Fake::new(script("")), &p, &mut journal);
+        same_table(&finished, &whole, "finished later");
+    }
+}
+
+#[test]
+fn a_used_up_time_budget_still_ends_in_run_offs_and_shares_evenly_among_workloads() {
+    let shapes = ["gemv_q4_0 K=4096 N=4096", "gemv_q4_0 K=1536 N=8960", "gemv_q4_0 K=8960 N=1536"];
+    let workloads: Vec<WorkloadPlan> = shapes.iter().map(|w| workload(w, grid(10, 10, 10))).collect();
+    let mut p = plan(KernelRunKind::Tune, workloads);
+    p.time_budget = Some(Nanos(60_000_000_000));
+    let (out, _) = go(&mut Fake::new(script("")), &p);
+    assert!(out.wall.0 <= 66_000_000_000, "{}", out.wall.secs());
+    for r in &out.results {
+        let search = r.search.as_ref().unwrap();
+        assert!(r.incomplete.as_ref().unwrap().contains("time budget"), "{:?}", r.incomplete);
+        assert!(search.evaluations >= 10 && r.run_off.is_some() && r.winner.is_some(), "{search:?}");
+    }
+    assert!(out.incomplete.as_ref().unwrap().starts_with("3 of 3 workloads"));
+}
+
+#[test]
+fn every_strategy_keeps_its_limit_is_repeated_by_its_seed_and_is_never_worse_than_the_default() {
+    for strategy in STRATEGIES {
+        let mut p = tune(workload(common::WORKLOAD, grid(8, 8, 6)));
+        (p.strategy, p.seed) = (strategy, 5);
+        let (out, journal) = go(&mut Fake::new(script("")), &p);
+        let (repeat, other) = go(&mut Fake::new(script("")), &p);
+        same_table(&out, &repeat, &strategy.to_string());
+        let order = |j: &MemoryJournal| j.trials().iter().map(|t| t.key.clone()).collect::<Vec<_>>();
+        assert_eq!(order(&journal), order(&other), "{strategy}");
+        let search = out.results[0].search.as_ref().unwrap();
+        let limit = if strategy == StrategyKind::Exhaustive { 384 } else { 38 };
+        assert!(search.evaluations <= limit && search.evaluations >= 30, "{strategy}: {}", search.evaluations);
+        assert!(out.accounts[0].balances());
+        let median =
+            |v: &harness_spec::VariantId| out.results[0].ranking.iter().find(|r| r.variant == *v).map(|r| r.median_ns);
+        let [won, default] = [&out.results[0].winner, &out.results[0].default].map(|v| v.as_ref().and_then(median));
+        assert!(won.unwrap() <= default.unwrap() * 1.01, "{strategy}");
+        assert!(search.trace.windows(2).all(|w| w[1].1 < w[0].1 && w[1].0 >= w[0].0));
+        assert_eq!(strategy.to_string().parse(), Ok(strategy));
+    }
+    assert!("annealing".parse::<StrategyKind>().is_err());
+}
+
+#[test]
+fn a_cost_report_explains_all_of_the_wall_time_and_each_of_its_parts() {
+    let mut w = two_hundred();
+    w.floor = vec![floor_cell(9_470_000)];
+    let (out, journal) = go(&mut Fake::new(script("[device.clocks]\nthrottled = 0.1")), &sweep(w));
+    let cost = &out.cost;
+    assert!(cost.explained() >= 0.99 && cost.explained() <= 1.0 + 1e-9, "{cost:?}");
+    assert_eq!(cost.wall, out.wall);
+    // 201 variants of 300 ms, and 201 checks of 20 ms beside 2 ms of transfer.
+    assert!((cost.compile.secs() - 60.3).abs() < 0.01, "{cost:?}");
+    assert!((cost.verify.secs() - 4.02).abs() < 0.01 && (cost.transfer.secs() - 0.402).abs() < 0.001, "{cost:?}");
+    assert!(cost.idle.0 > 0 && cost.time.0 > 0 && cost.search.0 > 0);
+    let trials = journal.trials().iter().filter(|t| t.purpose != TrialPurpose::RunOff);
+    let idle: u64 = trials.map(|t| t.cost.idle.0).sum();
+    assert!(idle <= cost.idle.0, "what trials waited is part of what the run waited");
+}
+
+#[test]
+fn a_verify_checks_everything_and_times_nothing() {
+    let mut s = script("");
+    s.rules.push(fail("*/k3[*", Stage::Check, 1.0));
+    let mut fake = Fake::new(s);
+    let p = plan(KernelRunKind::Verify, vec![two_hundred()]);
+    let (out, journal) = go(&mut fake, &p);
+    assert_eq!((out.accounts[0].timed, out.accounts[0].invalid), (160, 40));
+    assert!(fake.tally().samples.is_empty() && out.canaries.is_empty());
+    assert!(out.results[0].winner.is_none() && out.cells.iter().all(|c| c.time_ns.is_none()));
+    assert!(out.cells.iter().filter(|c| c.outcome == Outcome::Verified).all(|c| c.check.is_some()));
+    // A sweep does not take a verified cell for a timed one.
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    let out = again(&mut Fake::new(script("")), &sweep(two_hundred()), &mut journal);
+    assert_eq!(out.accounts[0].timed, 200);
+}
+
+#[test]
+fn a_recorded_space_replays_to_the_same_winner_without_a_device() {
+    let mut fake = Fake::new(script(""));
+    let (out, journal) = go(&mut fake, &sweep(two_hundred()));
+    let text: String = journal.trials().iter().map(|t| serde_json::to_string(t).unwrap() + "\n").collect();
+    // A line that a crash cut, and one of another program, are named and passed over.
+    let (trials, warnings) = harness_measure::tune::read_lines(&(text + "{\"schema\":1,\"cel\n{}\n"));
+    assert_eq!((trials.len(), warnings.len()), (journal.trials().len(), 2));
+    assert!(warnings[0].starts_with(&format!("line {}: no trial", trials.len() + 1)), "{warnings:?}");
+    let spaces = Space::from_trials(&trials).unwrap();
+    assert!(spaces.len() == 1 && spaces[0].candidates.len() == 200);
+    assert_eq!(spaces[0].optimum_ns(), out.results[0].ranking[0].median_ns);
+    let canary = fake.canary(harness_spec::units::Bytes(1 << 30)).unwrap();
+    let mut replay = Replay::new(fake.device(), canary, &trials);
+    let again =
+        run(&mut replay, &sweep(two_hundred()), &mut MemoryJournal::default(), &mut Silent, &AtomicBool::new(false));
+    assert_eq!(winner(&again.unwrap()), winner(&out));
+    assert!(Space::from_trials(&[]).unwrap_err().to_string().contains("trials.jsonl"));
+}
