@@ -179,8 +179,8 @@ fn fill(dtype: DType, block: &mut [u8], recipe: Weights, (row, at, rows): (usize
             put_scales(dtype, block, d, m);
         }
         Weights::Ramp => {
-            let first = row + at * dtype.block_len();
-            put_codes(dtype, block, |i| ((first + i) % count) as u8);
+            let first = at * dtype.block_len();
+            put_codes(dtype, block, |i| ramp(row, first + i, count) as u8);
             put_sub_scales(dtype, block, |j| (1 + (row + j) as i8 % 2, (j % 3) as u8));
             put_scales(dtype, block, one, one);
         }
@@ -227,6 +227,17 @@ fn fill(dtype: DType, block: &mut [u8], recipe: Weights, (row, at, rows): (usize
                 put_scales(dtype, block, f16::NAN, f16::NAN);
             }
         }
+        Weights::Negative => {
+            plausible(block, rng);
+            // Below the middle code; of types with a minimum, which is then the largest of all, every weight is.
+            let below = |rng: &mut Rng| match dtype {
+                DType::Q8_0 => rng.whole(-127, -1) as u8,
+                DType::TQ1_0 | DType::TQ2_0 => 0,
+                _ => rng.below(count / 2) as u8,
+            };
+            put_codes(dtype, block, |_| below(rng));
+            put_sub_scales(dtype, block, |_| (rng.whole(1, 3) as i8, 63));
+        }
         Weights::MinusInfinity => {
             put_codes(dtype, block, |_| if dtype == DType::Q8_0 { -1i8 as u8 } else { 0 });
             put_sub_scales(dtype, block, |_| (1, 0));
@@ -243,16 +254,23 @@ fn fill(dtype: DType, block: &mut [u8], recipe: Weights, (row, at, rows): (usize
     }
 }
 
+/// The code of a column in a row: over `count` rows every column takes every code, and the next so many rows have another
+/// order, so that no two columns are alike.
+fn ramp(row: usize, column: usize, count: usize) -> usize {
+    (row + Rng::new(column as u64, (row / count) as u64).below(count)) % count
+}
+
 fn unblocked(dtype: DType, n: usize, k: usize, recipe: Weights, rng: &mut Rng) -> Vec<u8> {
     let mut one: Box<dyn FnMut(usize) -> f32> = match recipe {
         Weights::Gaussian => Box::new(|_| 0.02 * rng.normal()),
         Weights::Integer => Box::new(|_| rng.whole(-8, 7) as f32),
-        Weights::Ramp => Box::new(|i| ((i / k + i % k) % 16) as f32 - 8.0),
+        Weights::Ramp => Box::new(move |i| ramp(i / k, i % k, 16) as f32 - 8.0),
         Weights::Code(code) => Box::new(move |_| f32::from(code) - 8.0),
         // The scale stands for the weight itself, with either sign.
         Weights::Scale(bits) => Box::new(move |i| f16::from_bits(bits).to_f32() * if i % 3 == 0 { -1.0 } else { 1.0 }),
         Weights::Zero => Box::new(|_| 0.0),
         Weights::NanRows { all } => Box::new(move |i| if all || i / k == n / 2 { f32::NAN } else { 0.5 }),
+        Weights::Negative => Box::new(|_| rng.uniform(-1.0, -0.01)),
         Weights::MinusInfinity => Box::new(|_| f32::NEG_INFINITY),
         Weights::LastRowWins => Box::new(|i| if i / k + 1 == n { 4.0 } else { rng.uniform(-1.0, 1.0) }),
         _ => Box::new(|_| rng.uniform(-1.0, 1.0)),
@@ -303,7 +321,7 @@ mod tests {
                 quant::dequantize_row(dtype, bytes, &mut row);
                 offsets(dtype, bytes, &mut offset);
                 for i in 0..512 {
-                    let code = ((r + i) % levels(dtype)) as f32;
+                    let code = ramp(r, i, levels(dtype)) as f32;
                     let scale = match dtype {
                         DType::Q4K | DType::Q5K => 1.0 + ((r + i % 256 / 32) % 2) as f32,
                         DType::Q6K => 1.0 + ((r + i % 256 / 16) % 2) as f32,

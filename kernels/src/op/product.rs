@@ -10,7 +10,7 @@ use super::random::Rng;
 use super::recipe::{Recipe, Values, Weights};
 use super::{activations, blocks, values};
 use crate::check::{Floats, Norms};
-use crate::quant;
+use crate::{layout, quant};
 
 /// Weights from which a matrix repeats its first rows, so that its reference stays cheap.
 const DISTINCT: usize = 1 << 21;
@@ -352,13 +352,13 @@ fn repeat(distinct: &[u8], n: usize, period: usize) -> Arc<[u8]> {
 
 /// Bytes of `[n, k]` weights in a layout.
 fn stored_bytes(layout: Layout, dtype: DType, n: usize, k: usize) -> usize {
-    let file = dtype.row_bytes(k).map_or(0, |row| row * n);
     match crate::gemv::tile::Tile::new(dtype, layout) {
         Some(tile) => n.div_ceil(tile.rows()) * tile.bytes(k),
-        None => file,
+        // A layout that does not take these weights is found out when they are packed; until then they are as in the file.
+        None => layout::bytes(layout, dtype, n, k).unwrap_or_else(|_| dtype.row_bytes(k).map_or(0, |row| row * n)),
     }
 }
 
-fn pack(layout: Layout, dtype: DType, _n: usize, _k: usize, _bytes: &[u8]) -> Result<Vec<u8>, CellFailure> {
-    Err(CellFailure::new(Stage::Constraint, format!("{dtype} weights have no device layout {layout}")))
+fn pack(layout: Layout, dtype: DType, n: usize, k: usize, bytes: &[u8]) -> Result<Vec<u8>, CellFailure> {
+    layout::pack(layout, dtype, n, k, bytes).map_err(|e| CellFailure::new(Stage::Constraint, e.to_string()))
 }

@@ -22,7 +22,7 @@ pub enum Weights {
     Gaussian,
     /// Small integers times powers of two that differ from block to block.
     Integer,
-    /// Row r holds code (r + i) modulo the number of codes at column i, so that every code meets every position.
+    /// Every code at every column in as many rows as there are codes, in an order that differs from column to column.
     Ramp,
     /// Every code the same, every scale one.
     Code(u8),
@@ -48,6 +48,8 @@ pub enum Weights {
         /// Whether every row has one.
         all: bool,
     },
+    /// Random codes of negative weights alone.
+    Negative,
     /// Every weight minus infinity.
     MinusInfinity,
     /// Every row the same, so that all outputs tie.
