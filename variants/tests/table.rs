@@ -77,7 +77,7 @@ fn bucket(name: &str, regret_p95: f64) -> Bucket {
 
 fn chosen(table: &Table, shape: &Shape) -> (VariantId, ChosenBy) {
     let choice = table.choose("gemv_q4_0", shape).unwrap();
-    ((*choice.variant).clone(), choice.from)
+    (choice.variant.clone(), choice.from)
 }
 
 fn saved(text: &str) -> (tempfile::TempDir, PathBuf) {

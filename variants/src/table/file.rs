@@ -1,5 +1,6 @@
 //! The text of a table: `<device>.toml`, versioned, written the same byte for byte from the same rows.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -116,15 +117,14 @@ impl TableFile {
     /// [`TableError`] where it is damaged or of another version.
     pub fn parse(path: &str, text: &str) -> Result<TableFile, TableError> {
         let damaged = |message: String| TableError::Damaged { path: path.to_owned(), message };
-        let syntax = |e: toml::de::Error| damaged(e.to_string().trim_end().to_owned());
-        // The version first: another one may have other fields, which would read as damage.
-        let raw: toml::Table = text.parse().map_err(syntax)?;
-        match raw.get("schema").and_then(toml::Value::as_integer) {
-            Some(found) if found == i64::from(TABLE_SCHEMA) => {}
-            Some(found) => return Err(TableError::Schema { path: path.to_owned(), found }),
-            None => return Err(damaged("it has no schema".to_owned())),
+        let file: TableFile = toml::from_str(text).map_err(|e| match schema(text) {
+            // Another version may have other fields, which only read as damage.
+            Some(found) if found != i64::from(TABLE_SCHEMA) => TableError::Schema { path: path.to_owned(), found },
+            _ => damaged(e.to_string().trim_end().to_owned()),
+        })?;
+        if file.schema != TABLE_SCHEMA {
+            return Err(TableError::Schema { path: path.to_owned(), found: file.schema.into() });
         }
-        let file: TableFile = toml::from_str(text).map_err(syntax)?;
         file.check(path)?;
         Ok(file)
     }
@@ -141,7 +141,8 @@ impl TableFile {
     }
 
     fn check(&self, path: &str) -> Result<(), TableError> {
-        for (i, row) in self.rows.iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        for row in &self.rows {
             let bad = |reason: &str| TableError::Row {
                 path: path.to_owned(),
                 workload: row.workload().to_string(),
@@ -158,8 +159,7 @@ impl TableFile {
             if row.variant.op != row.op {
                 return Err(bad(&format!("names {}, which is of another op", row.variant)));
             }
-            let same = |other: &&Row| other.op == row.op && other.shape == row.shape && other.variant == row.variant;
-            if self.rows[..i].iter().any(|other| same(&other)) {
+            if !seen.insert((&row.shape, &row.variant)) {
                 return Err(bad(&format!("names {} twice", row.variant)));
             }
         }
@@ -224,6 +224,11 @@ impl TableFile {
             reason: e.to_string(),
         })
     }
+}
+
+/// The version that a text claims, whatever else is in it.
+fn schema(text: &str) -> Option<i64> {
+    text.parse::<toml::Table>().ok()?.get("schema")?.as_integer()
 }
 
 /// A value as the text that it prints and parses.

@@ -11,7 +11,7 @@ mod memo;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use harness_spec::{DType, DeviceKey, Shape, VariantId};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use crate::{Activations, Backend, Isa, KernelSpec, Limits, registry};
 
 pub use bucket::{Bucket, LEAST_SHAPES, MOST_REGRET, Regret, ShapeTimes, buckets, leave_one_out};
 pub use file::{Row, TABLE_SCHEMA, TableError, TableFile};
-use memo::Memo;
+use memo::{Memo, same_shape};
 
 /// Why a variant was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Choice {
     /// The kernel.
     pub spec: &'static KernelSpec,
     /// Its variant.
-    pub variant: Arc<VariantId>,
+    pub variant: VariantId,
     /// Why this one.
     pub from: ChosenBy,
 }
@@ -105,26 +105,47 @@ struct Inner {
     backend: Backend,
     baseline: bool,
     file: Option<TableFile>,
-    /// Variants that failed since the table was loaded: op, shape, variant, reason.
-    failed: RwLock<Vec<(String, Shape, VariantId, String)>>,
-    memo: RwLock<Memo>,
+    /// Where the rows of an op and shape are: their hash and index, sorted.
+    index: Vec<(u64, usize)>,
+    failed: Mutex<Vec<Failed>>,
+    memo: Memo,
     hash: OnceLock<String>,
+}
+
+/// A variant that failed since the table was loaded.
+struct Failed {
+    op: String,
+    shape: Shape,
+    variant: VariantId,
+    reason: String,
+}
+
+impl Failed {
+    fn is(&self, op: &str, shape: &Shape, variant: &VariantId) -> bool {
+        self.op == op && self.variant == *variant && same_shape(&self.shape, shape)
+    }
 }
 
 impl Table {
     fn new(backend: Backend, limits: Limits, baseline: bool, file: Option<TableFile>) -> Table {
+        let rows = file.iter().flat_map(|f| &f.rows);
+        let mut index: Vec<_> = rows.enumerate().map(|(i, row)| (memo::hash(&row.op, &row.shape), i)).collect();
+        index.sort_unstable();
         let table = Table(Arc::new(Inner {
             limits,
             backend,
             baseline,
             file,
-            failed: RwLock::default(),
-            memo: RwLock::default(),
+            index,
+            failed: Mutex::default(),
+            memo: Memo::new(),
             hash: OnceLock::new(),
         }));
         // Rows are resolved ahead, so that the first token pays for none.
         let rows = table.0.file.iter().flat_map(|f| &f.rows);
-        rows.for_each(|row| drop(table.choose(&row.op, &row.shape)));
+        rows.for_each(|row| {
+            table.choose(&row.op, &row.shape);
+        });
         table
     }
 
@@ -201,41 +222,44 @@ impl Table {
         let choice = self
             .decide(gemv_op(dtype), &shape, &self.limits_at(isa), &fits)
             .expect("a test proves that every type has a plain kernel, and plain kernels are exact and take any shape");
-        (choice.spec, Arc::unwrap_or_clone(choice.variant))
+        (choice.spec, choice.variant)
     }
 
     /// What runs an op at a shape; `None` where no kernel of the op takes it on this device. A look-up that was made before,
-    /// or that the table has a row for, allocates nothing.
-    pub fn choose(&self, op: &str, shape: &Shape) -> Option<Choice> {
-        if let Some(choice) = self.0.memo.read().unwrap_or_else(PoisonError::into_inner).get(op, shape) {
-            return Some(choice.clone());
-        }
-        let choice = self.decide(op, shape, &self.0.limits, &|_| true)?;
-        self.0.memo.write().unwrap_or_else(PoisonError::into_inner).put(op, shape, choice.clone());
-        Some(choice)
+    /// or that the table has a row for, allocates nothing and takes no lock.
+    pub fn choose(&self, op: &str, shape: &Shape) -> Option<&Choice> {
+        self.0.memo.get(op, shape).or_else(|| {
+            let choice = self.decide(op, shape, &self.0.limits, &|_| true)?;
+            Some(self.0.memo.add(op, shape, choice))
+        })
     }
 
     /// Takes a variant that failed out of service at a shape (R25): from now on the next row runs, in the end the plain
     /// kernel. True the first time, so that it is said once.
     pub fn quarantine(&self, op: &str, shape: &Shape, variant: &VariantId, reason: &str) -> bool {
-        let mut failed = self.0.failed.write().unwrap_or_else(PoisonError::into_inner);
-        if failed.iter().any(|(o, s, v, _)| o == op && s == shape && v == variant) {
+        let mut failed = self.failed();
+        if failed.iter().any(|f| f.is(op, shape, variant)) {
             return false;
         }
-        failed.push((op.to_owned(), shape.clone(), variant.clone(), reason.to_owned()));
+        let (shape_of, variant, reason) = (shape.clone(), variant.clone(), reason.to_owned());
+        failed.push(Failed { op: op.to_owned(), shape: shape_of, variant, reason });
         drop(failed);
-        // Choices that name it are made again when they are next asked for.
-        self.0.memo.write().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(choice) = self.decide(op, shape, &self.0.limits, &|_| true) {
+            self.0.memo.replace(op, shape, choice);
+        }
         true
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Vec<Failed>> {
+        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file with what was put in quarantine since it was loaded, to be saved; `None` for a table without a file.
     pub fn file(&self) -> Option<TableFile> {
         let mut file = self.0.file.clone()?;
-        for (op, shape, variant, reason) in self.0.failed.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            let row = file.rows.iter_mut().find(|r| r.op == *op && r.shape == *shape && r.variant == *variant);
-            if let Some(row) = row {
-                row.quarantined = Some(reason.clone());
+        for failed in self.failed().iter() {
+            for row in file.rows.iter_mut().filter(|r| failed.is(&r.op, &r.shape, &r.variant)) {
+                row.quarantined = Some(failed.reason.clone());
             }
         }
         Some(file)
@@ -263,26 +287,30 @@ impl Table {
     /// Goes down the ladder: rows, buckets, default, plain kernel.
     fn decide(&self, op: &str, shape: &Shape, limits: &Limits, fits: &dyn Fn(&KernelSpec) -> bool) -> Option<Choice> {
         let kernels = &registry().space(op)?.kernels;
-        let failed = self.0.failed.read().unwrap_or_else(PoisonError::into_inner);
+        let failed = self.failed();
         let may_run = |kernel: &KernelSpec, variant: &VariantId| {
             kernel.backend == self.0.backend
                 && fits(kernel)
                 && kernel.admits(variant, shape, limits).is_ok()
-                && !failed.iter().any(|(o, s, v, _)| o == op && same_shape(s, shape) && v == variant)
+                && !failed.iter().any(|f| f.is(op, shape, variant))
         };
         let named = |variant: &VariantId, from: ChosenBy| {
             let kernel = kernels.iter().find(|k| k.is_kernel_of(variant))?;
-            may_run(kernel, variant).then(|| Choice { spec: kernel, variant: Arc::new(variant.clone()), from })
+            may_run(kernel, variant).then(|| Choice { spec: kernel, variant: variant.clone(), from })
         };
         let own = |kernel: &'static KernelSpec, from: ChosenBy| {
             let variant = kernel.default_variant();
-            may_run(kernel, &variant).then(|| Choice { spec: kernel, variant: Arc::new(variant), from })
+            may_run(kernel, &variant).then(|| Choice { spec: kernel, variant, from })
         };
         let plain = || kernels.iter().filter(|k| k.baseline).find_map(|k| own(k, ChosenBy::Baseline));
         if self.0.baseline {
             return plain();
         }
-        let rows = self.0.file.iter().flat_map(|f| &f.rows);
+        let hash = memo::hash(op, shape);
+        let first = self.0.index.partition_point(|(h, _)| *h < hash);
+        let here = self.0.index[first..].iter().take_while(|(h, _)| *h == hash);
+        let all = self.0.file.as_ref().map_or(&[][..], |f| &f.rows);
+        let rows = here.map(|(_, i)| &all[*i]);
         let rows = rows.filter(|r| r.op == op && r.quarantined.is_none() && same_shape(&r.shape, shape));
         let buckets = self.0.file.iter().flat_map(|f| &f.buckets).filter(|b| b.op == op && b.covers(shape));
         rows.filter_map(|r| named(&r.variant, ChosenBy::Row).filter(|c| c.spec.layout == r.layout))
@@ -294,13 +322,6 @@ impl Table {
             })
             .or_else(plain)
     }
-}
-
-/// One token is the same with and without saying so.
-fn same_shape(a: &Shape, b: &Shape) -> bool {
-    let rest =
-        |s: &Shape| s.0.iter().filter(|(name, _)| *name != "M").map(|(n, v)| (n.clone(), *v)).collect::<Vec<_>>();
-    a.get("M").unwrap_or(1) == b.get("M").unwrap_or(1) && rest(a) == rest(b)
 }
 
 /// What of the device differs, as `driver: 570.1 there, 575.2 here`.
