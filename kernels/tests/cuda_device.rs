@@ -193,7 +193,7 @@ fn the_device_poisons_the_slots_that_the_host_says_it_does() {
 
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    let Some(_) = gpu() else { return };
+    let Some(_one) = gpu() else { return };
     let e = Device::open(4000).unwrap_err();
     assert!(matches!(e, CudaError::NoDevice { .. }) && e.to_string().contains("4000"), "{e}");
 }
@@ -220,7 +220,7 @@ fn child_that_faults() {
 
 #[test]
 fn an_illegal_address_is_a_fault_that_names_the_launch_and_another_process_goes_on() {
-    let Some(_) = gpu() else { return };
+    let Some(_one) = gpu() else { return };
     let out = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_faults", "--nocapture"])
         .env("EDGELLM_CUDA_FAULT_CHILD", "1")

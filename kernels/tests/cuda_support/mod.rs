@@ -1,16 +1,20 @@
 //! What tests on a device share: the device, or the reason for a skip.
 #![allow(dead_code)] // Each test file uses its part.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernels::cuda::compile::Compiler;
 use kernels::cuda::driver::Device;
 
-/// Whether there is a device and a compiler; prints why not, and fails where EDGELLM_REQUIRE_GPU is set.
-pub fn gpu() -> Option<u32> {
+/// Tests share one device and one context: a stream that one of them holds would stop an allocation of another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The right to use the device, until it is dropped.
+pub fn gpu() -> Option<MutexGuard<'static, ()>> {
     let found = Device::count().and_then(|n| Compiler::with_cache(None).map(|_| n));
     match found {
-        Ok(n) => Some(n),
+        Ok(_) => Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)),
         Err(e) if std::env::var_os("EDGELLM_REQUIRE_GPU").is_some() => panic!("a GPU is required: {e}"),
         Err(e) => {
             println!("skipped: no CUDA driver, device or compiler ({})", e.to_string().replace('\n', "; "));
@@ -19,7 +23,21 @@ pub fn gpu() -> Option<u32> {
     }
 }
 
+/// The first device, with the right to use it.
+pub struct Held {
+    device: Arc<Device>,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Deref for Held {
+    type Target = Arc<Device>;
+
+    fn deref(&self) -> &Arc<Device> {
+        &self.device
+    }
+}
+
 /// The first device.
-pub fn device() -> Option<Arc<Device>> {
-    gpu().map(|_| Device::open(0).expect("a device that was counted opens"))
+pub fn device() -> Option<Held> {
+    gpu().map(|one| Held { device: Device::open(0).expect("a device that was counted opens"), _one: one })
 }

@@ -20,7 +20,10 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 fn open(path: &Path) -> Result<&'static Library, String> {
     // SAFETY: the initialisers of NVIDIA's libraries have no preconditions. The path was chosen by the user, by the
     // loader or by the package that installed it.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())?;
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| {
+        // The error says that it failed; what the loader says is its cause.
+        std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)
+    })?;
     // Threads of the library may outlive any owner that we could give it, so that it is never closed.
     Ok(Box::leak(Box::new(library)))
 }
