@@ -6,7 +6,7 @@
 #ifndef EDGELLM_PLANES_CUH
 #define EDGELLM_PLANES_CUH
 
-#include "format.cuh"
+#include "block.cuh"
 
 struct Planes {
     const u8* codes;
