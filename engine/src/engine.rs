@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kernels::cpu::{Cpu, CpuOptions};
-use variants::{Isa, Table};
+use variants::Isa;
 
 use crate::chat_template::{ChatError, ChatTemplate, Message};
 use crate::forward::{BATCH, Scratch, Wanted, forward};
-use crate::generate::{
-    DEFAULT_CONTEXT, Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions, TableChoice,
-};
+use crate::generate::{DEFAULT_CONTEXT, Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions};
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
 use crate::kv_cache::KvCache;
 use crate::model::{Config, LoadError, Model, load_model};
 use crate::sampler::Sampler;
 use crate::stop::StopMatcher;
+use crate::tables;
 use crate::tokenizer::{TextStream, Tokenizer};
 
 /// A model in memory with the threads that run it. One request at a time.
@@ -60,6 +59,7 @@ impl Engine {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let chat_template = ChatTemplate::from_gguf(gguf, &tokenizer)?.map(Arc::new);
         let model = load_model(gguf, &cpu, options.precision)?;
+        cpu.take_notes().iter().for_each(|note| tables::say_once(note));
         let kv = KvCache::new(&model.config, options.kv, context);
         let scratch = Scratch::new(&model);
         Ok(Engine {
@@ -114,6 +114,11 @@ impl Engine {
     /// The threads, the instruction set and the kernels in use.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
+    }
+
+    /// Hash of everything that decides which kernels run: part of every result (R26).
+    pub fn table_hash(&self) -> &str {
+        self.cpu.table().hash()
     }
 
     /// The weights.
@@ -268,10 +273,10 @@ fn start_cpu(options: &LoadOptions) -> Result<Cpu, LoadError> {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let table = match options.table {
-        TableChoice::Default => Table::default_for(isa),
-        TableChoice::Baseline => Table::baseline(),
-    };
+    let (table, note) = tables::choose(options.table, isa, threads)?;
+    if let Some(note) = note {
+        tables::say_once(&note);
+    }
     Ok(Cpu::new(CpuOptions { threads, isa, table, pin: false }))
 }
 

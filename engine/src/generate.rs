@@ -1,5 +1,6 @@
 //! What a caller asks of the engine and what it hears back: options, requests, events, errors.
 
+use std::path::Path;
 use std::time::Duration;
 
 pub use kernels::cpu::KvType;
@@ -9,9 +10,13 @@ use variants::Isa;
 /// Which row of the dispatch table the CPU kernels are taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableChoice {
-    /// The fastest proven kernel of each operation.
+    /// The row of this device's table, and the default kernel where there is none.
     #[default]
+    Device,
+    /// The default kernel of each operation, whatever tables there are.
     Default,
+    /// The rows of a file. The path lives as long as the program, as its command line does.
+    File(&'static Path),
     /// The plain kernel of each operation: what the embedded peer runs.
     Baseline,
 }
@@ -43,7 +48,7 @@ impl Default for LoadOptions {
         LoadOptions {
             threads: None,
             isa: None,
-            table: TableChoice::Default,
+            table: TableChoice::Device,
             precision: Precision::Fast,
             kv: KvType::F16,
             context: None,

@@ -15,6 +15,7 @@ pub mod sampler;
 pub mod server;
 mod stop;
 pub mod synth;
+pub mod tables;
 pub mod tokenizer;
 
 pub use engine::Engine;

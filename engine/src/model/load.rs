@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernels::cpu::{BuildError, Cpu, Precision};
-use variants::{Isa, UnknownIsa};
+use variants::{Isa, TableError, UnknownIsa};
 
 use super::config::{Architecture, Config, ConfigError};
 use super::weights::{Source, WeightFacts};
@@ -76,6 +76,9 @@ pub enum LoadError {
     /// A word that names no instruction set.
     #[error("EDGELLM_ISA: {0}")]
     IsaName(#[from] UnknownIsa),
+    /// A table that was asked for by its path and cannot be used.
+    #[error("--table: {0}")]
+    Table(#[source] TableError),
     /// No threads to run on.
     #[error("0 threads cannot run a model\nhint: leave the number out to take one for each core")]
     NoThreads,

@@ -7,10 +7,9 @@ use harness_spec::DeviceKey;
 use variants::Isa;
 
 /// The key of this machine's processor with so many threads of a level.
-pub fn device_key(isa: Isa, threads: usize, pinned: bool) -> DeviceKey {
+pub fn device_key(isa: Isa, threads: usize) -> DeviceKey {
     let mut conditions = BTreeMap::new();
     conditions.insert("threads".to_owned(), threads.to_string());
-    conditions.insert("pinned".to_owned(), if pinned { "yes" } else { "no" }.to_owned());
     let governor = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
     conditions.insert("governor".to_owned(), governor.unwrap_or_else(|| "unknown".to_owned()));
     let smt = match read("/sys/devices/system/cpu/smt/active").as_deref() {
@@ -85,11 +84,11 @@ mod tests {
 
     #[test]
     fn the_key_names_a_processor_its_level_and_what_may_change_times() {
-        let key = device_key(Isa::Scalar, 3, true);
+        let key = device_key(Isa::Scalar, 3);
         assert_eq!((key.backend.as_str(), key.arch.as_str()), ("cpu", "scalar"));
         assert!(!key.slug().is_empty());
         assert_eq!(key.conditions["threads"], "3");
-        assert_ne!(key, device_key(Isa::Scalar, 2, true));
+        assert_ne!(key, device_key(Isa::Scalar, 2));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use harness_spec::{DType, VariantId};
+use harness_spec::{DType, Shape, VariantId};
 use variants::{Activations, Isa, KernelSpec, Layout};
 
 use super::{Cpu, Precision};
@@ -116,8 +116,18 @@ impl Matrix {
         weights: Weights,
         precision: Precision,
     ) -> Result<Matrix, BuildError> {
-        let (spec, variant) = cpu.table().gemv(dtype, n, k, cpu.isa(), precision == Precision::Exact);
-        Matrix::with_kernel(cpu, spec, &variant, dtype, n, k, weights)
+        let shape = Shape::of([("N", n as u64), ("K", k as u64)]);
+        loop {
+            let (spec, variant) = cpu.table().gemv(dtype, n, k, cpu.isa(), precision == Precision::Exact);
+            let Err(no_code) = GemvKernel::of(spec, &variant, dtype) else {
+                return Matrix::with_kernel(cpu, spec, &variant, dtype, n, k, weights);
+            };
+            // The next row runs, or the default, or in the end the plain kernel, of which there is always code (R25).
+            if !cpu.table().quarantine(&spec.op, &shape, &variant, &no_code.to_string()) {
+                return Err(no_code.into());
+            }
+            cpu.note(format!("{no_code}; another kernel runs at {shape}"));
+        }
     }
 
     /// Builds the matrix for a variant of a kernel of its space, whatever the table says.

@@ -29,6 +29,7 @@ pub use crate::rope::{Pairing, RopeAngles, RopeTable};
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use variants::{Isa, Table};
 
@@ -75,6 +76,7 @@ pub struct Cpu {
     arena: Arena,
     norm: NormKernels,
     attention: AttentionKernels,
+    notes: Mutex<Vec<String>>,
 }
 
 impl Cpu {
@@ -89,6 +91,7 @@ impl Cpu {
             attention: AttentionKernels::of(level("attn_decode")),
             table: options.table,
             arena: Arena::new(),
+            notes: Mutex::default(),
         }
     }
 
@@ -105,6 +108,16 @@ impl Cpu {
     /// The table in use.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Keeps something that the owner of this processor should hear.
+    pub(crate) fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    /// What there is to say since this was last asked, such as kernels that were put in quarantine.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The pool, for work of the caller's own, such as loading.

@@ -53,7 +53,6 @@ struct PlaceKey {
 /// The processor, its threads and the weights that are placed for timing.
 pub struct CpuTarget {
     cpu: Cpu,
-    pinned: bool,
     start: Instant,
     precision: Duration,
     llc: u64,
@@ -69,13 +68,11 @@ pub struct CpuTarget {
 impl CpuTarget {
     /// The processor with these threads. With `options.pin` the calling thread is bound too, as it is one of them.
     pub fn new(options: CpuOptions) -> CpuTarget {
-        let pinned = options.pin;
-        if pinned {
+        if options.pin {
             super::pool::pin_to(0);
         }
         CpuTarget {
             cpu: Cpu::new(options),
-            pinned,
             start: Instant::now(),
             precision: precision(),
             llc: last_level_cache(),
@@ -259,7 +256,7 @@ fn precision() -> Duration {
 
 impl Target for CpuTarget {
     fn device(&self) -> DeviceKey {
-        device_key(self.cpu.isa(), self.cpu.threads(), self.pinned)
+        device_key(self.cpu.isa(), self.cpu.threads())
     }
 
     fn now(&self) -> Nanos {

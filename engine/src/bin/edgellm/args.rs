@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
@@ -73,9 +73,9 @@ pub struct LoadArgs {
     /// Instruction set: scalar, avx2 or avx512_vnni [default: the best of this machine]
     #[arg(long, env = "EDGELLM_ISA", value_name = "NAME")]
     pub isa: Option<Isa>,
-    /// Which kernels to run on
-    #[arg(long, value_enum, default_value_t = TableArg::Default)]
-    pub table: TableArg,
+    /// Which kernels to run on: default, baseline (the plain ones), or the path of a table [default: this device's table]
+    #[arg(long, value_name = "TABLE", value_parser = table)]
+    pub table: Option<TableChoice>,
     /// How keys and values are stored [default: f16, or f32 with --precision exact]
     #[arg(long, value_enum)]
     pub kv: Option<KvArg>,
@@ -95,20 +95,19 @@ impl LoadArgs {
             (Some(KvArg::F32), _) | (None, PrecisionArg::Exact) => KvType::F32,
             (Some(KvArg::F16), _) | (None, PrecisionArg::Fast) => KvType::F16,
         };
-        let table = match self.table {
-            TableArg::Default => TableChoice::Default,
-            TableArg::Baseline => TableChoice::Baseline,
-        };
+        let table = self.table.unwrap_or_default();
         LoadOptions { threads: self.threads, isa: self.isa, table, precision, kv, context: self.context }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TableArg {
-    /// The fastest proven kernel of each operation
-    Default,
-    /// The plain kernel of each operation
-    Baseline,
+/// A table as a word or a path. A path is kept for the life of the program.
+fn table(text: &str) -> Result<TableChoice, String> {
+    match text {
+        "default" => Ok(TableChoice::Default),
+        "baseline" => Ok(TableChoice::Baseline),
+        path if Path::new(path).is_file() => Ok(TableChoice::File(Box::leak(Path::new(path).into()))),
+        other => Err(format!("there is no file {other}; write default, baseline, or the path of a table")),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
