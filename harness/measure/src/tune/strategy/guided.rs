@@ -17,7 +17,7 @@ use crate::tune::plan::Candidate;
 /// Candidates of a question after the spread: few, so that each question knows the answers to the last.
 const BATCH: usize = 6;
 /// Of these, neighbours of the best.
-const NEIGHBOURS: usize = 2;
+const NEIGHBOURS: usize = 3;
 /// Share of the evaluations that the spread takes.
 const SPREAD: f64 = 0.3;
 /// Points of a kernel in the spread, at least, where the limit allows.

@@ -16,7 +16,7 @@ const LEVEL: f64 = 0.5;
 /// Fewest points that scales are fitted to.
 const LEAST: usize = 4;
 /// Log times further above the best are cut here: how bad a bad point is says nothing of where the good ones are.
-const CUT: f64 = 1.2;
+const CUT: f64 = 1.0;
 
 /// A fitted model. Kernels share no axis, so each has its own length scales and its own block of the covariance.
 pub struct Surrogate {
