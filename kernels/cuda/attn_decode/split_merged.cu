@@ -1,7 +1,7 @@
 // attn_decode / split_merged: attention of one token, keys split over blocks, the last block to arrive merges (V79 done right).
 //
 //   q  f32 [HEADS, DIM]     k, v  f16 [KV_HEADS, MAX_LEN, DIM]     out  f32 [HEADS, DIM]     len  i32 [1], 1 to MAX_LEN
-//   scratch  u32 [HEADS] counters, zeroed once and left zeroed, then f32 [HEADS, SPLITS, DIM + 2]: values, maximum, sum
+//   scratch  u32 [HEADS] counters, then f32 [HEADS, SPLITS, DIM + 2]: values, maximum, sum; zeroed once and left zeroed
 //
 // A grid of head sets by SPLITS does not depend on the length, as a captured graph needs: each split takes a share of at
 // least MIN_KEYS keys, those left without any leave at once, and the counter expects only the others. The merge reads the
@@ -74,6 +74,12 @@ attn_decode_split_merged(const float* q,   // [HEADS, DIM]
         const float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
         const Merged all = merge(of_head + d, of_head + DIM, size, active);
         out[(set.first + h) * DIM + d] = all.value / all.l;
+    }
+    // Every part has been read: all of the scratch goes back to zero, as it was found.
+    __syncthreads();
+    for (int h = 0; h < set.count; ++h) {
+        float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
+        for (int i = threadIdx.x; i < active * size; i += WARPS * WARP) of_head[i] = 0.0f;
     }
     if (threadIdx.x == 0) *counter = 0;
 }

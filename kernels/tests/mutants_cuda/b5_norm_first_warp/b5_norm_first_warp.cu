@@ -1,0 +1,25 @@
+// rmsnorm / b5_norm_first_warp: deliberately wrong, for tests of the gate only.
+//
+// B5: the sum of squares is that of the first warp.
+#include "gemv_k/block_sum.cuh"
+#include "pdl.cuh"
+
+#define THREADS 256
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+b5_norm_first_warp(const float* x, const float* w, float* y, int K, int M, float eps) {
+    __shared__ float parts[THREADS / WARP];
+    (void)M;
+    pdl_launch();
+    pdl_wait();
+    x += (u64)blockIdx.x * K;
+    y += (u64)blockIdx.x * K;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < K; i += THREADS) sum += x[i] * x[i];
+    sum = warp_sum(sum);
+    if (threadIdx.x == 0) parts[0] = sum;
+    __syncthreads();
+    sum = parts[0];  // BUG
+    const float scale = 1.0f / sqrtf(sum / (float)K + eps);
+    for (int i = threadIdx.x; i < K; i += THREADS) y[i] = x[i] * scale * w[i];
+}

@@ -1,0 +1,69 @@
+// attn_decode / empty_splits_counted: deliberately wrong, for tests of the gate only.
+//
+// The merge waits for splits that have no keys and never arrive.
+#define WARPS 4
+#define STEP 8
+#define HPB 4
+#define SPLITS 4
+#define MIN_KEYS 16
+#include "attn_decode/group.cuh"
+
+static_assert(SPLITS >= 1 && SPLITS <= 256, "scratch holds the parts of 256 splits");
+static_assert(MIN_KEYS >= 1, "a split has a key at least");
+
+extern "C" __global__ void __launch_bounds__(WARPS * WARP)
+empty_splits_counted(const float* q,   // [HEADS, DIM]
+                         const u16* k,     // [KV_HEADS, MAX_LEN, DIM]
+                         const u16* v,     // [KV_HEADS, MAX_LEN, DIM]
+                         float* out,       // [HEADS, DIM]
+                         u8* scratch,      // see above
+                         const int* len,   // [1]
+                         int HEADS, int KV_HEADS, int DIM, int MAX_LEN) {
+    __shared__ float states[WARPS * HPB * STATE];
+    __shared__ u32 arrived;
+    pdl_launch();
+    pdl_wait();
+    const int length = len[0], share = max(MIN_KEYS, ceil_div(ceil_div(length, SPLITS), STEP) * STEP);
+    const int active = ceil_div(length, share), split = blockIdx.y;
+    if (split >= active) return;
+    const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
+    const int begin = split * share, end = min(begin + share, length);
+    if (DIM == 64) attend<64>(states, q, k, v, set, begin, end, MAX_LEN);
+    else attend<128>(states, q, k, v, set, begin, end, MAX_LEN);
+    __syncthreads();
+
+    float* const partials = (float*)(scratch + HEADS * 4);
+    const int size = DIM + 2;
+    for (int i = threadIdx.x; i < set.count * DIM; i += WARPS * WARP) {
+        const int h = i / DIM, d = i % DIM;
+        const float* state = states + h * STATE;
+        const Merged mine = merge(state + d, state + MOST_DIM, HPB * STATE, WARPS);
+        if (active == 1) {
+            out[(set.first + h) * DIM + d] = mine.value / mine.l;
+        } else {
+            float* partial = partials + ((u64)(set.first + h) * SPLITS + split) * size;
+            partial[d] = mine.value;
+            if (d == 0) {
+                partial[DIM] = mine.m;
+                partial[DIM + 1] = mine.l;
+            }
+        }
+    }
+    if (active == 1) return;
+
+    // All of the block's stores are out before its ticket is drawn.
+    __threadfence();
+    __syncthreads();
+    u32* const counter = (u32*)scratch + set.first;
+    if (threadIdx.x == 0) arrived = atomicAdd(counter, 1u);
+    __syncthreads();
+    if (arrived != (u32)SPLITS - 1) return;  // BUG
+    __threadfence();
+    for (int i = threadIdx.x; i < set.count * DIM; i += WARPS * WARP) {
+        const int h = i / DIM, d = i % DIM;
+        const float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
+        const Merged all = merge(of_head + d, of_head + DIM, size, active);
+        out[(set.first + h) * DIM + d] = all.value / all.l;
+    }
+    if (threadIdx.x == 0) *counter = 0;
+}

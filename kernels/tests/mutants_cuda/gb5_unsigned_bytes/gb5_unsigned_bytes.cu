@@ -1,0 +1,30 @@
+// gemv_q8_0 / gb5_unsigned_bytes: deliberately wrong, for tests of the gate only.
+//
+// GB5: the signed bytes of Q8_0 are read unsigned.
+#include "gemv_k/block_sum.cuh"
+#include "pdl.cuh"
+
+#define THREADS 128
+
+__device__ __forceinline__ float f16_at(const u8* at) {
+    return f16_to_f32((u16)(at[0] | at[1] << 8));
+}
+
+__device__ __forceinline__ float weight_at(const u8* row, int i) {
+    const u8* b = row + (u64)(i / 32) * 34;
+    return f16_at(b) * (float)b[2 + i % 32];
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+gb5_unsigned_bytes(const u8* W, const float* x, float* y, int N, int K, int M) {
+    __shared__ float parts[THREADS / WARP];
+    (void)M;
+    pdl_launch();
+    pdl_wait();
+    const u8* row = W + (u64)blockIdx.x * (K / 32 * 34);
+    x += (u64)blockIdx.y * K;
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < K; i += THREADS) sum += weight_at(row, i) * x[i];
+    sum = block_sum<THREADS>(sum, parts);
+    if (threadIdx.x == 0) y[(u64)blockIdx.y * N + blockIdx.x] = sum;
+}
