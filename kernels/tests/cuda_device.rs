@@ -62,7 +62,12 @@ fn a_device_says_what_it_is() {
     assert!(f.cc >= 75 && f.sms > 0 && f.smem >= 48 << 10 && f.l2 > 0 && f.threads_per_sm >= 1024, "{f:?}");
     assert!(f.driver_cuda >= (12, 0), "{f:?}");
     if let Some(board) = device.board() {
-        println!("driver {:?}, power {:?} W, memory {:?} MHz", board.driver(), board.power_limit(), board.memory_clock_mhz());
+        println!(
+            "driver {:?}, power {:?} W, memory {:?} MHz",
+            board.driver(),
+            board.power_limit(),
+            board.memory_clock_mhz()
+        );
     } else {
         println!("no management library");
     }
@@ -94,7 +99,8 @@ fn a_store_behind_the_output_is_found() {
     let output = Guarded::poisoned(&stream, 40, "y").unwrap();
     let f = function(&device, "spill_over");
     // SAFETY: the store goes into the guard band, which is allocated.
-    unsafe { f.launch(&stream, &LaunchShape::line(1, 1), false, &[Value::U64(output.address()), Value::I32(10)]) }.unwrap();
+    unsafe { f.launch(&stream, &LaunchShape::line(1, 1), false, &[Value::U64(output.address()), Value::I32(10)]) }
+        .unwrap();
     assert_eq!(output.read(&stream, || "reading y".into()).unwrap().1, Some(40));
 }
 
@@ -113,7 +119,10 @@ fn shared_memory_above_48_kib_is_asked_for_and_too_much_is_refused_with_both_num
     let got = floats(&y.download(&stream, 0, 4, || "reading y".into()).unwrap());
     assert_eq!(got[0], (bytes / 4 - 1) as f32);
     let e = f.allow(128, bytes + 4).unwrap_err();
-    assert!(matches!(&e, CudaError::Resources { needed, allowed, .. } if *needed == u64::from(bytes) + 4 && *allowed == u64::from(bytes)), "{e}");
+    assert!(
+        matches!(&e, CudaError::Resources { needed, allowed, .. } if *needed == u64::from(bytes) + 4 && *allowed == u64::from(bytes)),
+        "{e}"
+    );
     assert!(matches!(f.allow(2048, 0), Err(CudaError::Resources { .. })));
 }
 
@@ -227,7 +236,11 @@ fn an_illegal_address_is_a_fault_that_names_the_launch_and_another_process_goes_
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{text}\n{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success() && text.contains("CUDA_ERROR_ILLEGAL_ADDRESS"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(Device::open(0).is_ok());
 }
 

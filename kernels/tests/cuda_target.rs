@@ -194,7 +194,9 @@ fn a_kernel_that_is_right_when_checked_and_wrong_when_timed_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let mut target = CudaTarget::open(Arc::new(user_registry(folder.path())), 0).unwrap();
     let w = workload("gemv_f32", 64, 256);
-    for (name, cheats) in [("honest", false), ("only_when_poisoned", true), ("skip_in_a_batch", true), ("remembers", true)] {
+    for (name, cheats) in
+        [("honest", false), ("only_when_poisoned", true), ("skip_in_a_batch", true), ("remembers", true)]
+    {
         let id: VariantId = format!("gemv_f32/{name}@cuda").parse().unwrap();
         let c = cell(&id, &w, "cold+graph");
         target.prepare(std::slice::from_ref(&c)).remove(0).unwrap();

@@ -57,7 +57,12 @@ pub fn compile(compiler: &Compiler, spec: &KernelSpec, id: &VariantId, arch: Arc
 ///
 /// # Errors
 /// [`Stage::Constraint`] where it does not take the shape here, [`Stage::Launch`] where its geometry cannot be computed.
-pub fn launch_shape(spec: &KernelSpec, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<LaunchShape, CellFailure> {
+pub fn launch_shape(
+    spec: &KernelSpec,
+    id: &VariantId,
+    shape: &Shape,
+    limits: &Limits,
+) -> Result<LaunchShape, CellFailure> {
     spec.admits(id, shape, limits).map_err(|e| CellFailure::new(Stage::Constraint, e.to_string()))?;
     let g = spec
         .geometry(id, shape, limits)

@@ -174,8 +174,7 @@ impl Runner for CudaRunner<'_> {
         self.function.allow(shape.threads(), shape.smem)?;
         let packed = self.packed.get(self.stream, self.op, problem, self.spec)?;
         // Arguments without packed weights are those of this very problem.
-        let active =
-            if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
+        let active = if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
         self.attempt(problem, &packed, &active, &shape).map_err(|e| match e {
             Attempt::Wrong(message) => CellFailure::new(Stage::Check, message),
             Attempt::Cuda(e) => {
@@ -192,4 +191,3 @@ impl Runner for CudaRunner<'_> {
         self.spec.admits(self.variant, shape, self.limits).is_ok()
     }
 }
-

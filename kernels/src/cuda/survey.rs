@@ -146,7 +146,8 @@ impl Job {
         }
         let expected = self.spec.instruction.name();
         if !is_expected(expected, &resources.instructions) {
-            let found = if resources.instructions.is_empty() { "none".to_owned() } else { resources.instructions.join(",") };
+            let found =
+                if resources.instructions.is_empty() { "none".to_owned() } else { resources.instructions.join(",") };
             out.push(format!("declares instruction class {expected} and its machine code has {found}"));
         }
         out

@@ -14,8 +14,7 @@ pub struct Arch {
 
 impl Arch {
     /// What every kernel is compiled for without a device: T4, A100, RTX 30, Jetson Orin, RTX 40, H100 and H200.
-    pub const ALL: [Arch; 6] =
-        [Arch::sm(75), Arch::sm(80), Arch::sm(86), Arch::sm(87), Arch::sm(89), Arch::sm(90)];
+    pub const ALL: [Arch; 6] = [Arch::sm(75), Arch::sm(80), Arch::sm(86), Arch::sm(87), Arch::sm(89), Arch::sm(90)];
 
     /// Machine code for a compute capability.
     pub const fn sm(cc: u32) -> Arch {

@@ -62,7 +62,8 @@ impl Compiler {
     pub fn new() -> Result<Compiler, CudaError> {
         let compiler = Compiler { nvrtc: nvrtc()?, cache: Cache::of_this_user(), warnings: Mutex::default() };
         if compiler.cache.is_none() {
-            compiler.warn("no home folder, so that compiled kernels are not kept; set EDGELLM_CACHE to a folder".into());
+            compiler
+                .warn("no home folder, so that compiled kernels are not kept; set EDGELLM_CACHE to a folder".into());
         }
         Ok(compiler)
     }
@@ -112,7 +113,8 @@ impl Compiler {
             Lookup::Miss => {}
         }
         let started = Instant::now();
-        let rejected = |log: String| CudaError::Rejected { file: unit.source.name.clone(), arch: arch.to_string(), log };
+        let rejected =
+            |log: String| CudaError::Rejected { file: unit.source.name.clone(), arch: arch.to_string(), log };
         let output = self.nvrtc.compile(&Source {
             file: &unit.source.name,
             text: &unit.source.text,
@@ -125,7 +127,10 @@ impl Compiler {
         })?;
         let (bytes, resources): (Vec<u8>, Resources) = if arch.ptx {
             if !output.ptx.contains(&format!(".entry {}", unit.entry)) {
-                return Err(rejected(format!("there is no function {}: declare it extern \"C\" __global__", unit.entry)));
+                return Err(rejected(format!(
+                    "there is no function {}: declare it extern \"C\" __global__",
+                    unit.entry
+                )));
             }
             // The driver reads PTX up to the zero byte that ends it.
             let mut bytes = output.ptx.into_bytes();
@@ -133,9 +138,13 @@ impl Compiler {
             (bytes, Resources::default())
         } else {
             let Some(operations) = sass::operations(&output.cubin, &unit.entry) else {
-                return Err(rejected(format!("there is no function {}: declare it extern \"C\" __global__", unit.entry)));
+                return Err(rejected(format!(
+                    "there is no function {}: declare it extern \"C\" __global__",
+                    unit.entry
+                )));
             };
-            let resources = Resources { instructions: sass::classes(&operations), ..log::resources(&output.log, &unit.entry) };
+            let resources =
+                Resources { instructions: sass::classes(&operations), ..log::resources(&output.log, &unit.entry) };
             (output.cubin, resources)
         };
         // A clock too coarse for the compilation must not make it look like a cached one.
@@ -150,7 +159,10 @@ impl Compiler {
                 sha256: digest(&bytes),
             };
             if let Err(e) = cache.put(&header, &bytes) {
-                self.warn(format!("compiled kernels are not kept: {} cannot be written ({e})", cache.folder().display()));
+                self.warn(format!(
+                    "compiled kernels are not kept: {} cannot be written ({e})",
+                    cache.folder().display()
+                ));
             }
         }
         Ok(Cubin { bytes, arch, entry: unit.entry.clone(), resources, key, time })

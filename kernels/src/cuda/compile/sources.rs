@@ -74,10 +74,8 @@ pub fn load(origin: &Origin) -> Result<SourceFile, SourceError> {
             (format!("kernels/{path}"), text.to_owned())
         }
         Origin::File(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| SourceError::Unreadable {
-                path: path.display().to_string(),
-                reason: e.to_string(),
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| SourceError::Unreadable { path: path.display().to_string(), reason: e.to_string() })?;
             (path.display().to_string(), text)
         }
     };

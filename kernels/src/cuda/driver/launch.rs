@@ -65,7 +65,13 @@ impl Function {
     ///
     /// # Errors
     /// The driver's error for the launch itself; a fault of the kernel shows at the next call that waits.
-    pub unsafe fn launch(&self, stream: &Stream, shape: &LaunchShape, early: bool, args: &[Value]) -> Result<(), CudaError> {
+    pub unsafe fn launch(
+        &self,
+        stream: &Stream,
+        shape: &LaunchShape,
+        early: bool,
+        args: &[Value],
+    ) -> Result<(), CudaError> {
         let mut words: Vec<u64> = args.iter().map(|v| v.word()).collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|w| std::ptr::from_mut(w).cast()).collect();
         let mut attribute = sys::CUlaunchAttribute {
@@ -77,7 +83,10 @@ impl Function {
         let [bx, by, bz] = shape.block;
         let doing = || {
             let pdl = if early { ", programmatic" } else { "" };
-            format!("launching {} with grid {x}x{y}x{z}, block {bx}x{by}x{bz}, {} bytes of shared memory{pdl}", self.name, shape.smem)
+            format!(
+                "launching {} with grid {x}x{y}x{z}, block {bx}x{by}x{bz}, {} bytes of shared memory{pdl}",
+                self.name, shape.smem
+            )
         };
         if !early {
             // SAFETY: function and stream are alive; the caller answers for the arguments; `pointers` has one pointer each,

@@ -30,10 +30,8 @@ impl Module {
         device.bind()?;
         let mut raw = std::ptr::null_mut();
         let mut log = vec![0u8; 8192];
-        let mut options = [
-            sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
-            sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-        ];
+        let mut options =
+            [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
         // The second value is a number in the place of a pointer, as the driver's interface wants it.
         let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(log.len())];
         // The copy is aligned for the ELF header, which a slice of bytes need not be.

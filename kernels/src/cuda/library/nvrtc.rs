@@ -96,8 +96,10 @@ fn find() -> Result<Nvrtc, CudaError> {
         None => {
             let bare = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(|n| (PathBuf::from(n), "system loader"));
             let places = Surroundings::of_this_process().nvrtc();
-            let files =
-                places.iter().flat_map(|p| nvrtc_files(&p.folder).into_iter().map(|f| (f, p.origin))).collect::<Vec<_>>();
+            let files = places
+                .iter()
+                .flat_map(|p| nvrtc_files(&p.folder).into_iter().map(|f| (f, p.origin)))
+                .collect::<Vec<_>>();
             let explicit = |origin: &str| origin == "CUDA_PATH" || origin == "LD_LIBRARY_PATH";
             let (first, rest): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, origin)| explicit(origin));
             first.into_iter().chain(bare).chain(rest).collect()
@@ -194,14 +196,7 @@ impl Nvrtc {
         // SAFETY: every pointer is to a C string or an array of `headers.len()` of them that outlives the call; NVRTC
         // copies what it keeps.
         let code = unsafe {
-            (self.create)(
-                &mut raw,
-                text.as_ptr(),
-                file.as_ptr(),
-                names.len() as c_int,
-                texts.as_ptr(),
-                names.as_ptr(),
-            )
+            (self.create)(&mut raw, text.as_ptr(), file.as_ptr(), names.len() as c_int, texts.as_ptr(), names.as_ptr())
         };
         self.ok("nvrtcCreateProgram", code)?;
         let program = Guard { nvrtc: self, raw };

@@ -150,10 +150,8 @@ fn children(folder: &Path, prefix: &str) -> Vec<PathBuf> {
 
 /// The files of the run-time compiler in a folder, newest major first: `libnvrtc.so.13`, `libnvrtc.so.12`, `libnvrtc.so`.
 pub fn nvrtc_files(folder: &Path) -> Vec<PathBuf> {
-    let mut out: Vec<(u32, PathBuf)> = children(folder, "libnvrtc.so")
-        .into_iter()
-        .filter_map(|path| Some((soname_major(&path)?, path)))
-        .collect();
+    let mut out: Vec<(u32, PathBuf)> =
+        children(folder, "libnvrtc.so").into_iter().filter_map(|path| Some((soname_major(&path)?, path))).collect();
     // A stable sort: `libnvrtc.so.13` stays before `libnvrtc.so.13.0.88`, which is the same file.
     out.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
     out.into_iter().map(|(_, path)| path).collect()
@@ -207,13 +205,13 @@ mod tests {
     #[test]
     fn the_newest_major_of_a_folder_comes_first_and_other_files_do_not_count() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["libnvrtc.so", "libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc.alt.so.13"] {
+        for name in
+            ["libnvrtc.so", "libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc.alt.so.13"]
+        {
             touch(root.path().join(name));
         }
-        let names: Vec<String> = nvrtc_files(root.path())
-            .iter()
-            .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
-            .collect();
+        let names: Vec<String> =
+            nvrtc_files(root.path()).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]);
         assert_eq!(soname_major(Path::new("/x/libnvrtc.so.13.0.88")), Some(13));
         assert_eq!(soname_major(Path::new("/x/libnvrtc.alt.so.13")), None);

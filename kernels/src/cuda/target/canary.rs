@@ -36,7 +36,7 @@ pub fn canary(stream: &Stream, support: &Support, working_set: Bytes) -> Result<
     graph.launch(stream)?;
     let mut empty = f64::INFINITY;
     for _ in 0..5 {
-        let i = held(|| support.bracket(stream, || graph.launch(stream), || "timing empty launches".to_owned()))?;
+        let i = support.bracket_graph(stream, &graph, || "timing empty launches".to_owned())?;
         empty = empty.min(i.ns / EMPTY_LAUNCHES as f64);
     }
     Ok(Canary {

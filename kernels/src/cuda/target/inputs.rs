@@ -17,6 +17,9 @@ pub const POOL: usize = 4;
 /// leaves its range.
 const FACTORS: [f32; 8] = [1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 4.0, -4.0];
 
+/// Contents of arguments, each with its place among them.
+pub type Active = Vec<(usize, Arc<[u8]>)>;
+
 /// Activations of one launch: a problem of the pool, multiplied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
@@ -46,9 +49,10 @@ impl Inputs {
         let fits = |dtype| spec.dtypes.is_empty() || spec.dtypes.contains(&dtype);
         let of_kind =
             |kind: &str| cases.iter().find(|c| c.dtype.is_none_or(fits) && c.name.to_lowercase().contains(kind));
-        let case = of_kind("realistic").or_else(|| of_kind("random")).or_else(|| of_kind("")).ok_or_else(|| {
-            CellFailure::new(Stage::Harness, format!("{} has no input for {}", op.name(), spec.id()))
-        })?;
+        let case = of_kind("realistic")
+            .or_else(|| of_kind("random"))
+            .or_else(|| of_kind(""))
+            .ok_or_else(|| CellFailure::new(Stage::Harness, format!("{} has no input for {}", op.name(), spec.id())))?;
         let first = op.problem(&workload.shape, case);
         let problems: Vec<Problem> = (0..POOL as u64)
             .map(|i| {
@@ -85,7 +89,7 @@ impl Inputs {
     ///
     /// # Errors
     /// Where the form does not take the activations, which those of a redraw always fit.
-    pub fn active(&self, draw: Draw) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+    pub fn active(&self, draw: Draw) -> Result<Active, CellFailure> {
         let problem = &self.problems[draw.problem];
         if draw.factor == 1.0 {
             return self.op.activations(problem, &self.spec);

@@ -21,7 +21,7 @@ mod timed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use harness_spec::policy::{CacheState, LaunchMode};
 use harness_spec::target::{Canary, Cell, CellSample, CheckReport, DeviceKey, Prepared, Target};
@@ -51,6 +51,9 @@ const MOST_CELLS: usize = 512;
 /// Bytes of problems and references that the gate keeps on the host.
 const GATE_BYTES: usize = 4 << 30;
 
+/// How old a reading of the memory clock may be.
+const MEM_CLOCK_AGE: Duration = Duration::from_millis(200);
+
 /// Seed of the data of timed launches; activations are redrawn from the system's randomness all the same.
 const DATA_SEED: u64 = 0x5eed;
 
@@ -78,6 +81,7 @@ pub struct CudaTarget {
     inputs: HashMap<InputsKey, Arc<Inputs>>,
     cells: HashMap<Cell, (RotationKey, Timed, u64)>,
     rotations: HashMap<RotationKey, Rotation>,
+    mem_clock: (Option<Instant>, Option<f64>),
     flush: Buffer,
     support: Support,
     stream: Stream,
@@ -130,6 +134,7 @@ impl CudaTarget {
             inputs: HashMap::new(),
             cells: HashMap::new(),
             rotations: HashMap::new(),
+            mem_clock: (None, None),
             flush,
             support,
             stream,
@@ -184,7 +189,8 @@ impl CudaTarget {
     }
 
     fn find(&self, id: &VariantId) -> Result<KernelSpec, CellFailure> {
-        let missing = || CellFailure::new(Stage::Harness, format!("no space has {id}: `bench list variants` prints them"));
+        let missing =
+            || CellFailure::new(Stage::Harness, format!("no space has {id}: `bench list variants` prints them"));
         self.registry.find(id).map(|(_, spec)| spec.clone()).ok_or_else(missing)
     }
 
@@ -268,8 +274,12 @@ impl CudaTarget {
         *used = self.clock;
         let rotation = self.rotations.get_mut(key).expect("cells of a rotation that goes are forgotten with it");
         rotation.used = self.clock;
-        // Outside every interval: the query takes milliseconds and the clock of the memory rarely changes.
-        let mem_clock_mhz = self.device.board().and_then(super::driver::Board::memory_clock_mhz);
+        // Outside every interval, and not before each: the query takes milliseconds and this clock rarely changes.
+        if self.mem_clock.0.is_none_or(|read| read.elapsed() > MEM_CLOCK_AGE) {
+            let mhz = self.device.board().and_then(super::driver::Board::memory_clock_mhz);
+            self.mem_clock = (Some(Instant::now()), mhz);
+        }
+        let mem_clock_mhz = self.mem_clock.1;
         let mut tools = Tools {
             stream: &self.stream,
             support: &self.support,

@@ -107,7 +107,11 @@ impl Rotation {
     ///
     /// # Errors
     /// Where the memory does not suffice.
-    pub fn new(stream: &Stream, inputs: &Inputs, sizes: impl FnOnce(u64, u64) -> Sizes) -> Result<Rotation, CellFailure> {
+    pub fn new(
+        stream: &Stream,
+        inputs: &Inputs,
+        sizes: impl FnOnce(u64, u64) -> Sizes,
+    ) -> Result<Rotation, CellFailure> {
         let device = stream.device();
         let mut output_at = Vec::new();
         let mut slot = 0;
@@ -133,7 +137,9 @@ impl Rotation {
                     }
                     weights.push(slab);
                 }
-                Arg::In { bytes, weights: false } => active.push(Slab::new(device, i, bytes.len(), POOL, "activations")?),
+                Arg::In { bytes, weights: false } => {
+                    active.push(Slab::new(device, i, bytes.len(), POOL, "activations")?)
+                }
                 _ => {}
             }
         }

@@ -30,7 +30,8 @@ struct Entry {
     instructions: Vec<String>,
 }
 
-const HEAD: &str = "# What the default variant of every CUDA kernel needs on every architecture: registers a thread, spilled and local
+const HEAD: &str =
+    "# What the default variant of every CUDA kernel needs on every architecture: registers a thread, spilled and local
 # bytes a thread, static and dynamic shared memory a block (at N = K = 4096), instruction classes of the machine code.
 # Written by `bench compile --snapshot kernels/resources/defaults.toml`, compared by CI with `--check`. Registers are
 # compared where the compiler is of this version; spills, local memory and classes always.
