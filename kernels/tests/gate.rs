@@ -98,7 +98,9 @@ fn a_hundred_random_seeds_reject_no_kernel_that_is_right() {
             for seed in 0..100 {
                 // The seeded inputs change with the seed; so do the random parts of the adversarial ones.
                 let mut cases = op.cases(&shape, seed, Depth::Quick);
-                cases.extend(op.adversarial(&shape, seed, Depth::Quick).into_iter().skip(seed as usize % 20).step_by(20));
+                cases.extend(
+                    op.adversarial(&shape, seed, Depth::Quick).into_iter().skip(seed as usize % 20).step_by(20),
+                );
                 for case in cases.iter().filter(|c| c.dtype.is_none_or(|d| spec.dtypes.contains(&d))) {
                     let problem = op.problem(&shape, case);
                     let Some(expected) = op.expected(&problem, form) else { continue };
@@ -108,6 +110,24 @@ fn a_hundred_random_seeds_reject_no_kernel_that_is_right() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// AD-26. Two gigabytes of weights, and as much again in the layout of the kernel: run where asked for.
+#[test]
+fn indices_beyond_two_billion_are_right() {
+    if std::env::var_os("EDGELLM_HUGE").is_none() {
+        println!("skipped: set EDGELLM_HUGE=1 to check matrices of more than 2^31 weights");
+        return;
+    }
+    let isa = Isa::detect();
+    let cpu = Cpu::new(CpuOptions { threads: 2, isa, table: Table::default_for(isa), pin: false });
+    for name in ["gemv_q4_0", "gemv_ternary", "stream_read"] {
+        for spec in kernels_of(name) {
+            let mut runner = CpuRunner::new(&cpu, spec, spec.default_variant());
+            let report = check::overflow(op(name).unwrap(), spec, 1, &mut runner).unwrap().unwrap();
+            assert!(report.cases[0].starts_with("AD-26"), "{report:?}");
         }
     }
 }

@@ -140,6 +140,33 @@ pub fn run(
     Gate::default().run(op, shape, spec, seed, depth, runner)
 }
 
+/// Runs one input whose weights have more than 2³¹ elements (AD-26); `None` for an op where nothing can overflow, or a variant
+/// that does not take the shape.
+///
+/// This takes gigabytes of memory on the host and on the device and seconds of time, so it is no part of [`Gate::run`].
+///
+/// # Errors
+/// As [`Gate::run`].
+pub fn overflow(
+    op: &dyn Op,
+    spec: &KernelSpec,
+    seed: u64,
+    runner: &mut dyn Runner,
+) -> Result<Option<CheckReport>, CellFailure> {
+    let form = spec.activations.unwrap_or(Activations::F32);
+    let Some(shape) = op.overflow_shape().filter(|shape| runner.admits(shape)) else { return Ok(None) };
+    let fits = |case: &Case| case.dtype.is_none_or(|d| spec.dtypes.is_empty() || spec.dtypes.contains(&d));
+    let Some(case) = op.cases(&shape, seed, Depth::Quick).into_iter().find(fits) else { return Ok(None) };
+    let problem = op.problem(&shape, &case);
+    let Some(expected) = op.expected(&problem, form) else { return Ok(None) };
+    let name = format!("AD-26 {} at {shape}", case.name);
+    let wrong = |stage: Stage, message: &str| CellFailure::new(stage, format!("{name}: {message}"));
+    let outputs = runner.run(&problem).map_err(|f| wrong(f.stage, &f.message))?;
+    let errors = compare(&expected, &outputs).map_err(|mismatch| wrong(Stage::Check, &mismatch.to_string()))?;
+    let (worst_of_bound, worst_relative_l2) = (errors.worst_of_bound, errors.worst_relative_l2);
+    Ok(Some(CheckReport { cases: vec![name], worst_of_bound, worst_relative_l2 }))
+}
+
 /// Every case with the shape it runs at.
 fn plan(op: &dyn Op, shape: &Shape, seed: u64, depth: Depth, runner: &dyn Runner) -> Vec<(Shape, Case)> {
     let mut plan: Vec<(Shape, Case)> = Vec::new();

@@ -8,5 +8,5 @@ mod gate;
 mod timed;
 
 pub use compare::{Errors, Expected, Floats, Mismatch, Norms, Want, compare};
-pub use gate::{Gate, run};
+pub use gate::{Gate, overflow, run};
 pub use timed::{Fill, Slot, TimedCheck};

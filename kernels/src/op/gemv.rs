@@ -3,14 +3,12 @@
 //! Device arguments: `(const u8* W, const u8* x, float* y, int N, int K, int M)`, with W in the kernel's layout and x in its
 //! form of activations, a row or slab for each token.
 
-use std::sync::Arc;
-
 use harness_spec::{Bytes, CellFailure, DType, Shape};
 use variants::{Activations, KernelSpec};
 
-use super::Op;
 use super::problem::{Arg, Case, Depth, Problem, Tensor, dim};
 use super::product::{self, Product};
+use super::{Op, Placed};
 use crate::check::{Expected, Want};
 
 /// A product of weights and activations.
@@ -74,6 +72,11 @@ impl Op for Gemv {
         self.product.awkward_shapes(true, depth)
     }
 
+    fn overflow_shape(&self) -> Option<Shape> {
+        // A few rows beyond, so that some of them lie wholly behind the first index that overflows.
+        Some(Shape::of([("N", (1 << 31) / 4096 + 33), ("K", 4096)]))
+    }
+
     fn problem(&self, shape: &Shape, case: &Case) -> Problem {
         self.product.problem(self.name, shape, case)
     }
@@ -88,7 +91,7 @@ impl Op for Gemv {
         Ok(vec![w, x, Arg::Out(0), n, k, m])
     }
 
-    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Placed>, CellFailure> {
         Ok(vec![(1, product::activations(problem, spec))])
     }
 

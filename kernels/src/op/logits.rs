@@ -4,15 +4,13 @@
 //! before the first launch, and every launch leaves it zeroed. Ties go to the lowest index and NaN never wins; of only NaN
 //! the index is 0.
 
-use std::sync::Arc;
-
 use harness_spec::{Bytes, CellFailure, DType, Shape};
 use variants::{Activations, KernelSpec};
 
-use super::Op;
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::product::{self, Product};
 use super::recipe::{Recipe, Values, Weights};
+use super::{Op, Placed};
 use crate::check::{Expected, Want};
 
 /// Scratch of a launch: a value and an index for each block of a grid, and a counter.
@@ -95,7 +93,7 @@ impl Op for Logits {
         Ok(vec![w, x, Arg::Out(0), Arg::Out(1), scratch, n, k])
     }
 
-    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Placed>, CellFailure> {
         Ok(vec![(1, product::activations(problem, spec))])
     }
 

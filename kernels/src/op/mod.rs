@@ -39,6 +39,9 @@ use variants::{Activations, KernelSpec};
 
 use crate::check::Expected;
 
+/// The place of an argument and its bytes.
+pub type Placed = (usize, Arc<[u8]>);
+
 /// A contract: inputs, outputs, reference, tolerance, byte and FLOP model, and the inputs that a kernel must pass.
 pub trait Op: Send + Sync {
     /// The name, such as `gemv_q4_0`.
@@ -73,6 +76,11 @@ pub trait Op: Send + Sync {
     /// single blocks, other numbers of tokens.
     fn awkward_shapes(&self, shape: &Shape, depth: Depth) -> Vec<Shape>;
 
+    /// A shape whose weights have more than 2³¹ elements (AD-26), for ops where an index may overflow.
+    fn overflow_shape(&self) -> Option<Shape> {
+        None
+    }
+
     /// The data of a case. The same case and shape give the same data.
     fn problem(&self, shape: &Shape, case: &Case) -> Problem;
 
@@ -90,7 +98,7 @@ pub trait Op: Send + Sync {
     ///
     /// # Errors
     /// As [`Op::arguments`].
-    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<(usize, Arc<[u8]>)>, CellFailure> {
+    fn activations(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Placed>, CellFailure> {
         let arguments = self.arguments(problem, spec)?;
         let inputs = arguments.into_iter().enumerate().filter_map(|(i, arg)| match arg {
             Arg::In { bytes, weights: false } => Some((i, bytes)),

@@ -67,6 +67,10 @@ impl Op for StreamRead {
         [16, 128, 4080, 65_552, 1_327_120].map(|b| Shape::of([("BYTES", b)])).to_vec()
     }
 
+    fn overflow_shape(&self) -> Option<Shape> {
+        Some(Shape::of([("BYTES", (1 << 31) + 65_552)]))
+    }
+
     fn problem(&self, shape: &Shape, case: &Case) -> Problem {
         let bytes = dim(shape, "BYTES");
         Problem {

@@ -12,8 +12,11 @@ fn rows(problem: &Problem) -> &[f32] {
     x
 }
 
+/// Codes, scale, and scale times sum of a group.
+type Group = (Vec<i8>, f32, f32);
+
 /// A slab of one token from the codes, scale and sum of each group.
-fn slab(group: fn(usize, &[f32]) -> (Vec<i8>, f32, f32)) -> Kernel {
+fn slab(group: fn(usize, &[f32]) -> Group) -> Kernel {
     Box::new(move |problem, out| {
         let x = rows(problem);
         let (mut codes, mut pairs) = (Vec::new(), Vec::new());
@@ -33,7 +36,7 @@ fn total(q: &[i8]) -> f32 {
 }
 
 /// Codes at a scale, by a rounding and a conversion.
-fn at_scale(x: &[f32], amax: f32, code: fn(f32) -> i8) -> (Vec<i8>, f32, f32) {
+fn at_scale(x: &[f32], amax: f32, code: fn(f32) -> i8) -> Group {
     let inverse = if amax == 0.0 { 0.0 } else { 127.0 / amax };
     let q: Vec<i8> = x.iter().map(|v| code(v * inverse)).collect();
     let s = amax / 127.0;
@@ -160,7 +163,9 @@ pub fn mutants() -> Vec<Mutant> {
         logits("ties go to the highest index", "AD-17 every logit ties", || {
             choice(|y| best(y, f32::NEG_INFINITY, |v, top| v >= top))
         }),
-        logits("NaN wins", "AD-17 one NaN logit", || choice(|y| best(y, f32::NEG_INFINITY, |v, top| !(v <= top)))),
+        logits("NaN wins", "AD-17 one NaN logit", || {
+            choice(|y| best(y, f32::NEG_INFINITY, |v, top| v > top || v.is_nan()))
+        }),
         logits("NaN at the start stays", "AD-17 one NaN logit", || {
             // The row of NaN is where this one starts.
             choice(|y| {

@@ -58,8 +58,11 @@ fn on_rows(change: fn(&Parts<'_>, &mut Vec<f64>)) -> Kernel {
     })
 }
 
+/// Codes and scale of a group of 32 activations.
+type Group = (Vec<i8>, f32);
+
 /// A kernel that sums a row and one token's codes and scales of 32 by `sum`.
-fn integers(sum: fn(&Parts<'_>, usize, &[(Vec<i8>, f32)]) -> f32) -> Kernel {
+fn integers(sum: fn(&Parts<'_>, usize, &[Group]) -> f32) -> Kernel {
     Box::new(move |problem, out| {
         let p = parts(problem);
         let mut y = Vec::new();
@@ -86,7 +89,7 @@ fn q4_k(b: &[u8], scale_min: fn(usize, &[u8]) -> (u8, u8), min: f64) -> Vec<f64>
     let weight = |i: usize| {
         let (scale, least) = scale_min(i / 32, &b[4..16]);
         let byte = b[16 + i / 64 * 32 + i % 32];
-        let code = if i / 32 % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let code = if (i / 32).is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         half_at(b, 0) * f64::from(scale) * f64::from(code) - min * half_at(b, 2) * f64::from(least)
     };
     (0..256).map(weight).collect()
@@ -208,7 +211,7 @@ fn sums() -> Vec<Mutant> {
     vec![
         q4("AD-03 scale times sum kept in f16", "AD-03 all 3000", || {
             integers(|p, row, groups| {
-                let block = |(i, (q, s)): (usize, &(Vec<i8>, f32))| {
+                let block = |(i, (q, s)): (usize, &Group)| {
                     let (dot, d) = dot(p.rows[row], i, q);
                     let t = f16::from_f32(s * total(q) as f32).to_f64();
                     f64::from(d) * (f64::from(*s) * f64::from(dot) - 8.0 * t)
@@ -218,7 +221,7 @@ fn sums() -> Vec<Mutant> {
         }),
         q4("AD-04 scale of activations kept in f16", "AD-04 amax 1e-9", || {
             integers(|p, row, groups| {
-                let block = |(i, (q, s)): (usize, &(Vec<i8>, f32))| {
+                let block = |(i, (q, s)): (usize, &Group)| {
                     let (dot, d) = dot(p.rows[row], i, q);
                     f64::from(d) * f16::from_f32(*s).to_f64() * f64::from(dot - 8 * total(q))
                 };
@@ -247,7 +250,7 @@ fn sums() -> Vec<Mutant> {
         }),
         q4("scale of activations one group off", "random seed 0", || {
             integers(|p, row, groups| {
-                let block = |(i, (q, _)): (usize, &(Vec<i8>, f32))| {
+                let block = |(i, (q, _)): (usize, &Group)| {
                     let (dot, d) = dot(p.rows[row], i, q);
                     let s = groups[(i + 1).min(groups.len() - 1)].1;
                     f64::from(d) * f64::from(s) * f64::from(dot - 8 * total(q))
@@ -323,7 +326,7 @@ fn sums() -> Vec<Mutant> {
     ]
 }
 
-fn seen(groups: &[(Vec<i8>, f32)]) -> Vec<f32> {
+fn seen(groups: &[Group]) -> Vec<f32> {
     groups.iter().flat_map(|(q, s)| q.iter().map(move |&q| f32::from(q) * s)).collect()
 }
 
