@@ -85,7 +85,11 @@ pub struct E2ePlan {
 }
 
 impl RunPlan {
-    fn new(verb: &'static str, a: RunArgs) -> Result<RunPlan, Failure> {
+    /// The plan of a verb, from its flags.
+    ///
+    /// # Errors
+    /// Wrong usage, with the fix.
+    pub fn new(verb: &'static str, a: RunArgs) -> Result<RunPlan, Failure> {
         let suite = suite::load(&a.suite).map_err(usage)?;
         let lengths = if a.lengths.is_empty() { suite.lengths.clone() } else { a.lengths };
         let threads = a.threads.unwrap_or_else(cpu::physical_cores);

@@ -97,7 +97,8 @@ fn a_dry_run_says_what_would_be_run_and_leaves_nothing() {
     let out = lab.tune("never", "never.toml").args(["--dry-run", "--json"]).output().unwrap();
     done(&out);
     let plan: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((plan["verb"].as_str(), plan["workloads"][0]["evaluations"].as_u64()), (Some("tune"), Some(32)));
+    assert_eq!(plan["verb"], "tune");
+    assert!(plan["workloads"][0]["evaluations"].as_u64() >= Some(32));
     assert!(plan["workloads"][0]["candidates"].as_u64() >= Some(160));
     lab.simulated("verify").args(["--op", "gemv_q4_0", "--dry-run"]).assert().code(0).stdout(contains("gemv_q4_0"));
     assert!(!lab.path("never").exists() && !lab.path("never.toml").exists() && !lab.path("results").exists());

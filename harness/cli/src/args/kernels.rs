@@ -209,6 +209,9 @@ pub struct TuneArgs {
     /// Search a space that was recorded before, with no device.
     #[arg(long, value_name = "SPACE.jsonl", conflicts_with_all = ["simulate", "device"])]
     pub replay: Option<PathBuf>,
+    /// With --replay: searches of each strategy, each with a seed of its own.
+    #[arg(long, default_value_t = 100, requires = "replay")]
+    pub searches: u64,
     /// Write the medians of every measured configuration as a space that can be replayed.
     #[arg(long, value_name = "SPACE.jsonl")]
     pub record_space: Option<PathBuf>,

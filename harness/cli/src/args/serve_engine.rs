@@ -18,6 +18,9 @@ pub struct ServeEngineArgs {
     #[arg(long)]
     pub ctx: u32,
     /// Run every op on its plain kernel.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "table")]
     pub baseline: bool,
+    /// The table to obey: `device` for that of this device, `default` for none, or a file.
+    #[arg(long, default_value = "device")]
+    pub table: String,
 }

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure, Outcome, usage};
 use crate::interrupt;
 use crate::manifest;
 use crate::model::{self, Model};
+use crate::peers::embedded::Kernels;
 use crate::peers::prepare::{self, Setting};
 use crate::peers::{self, ollama::OllamaClient};
 use crate::plan::{ComparePlan, RunPlan, Target, default_ollama};
@@ -43,9 +44,9 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
         let peer = match &peer {
             Target::Ollama(url) => prepare::ollama(&setting, SideRole::Peer, url).await?,
             Target::OpenAi(url) => prepare::openai(&setting, SideRole::Peer, url).await?,
-            _ => prepare::engine(&setting, SideRole::Peer, true).await?,
+            _ => prepare::engine(&setting, SideRole::Peer, Kernels::Plain).await?,
         };
-        let engine = prepare::engine(&setting, SideRole::Engine, false).await?;
+        let engine = prepare::engine(&setting, SideRole::Engine, Kernels::Device).await?;
         anyhow::Ok(vec![engine, peer])
     };
     let mut sides = tokio::select! {
@@ -90,6 +91,7 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
         cancel,
     })
     .await?;
+    super::log::note_comparison(&measured.record);
     let done = if plan.fail_on_slower { judged(&measured.record.headline) } else { Exit::Done };
     conclude(&measured, &identity, json, done)
 }

@@ -10,6 +10,7 @@ use crate::interrupt;
 use crate::model::{self, Model};
 use crate::peers::{
     self,
+    embedded::Kernels,
     prepare::{self, Setting},
 };
 use crate::plan::{E2ePlan, Target};
@@ -54,7 +55,8 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         match &plan.backend {
             Target::Ollama(url) => prepare::ollama(&setting, role, url).await,
             Target::OpenAi(url) => prepare::openai(&setting, role, url).await,
-            backend => prepare::engine(&setting, role, *backend == Target::Baseline).await,
+            Target::Baseline => prepare::engine(&setting, role, Kernels::Plain).await,
+            Target::Engine | Target::Auto => prepare::engine(&setting, role, Kernels::Device).await,
         }
     };
     let side = tokio::select! {

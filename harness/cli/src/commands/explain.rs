@@ -37,7 +37,7 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     let choice = read.table.choose(&workload.op, &workload.shape).ok_or_else(|| {
         usage(anyhow!("no kernel of {workload} can run on this device\nhint: `bench list kernels --op {}`", workload.op))
     })?;
-    let row = read.file.as_ref().and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == *choice.variant));
+    let row = read.file.as_ref().and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == choice.variant));
     let policy = read.file.as_ref().map(|f| f.policy);
     let record = match &args.record {
         Some(folder) => Some((folder.clone(), reports::load_kernel_run(folder).map_err(anyhow::Error::new)?.record)),

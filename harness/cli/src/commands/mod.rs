@@ -10,6 +10,7 @@ mod kernels;
 mod list;
 pub mod log;
 pub mod measure;
+mod promote;
 mod replay;
 mod report;
 mod serve_engine;

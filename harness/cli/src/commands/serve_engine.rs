@@ -15,7 +15,7 @@ pub fn run(args: ServeEngineArgs) -> Outcome {
     let load = LoadOptions {
         threads: Some(args.threads as usize),
         context: Some(args.ctx as usize),
-        table: if args.baseline { TableChoice::Baseline } else { TableChoice::Device },
+        table: table(&args),
         ..LoadOptions::default()
     };
     let name: ModelName = args.name.parse().context("reading the served name")?;

@@ -25,7 +25,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     };
     if let Some(space) = &args.replay {
         let only = (args.strategy != Strategy::Default).then(|| StrategyKind::from(args.strategy));
-        return replay::run(space, only, args.share, json);
+        return replay::run(space, only, args.share, args.searches, json);
     }
     if !(args.share > 0.0 && args.share <= 1.0) {
         return Err(usage(anyhow!("--share {} is no share of a space; give a number above 0 and at most 1", args.share)));
@@ -69,6 +69,9 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let (merged, changes) = table.merge(&timed.record, &registry);
     for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
         eprintln!("{change}");
+    }
+    if let Some(model) = &args.promote {
+        super::promote::promote(model, &args, &table, &merged, &changes, &timed)?;
     }
     let written = merged.save()?;
     if provenance == Provenance::Measured {

@@ -23,6 +23,19 @@ pub struct Ready {
     pub listening: String,
 }
 
+/// Which kernels an engine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// Those of the table of this device.
+    Device,
+    /// The default of every op, whatever tables there are.
+    Default,
+    /// Those of a table file.
+    Table(PathBuf),
+    /// The plain one of every op.
+    Plain,
+}
+
 /// What to serve.
 #[derive(Clone, Debug)]
 pub struct EngineSpec<'a> {
@@ -34,8 +47,8 @@ pub struct EngineSpec<'a> {
     pub threads: u32,
     /// Context length.
     pub context: u32,
-    /// Plain kernels.
-    pub baseline: bool,
+    /// Which kernels it runs.
+    pub kernels: Kernels,
     /// File for what it writes to stderr.
     pub log: PathBuf,
 }
@@ -68,9 +81,12 @@ impl EngineChild {
             .args(["--name", spec.name])
             .args(["--threads", &spec.threads.to_string()])
             .args(["--ctx", &spec.context.to_string()]);
-        if spec.baseline {
-            command.arg("--baseline");
-        }
+        match &spec.kernels {
+            Kernels::Device => command.args(["--table", "device"]),
+            Kernels::Default => command.args(["--table", "default"]),
+            Kernels::Table(file) => command.arg("--table").arg(file),
+            Kernels::Plain => command.arg("--baseline"),
+        };
         // A group of its own keeps Ctrl-C at the terminal from ending the server in the middle of a request.
         command
             .process_group(0)

@@ -10,7 +10,7 @@ use reqwest::Url;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::embedded::{EngineChild, EngineSpec};
+use super::embedded::{EngineChild, EngineSpec, Kernels};
 use super::ollama::{OllamaClient, blob_digest};
 use super::openai::OpenAiClient;
 use super::stream::End;
@@ -82,14 +82,15 @@ fn hash_ids<'a>(prompts: impl Iterator<Item = &'a [u32]>) -> String {
 ///
 /// # Errors
 /// The child does not start or does not load the model.
-pub async fn engine(s: &Setting<'_>, role: SideRole, baseline: bool) -> anyhow::Result<Side> {
+pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow::Result<Side> {
+    let baseline = kernels == Kernels::Plain;
     let file = s.model.path().ok_or_else(|| anyhow!("a model without a file cannot be served"))?;
     let name = s.served_name();
     let log = s.out.join(match role {
         SideRole::Engine => "engine.log",
         SideRole::Peer => "peer.log",
     });
-    let spec = EngineSpec { model: file, name: &name, threads: s.threads, context: s.context, baseline, log };
+    let spec = EngineSpec { model: file, name: &name, threads: s.threads, context: s.context, kernels, log };
     let child = EngineChild::start(&spec).await?;
     let client = OllamaClient::new(child.url.clone(), s.timeout)?;
     let begun = Instant::now();
