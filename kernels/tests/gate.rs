@@ -114,6 +114,18 @@ fn a_hundred_random_seeds_reject_no_kernel_that_is_right() {
     }
 }
 
+#[test]
+fn the_full_gate_passes_the_best_kernel_of_every_op() {
+    let isa = Isa::detect();
+    let cpu = Cpu::new(CpuOptions { threads: 2, isa, table: Table::default_for(isa), pin: false });
+    for op in ops() {
+        let spec = kernels_of(op.name()).pop().unwrap();
+        let mut runner = CpuRunner::new(&cpu, spec, spec.default_variant());
+        let report = check::run(op, &shape_of(op.name()), spec, 3, Depth::Full, &mut runner).unwrap();
+        assert!(report.cases.len() >= 18 && report.worst_of_bound <= 1.0, "{}: {report:?}", spec.id());
+    }
+}
+
 /// AD-26. Two gigabytes of weights, and as much again in the layout of the kernel: run where asked for.
 #[test]
 fn indices_beyond_two_billion_are_right() {

@@ -101,3 +101,38 @@ pub const fn rounding_class(form: Activations) -> f64 {
         Activations::A8 | Activations::A8Group16 => 1e-2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_is_codes_then_pairs_of_scale_and_sum_for_each_token() {
+        // The largest magnitude is 127, so the scale is one and codes are the values themselves.
+        let mut x: Vec<f32> = (0..96).map(|i| (i % 7) as f32).collect();
+        x.iter_mut().step_by(16).for_each(|v| *v = -127.0);
+        let bytes = slabs(&x, 48, 16);
+        assert_eq!((slab_stride(48, 16), bytes.len()), (80, 160));
+        for (x, slab) in x.chunks(48).zip(bytes.chunks(80)) {
+            assert!(x.iter().zip(slab).all(|(&x, &q)| x == f32::from(q as i8)));
+            for (x, pair) in x.chunks(16).zip(slab[48..72].chunks(8)) {
+                assert_eq!(pair[..4], 1.0f32.to_le_bytes());
+                assert_eq!(pair[4..], x.iter().sum::<f32>().to_le_bytes());
+            }
+            assert_eq!(slab[72..], [0; 8]);
+        }
+    }
+
+    #[test]
+    fn what_is_seen_is_what_was_encoded() {
+        let x: Vec<f32> = (0..64).map(|i| ((i * 29) % 64) as f32 / 7.0 - 4.0).collect();
+        for form in [Activations::F32, Activations::F16, Activations::A8, Activations::A8Group16] {
+            let seen = seen(&x, form).unwrap();
+            let step = 4.0 * rounding_class(form);
+            assert!(seen.iter().zip(&x).all(|(s, &x)| (s - f64::from(x)).abs() <= step), "{form:?}");
+            assert_eq!(encode(&x, 64, form).len(), bytes(1, 64, form));
+        }
+        assert_eq!(seen(&[7e4], Activations::F16), None);
+        assert_eq!(seen(&[7e4], Activations::F32), Some(vec![7e4]));
+    }
+}

@@ -148,3 +148,61 @@ pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
         [&rmsnorm::RmsNorm, &quantize::QuantizeA8, &attention::AttnDecode, &stream::StreamRead];
     gemv.chain(logits).chain(others)
 }
+
+#[cfg(test)]
+mod tests {
+    use variants::registry;
+
+    use super::*;
+
+    #[test]
+    fn every_op_is_found_by_its_name_and_has_a_space() {
+        for op in ops() {
+            assert_eq!(super::op(op.name()).unwrap().name(), op.name());
+            assert!(registry().space(op.name()).is_some(), "{}", op.name());
+        }
+        assert!(super::op("gemv").is_none());
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_layout_the_form_of_activations_and_the_outputs() {
+        let shape = Shape::of([("N", 64), ("K", 256)]);
+        let bytes = |op: &str, kernel: &str| {
+            let spec = registry().space(op).unwrap().kernels.iter().find(|k| k.name == kernel).unwrap();
+            super::op(op).unwrap().bytes(&shape, spec).0
+        };
+        assert_eq!(bytes("gemv_q4_0", "plain"), 64 * 8 * 18 + 256 * 4 + 64 * 4);
+        // Tiles of Q4_0 take what the file does; activations are a slab.
+        assert_eq!(bytes("gemv_q4_0", "unsigned@avx2"), 64 * 8 * 18 + (256 + 8 * 8) + 64 * 4);
+        // Tiles of Q4_K hold unpacked scales: 16 bytes where the file has 12.
+        assert_eq!(bytes("gemv_q4_k", "unsigned@avx2"), 64 * 148 + (256 + 8 * 8) + 64 * 4);
+        assert_eq!(bytes("logits_q8_0", "plain"), 64 * 8 * 34 + 256 * 4 + 64 * 4 + 4);
+    }
+
+    #[test]
+    fn arguments_stand_in_the_order_of_the_contract() {
+        let spec = |op: &str| registry().space(op).unwrap().kernels.iter().find(|k| k.baseline).unwrap();
+        let kinds = |op: &'static str, shape: Shape| -> String {
+            let op = super::op(op).unwrap();
+            let problem = op.problem(&shape, &op.cases(&shape, 1, Depth::Quick)[0]);
+            let kind = |arg: &Arg| match arg {
+                Arg::In { weights: true, .. } => 'W',
+                Arg::In { weights: false, .. } => 'x',
+                Arg::Out(_) => 'y',
+                Arg::Scratch { .. } => 's',
+                Arg::I32(_) => 'i',
+                Arg::I64(_) => 'l',
+                Arg::F32(_) => 'f',
+            };
+            op.arguments(&problem, spec(op.name())).unwrap().iter().map(kind).collect()
+        };
+        let matrix = || Shape::of([("N", 4), ("K", 256)]);
+        assert_eq!(kinds("gemv_q4_0", matrix()), "Wxyiii");
+        assert_eq!(kinds("logits_q8_0", matrix()), "Wxyysii");
+        assert_eq!(kinds("rmsnorm", Shape::of([("K", 64)])), "xWyiif");
+        assert_eq!(kinds("quantize_a8", Shape::of([("K", 64)])), "xyi");
+        assert_eq!(kinds("stream_read", Shape::of([("BYTES", 64)])), "Wyl");
+        let heads = Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 16), ("LEN", 5), ("MAX_LEN", 8)]);
+        assert_eq!(kinds("attn_decode", heads), "xWWysxiiii");
+    }
+}
