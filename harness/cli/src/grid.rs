@@ -29,7 +29,9 @@ impl Grid {
         let widths: Vec<usize> =
             (0..columns).map(|i| self.rows.iter().map(|r| cell(r, i).chars().count()).max().unwrap_or(0)).collect();
         let numeric: Vec<bool> = (0..columns)
-            .map(|i| self.rows[1..].iter().all(|r| cell(r, i).chars().next().is_none_or(|c| c.is_ascii_digit() || c == '-')))
+            .map(|i| {
+                self.rows[1..].iter().all(|r| cell(r, i).chars().next().is_none_or(|c| c.is_ascii_digit() || c == '-'))
+            })
             .collect();
         let mut out = Vec::with_capacity(self.rows.len());
         for row in &self.rows {

@@ -135,7 +135,12 @@ impl DeviceTable {
             schema: TABLE_SCHEMA,
             policy,
             date: run.started.clone(),
-            tool: format!("{} {}{}", run.tool.version, run.tool.commit, if run.tool.dirty == Some(true) { " + changes" } else { "" }),
+            tool: format!(
+                "{} {}{}",
+                run.tool.version,
+                run.tool.commit,
+                if run.tool.dirty == Some(true) { " + changes" } else { "" }
+            ),
             record: run.id.clone(),
             incomplete: run.incomplete.clone(),
             device: run.device.clone(),

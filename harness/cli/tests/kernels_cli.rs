@@ -63,7 +63,11 @@ fn without_a_gpu_a_cuda_run_is_exit_3_with_the_fix() {
 fn a_broken_space_names_its_file_and_line() {
     let lab = Lab::new();
     std::fs::write(lab.path("kernels/mine.toml"), "op = \"gemv_q4_0\"\ndoc = \"x\"\n[[kernels]]\nname = \n").unwrap();
-    lab.simulated("sweep").args(["--workload", WORKLOAD]).assert().code(64).stderr(contains("mine.toml").and(contains("line 4")));
+    lab.simulated("sweep")
+        .args(["--workload", WORKLOAD])
+        .assert()
+        .code(64)
+        .stderr(contains("mine.toml").and(contains("line 4")));
     lab.bench().args(["list", "kernels", "--kernels", "kernels"]).assert().code(64).stderr(contains("mine.toml"));
 }
 
@@ -125,7 +129,9 @@ fn verify_passes_right_kernels_and_names_the_input_that_exposed_a_wrong_one() {
         c.output().unwrap()
     };
     done(&verify("a", &[]));
-    lab.script("[[rules]]\nvariant = \"*/mine*\"\nfail = { stage = \"check\", message = \"AD-07 tail of K: row 3\" }\n");
+    lab.script(
+        "[[rules]]\nvariant = \"*/mine*\"\nfail = { stage = \"check\", message = \"AD-07 tail of K: row 3\" }\n",
+    );
     let out = verify("b", &[]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -72,7 +72,8 @@ fn killed_at_twenty_moments_a_tune_resumes_to_the_same_table_and_loses_at_most_o
     for moment in 0..20 {
         let (out, table) = (format!("k{moment}"), format!("k{moment}.toml"));
         let journal = lab.path(&out).join("trials.jsonl");
-        let mut child = lab.tune(&out, &table).arg("--no-cache").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            lab.tune(&out, &table).arg("--no-cache").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Spread over the run; a kill in the middle of a line needs no help from here, it is tried below.
         let reached = wait_for_lines(&journal, 1 + moment * (all - 2) / 20, &mut child);
         child.kill().unwrap();
@@ -122,9 +123,10 @@ fn a_second_tune_measures_nothing_and_a_new_variant_costs_one_measurement_and_th
     // One more value of nothing but one configuration.
     let toml = lab.path("kernels/mine.toml");
     let text = std::fs::read_to_string(&toml).unwrap();
-    let wider = text
-        .replace("ROWS = [1, 2, 4, 8, 16]", "ROWS = [1, 2, 4, 8, 16, 32]")
-        .replace("[kernels.tunables]", "constraints = [\"ROWS < 32 || (VEC == 1 && UNROLL == 1 && STAGES == 1)\"]\n[kernels.tunables]");
+    let wider = text.replace("ROWS = [1, 2, 4, 8, 16]", "ROWS = [1, 2, 4, 8, 16, 32]").replace(
+        "[kernels.tunables]",
+        "constraints = [\"ROWS < 32 || (VEC == 1 && UNROLL == 1 && STAGES == 1)\"]\n[kernels.tunables]",
+    );
     std::fs::write(&toml, wider).unwrap();
     let (third, fresh) = sweep("c");
     assert_eq!(fresh, 1);
@@ -155,7 +157,7 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finishes() {
     let lab = Lab::new();
-    let out = lab.tune("o", "t.toml").args(["--budget", "3s"]).output().unwrap();
+    let out = lab.tune("o", "t.toml").args(["--budget", "20s"]).output().unwrap();
     done(&out);
     let table = TableFile::load(&lab.path("t.toml")).unwrap();
     assert!(table.incomplete.is_some() && table.rows.len() == 1, "{:?}", table.incomplete);
@@ -171,7 +173,14 @@ fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finis
 fn ctrl_c_keeps_what_was_measured_and_ends_with_3() {
     let lab = Lab::new();
     let mut sweep = lab.simulated("sweep");
-    sweep.args(["--workload", WORKLOAD, "--workload", "gemv_q4_0 N=8192 K=4096", "--workload", "gemv_q4_0 N=4096 K=8192"]);
+    sweep.args([
+        "--workload",
+        WORKLOAD,
+        "--workload",
+        "gemv_q4_0 N=8192 K=4096",
+        "--workload",
+        "gemv_q4_0 N=4096 K=8192",
+    ]);
     sweep.args(["--variants", "all", "--seed", "1", "--no-cache", "--out", "o"]);
     let mut child = sweep.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let journal = lab.path("o/trials.jsonl");
@@ -193,7 +202,11 @@ fn a_recorded_space_is_replayed_without_a_device() {
     done(&c.args(["--strategy", "exhaustive", "--record-space", "space.jsonl"]).output().unwrap());
     let run = record(&lab.path("o"));
     let best = run.results[0].ranking[0].median_ns;
-    let out = lab.bench().args(["tune", "--replay", "space.jsonl", "--json", "--share", "0.05", "--searches", "5"]).output().unwrap();
+    let out = lab
+        .bench()
+        .args(["tune", "--replay", "space.jsonl", "--json", "--share", "0.05", "--searches", "5"])
+        .output()
+        .unwrap();
     done(&out);
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
     let of = |name: &str| rows.iter().find(|r| r["strategy"] == name).unwrap();

@@ -40,7 +40,19 @@ fn a_fault_and_a_hang_among_160_leave_the_other_158_and_the_winner_as_they_were(
     let lab = Lab::new();
     let sweep = |out: &str| {
         let mut c = lab.simulated("sweep");
-        c.args(["--workload", WORKLOAD, "--variants", "all", "--seed", "1", "--no-cache", "--timeout", "2", "--out", out]);
+        c.args([
+            "--workload",
+            WORKLOAD,
+            "--variants",
+            "all",
+            "--seed",
+            "1",
+            "--no-cache",
+            "--timeout",
+            "2",
+            "--out",
+            out,
+        ]);
         let begun = Instant::now();
         let out = c.output().unwrap();
         done(&out);
@@ -80,7 +92,9 @@ fn a_thousand_configurations_with_failures_of_every_kind_add_up() {
     let lab = Lab::new();
     lab.kernel("wide", "constraints = [\"ROWS * VEC <= 64\", \"K % (VEC * 32) == 0\"]");
     let fail = |variant: &str, stage: &str, share: f64| {
-        format!("[[rules]]\nvariant = \"{variant}\"\nfail = {{ stage = \"{stage}\", message = \"no\", share = {share} }}\n")
+        format!(
+            "[[rules]]\nvariant = \"{variant}\"\nfail = {{ stage = \"{stage}\", message = \"no\", share = {share} }}\n"
+        )
     };
     lab.script(&format!(
         "{}{}{}",
@@ -88,7 +102,10 @@ fn a_thousand_configurations_with_failures_of_every_kind_add_up() {
         fail("*/wide*", "check", 0.1),
         fail("*[*VEC=8]@cuda", "resources", 0.5)
     ));
-    let out = lab.simulated("sweep").args(["--workload", WORKLOAD, "--variants", "all", "--seed", "1", "--out", "o"]).output();
+    let out = lab
+        .simulated("sweep")
+        .args(["--workload", WORKLOAD, "--variants", "all", "--seed", "1", "--out", "o"])
+        .output();
     done(&out.unwrap());
     let run = record(&lab.path("o"));
     let a = &run.accounts[0];

@@ -35,9 +35,15 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     }
     let read = read(args)?;
     let choice = read.table.choose(&workload.op, &workload.shape).ok_or_else(|| {
-        usage(anyhow!("no kernel of {workload} can run on this device\nhint: `bench list kernels --op {}`", workload.op))
+        usage(anyhow!(
+            "no kernel of {workload} can run on this device\nhint: `bench list kernels --op {}`",
+            workload.op
+        ))
     })?;
-    let row = read.file.as_ref().and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == choice.variant));
+    let row = read
+        .file
+        .as_ref()
+        .and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == choice.variant));
     let policy = read.file.as_ref().map(|f| f.policy);
     let record = match &args.record {
         Some(folder) => Some((folder.clone(), reports::load_kernel_run(folder).map_err(anyhow::Error::new)?.record)),
@@ -45,9 +51,9 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     };
     let result = record.as_ref().and_then(|(_, run)| result_of(run, &workload, policy));
     if json {
-        print_json(&as_json(&workload, &read, &choice, row, record.as_ref(), result))?;
+        print_json(&as_json(&workload, &read, choice, row, record.as_ref(), result))?;
     } else {
-        print_text(&as_text(&workload, &read, &choice, row, record.as_ref(), result));
+        print_text(&as_text(&workload, &read, choice, row, record.as_ref(), result));
     }
     Ok(Exit::Done)
 }
@@ -60,7 +66,8 @@ fn read(args: &ExplainArgs) -> Result<Read, Failure> {
         return Ok(Read { table: Table::of_file(file.clone(), limits), file: Some(file), found });
     }
     let place = open::places(args.device.as_deref())?[0];
-    let device = DeviceArgs { device: args.device.clone(), simulate: None, kernels: Vec::new(), threads: None, timeout: None };
+    let device =
+        DeviceArgs { device: args.device.clone(), simulate: None, kernels: Vec::new(), threads: None, timeout: None };
     let target = open::start(place, &device, false)?;
     let (table, loaded) = Table::for_device(&target.device(), target.limits(), &[places::tables()?]);
     Ok(Read { file: table.file(), table, found: loaded.to_string() })
@@ -78,14 +85,15 @@ fn limits_of(file: &TableFile) -> anyhow::Result<Limits> {
 
 /// The run of this id, where its folder is still under `results` or among the published ones.
 fn find_record(id: &str) -> Option<(PathBuf, KernelRun)> {
-    let folders = ["results", "reports/published"].into_iter().flat_map(|root| {
-        std::fs::read_dir(Path::new(root)).into_iter().flatten().filter_map(|e| Some(e.ok()?.path()))
-    });
+    let folders = ["results", "reports/published"]
+        .into_iter()
+        .flat_map(|root| std::fs::read_dir(Path::new(root)).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())));
     // The id is in the folder's name unless --out gave it another.
     let mut all: Vec<PathBuf> = folders.filter(|f| f.join("run.json").is_file()).collect();
     all.sort_by_key(|f| !f.to_string_lossy().ends_with(id));
     all.into_iter().take(200).find_map(|folder| {
-        let run = reports::is_kernel_run(&folder).ok().filter(|k| *k).and_then(|_| reports::load_kernel_run(&folder).ok())?;
+        let run =
+            reports::is_kernel_run(&folder).ok().filter(|k| *k).and_then(|_| reports::load_kernel_run(&folder).ok())?;
         (run.record.id == id).then_some((folder, run.record))
     })
 }
@@ -164,7 +172,12 @@ fn candidates(run: &KernelRun, result: &WorkloadResult) -> String {
     let best = result.ranking.first().map_or(f64::NAN, |r| r.median_ns);
     for (i, r) in result.ranking.iter().take(MOST_SHOWN).enumerate() {
         let mut notes = Vec::new();
-        for (name, v) in [("winner", &result.winner), ("default", &result.default), ("incumbent", &result.incumbent), ("plain", &result.baseline)] {
+        for (name, v) in [
+            ("winner", &result.winner),
+            ("default", &result.default),
+            ("incumbent", &result.incumbent),
+            ("plain", &result.baseline),
+        ] {
             if v.as_ref() == Some(&r.variant) {
                 notes.push(name);
             }
@@ -198,7 +211,9 @@ fn candidates(run: &KernelRun, result: &WorkloadResult) -> String {
             CellOutcome::Implausible { reason } | CellOutcome::Unstable { reason } => {
                 Some(format!("{} has no time: {reason}", c.cell.variant.short()))
             }
-            CellOutcome::Measured | CellOutcome::Verified | CellOutcome::Skipped { .. } | CellOutcome::NotReached => None,
+            CellOutcome::Measured | CellOutcome::Verified | CellOutcome::Skipped { .. } | CellOutcome::NotReached => {
+                None
+            }
         })
         .collect();
     for line in failed.iter().take(MOST_SHOWN) {

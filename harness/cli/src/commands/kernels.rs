@@ -46,7 +46,7 @@ pub fn open(place: Place, a: &DeviceArgs, full: bool, table: Option<&Path>) -> R
     if let Some(said) = &table.said {
         eprintln!("note: {said}");
     }
-    
+
     let spaces = RegistrySpaces::new(registry, backend, target.limits(), table);
     Ok(Opened { target, spaces, provenance })
 }

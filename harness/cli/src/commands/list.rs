@@ -13,7 +13,7 @@ use variants::{KernelSpec, Registry, Space};
 
 use super::{print_json, print_text};
 use crate::args::Listing;
-use crate::exit::{Failure, Outcome, Exit, usage};
+use crate::exit::{Exit, Failure, Outcome, usage};
 use crate::grid::Grid;
 use crate::machine::environment;
 use crate::registry_spaces;
@@ -63,7 +63,8 @@ fn for_people(rows: &[Value]) -> String {
         }
         Some(other) => other.to_string(),
     };
-    let names: Vec<&str> = rows.iter().find_map(Value::as_object).map_or_else(Vec::new, |r| r.keys().map(String::as_str).collect());
+    let names: Vec<&str> =
+        rows.iter().find_map(Value::as_object).map_or_else(Vec::new, |r| r.keys().map(String::as_str).collect());
     let fits = |name: &&&str| {
         let values = || rows.iter().map(|r| r.get(**name));
         let flat = values().all(|v| !matches!(v, Some(Value::Object(o)) if !o.is_empty()));

@@ -55,7 +55,11 @@ impl Entry {
         let dirty = if tool.dirty == Some(true) { " + changes" } else { "" };
         Entry {
             schema: SCHEMA,
-            date: OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|d| d.format(&Rfc3339).ok()).unwrap_or_default(),
+            date: OffsetDateTime::now_utc()
+                .replace_nanosecond(0)
+                .ok()
+                .and_then(|d| d.format(&Rfc3339).ok())
+                .unwrap_or_default(),
             by: by.to_owned(),
             change: change.into(),
             commit: Some(format!("{}{dirty}", tool.commit)),
@@ -116,7 +120,8 @@ pub fn note(entry: &Entry) {
 
 /// What a comparison adds.
 pub fn note_comparison(record: &RunRecord) {
-    let decode = record.metrics.iter().find(|m| m.id == MetricId::DecodeTokPerS && m.group == harness_measure::compare::ALL);
+    let decode =
+        record.metrics.iter().find(|m| m.id == MetricId::DecodeTokPerS && m.group == harness_measure::compare::ALL);
     let median = |s: Option<&harness_spec::record::SideSummary>| Some(s?.estimate.as_ref()?.median);
     note(&Entry {
         before_tok_per_s: median(decode.and_then(|m| m.peer.as_ref())),

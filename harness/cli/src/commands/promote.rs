@@ -97,7 +97,8 @@ async fn both(plan: &RunPlan, old: Kernels, new: Kernels, folder: &Path) -> anyh
         timeout: plan.timeout,
         out: folder,
     };
-    let peer = prepare::engine(&setting, SideRole::Peer, old).await.context("starting the engine with the old table")?;
+    let peer =
+        prepare::engine(&setting, SideRole::Peer, old).await.context("starting the engine with the old table")?;
     let engine =
         prepare::engine(&setting, SideRole::Engine, new).await.context("starting the engine with the new table")?;
     let mut sides = vec![engine, peer];
@@ -138,7 +139,9 @@ fn decide(samples: &[Sample], changes: &[RowChange], seed: u64) -> Promotion {
     let evidence = [stage(EngineStage::Prefill, prefill), stage(EngineStage::Decode, decode)];
     // Greedy and of one length: the same weights must say the same words, whatever computes them.
     let parity = match pairs.iter().find(|(new, old)| new.text != old.text) {
-        Some((new, _)) => Err(format!("the answers to prompt {} of pair {} are not the same text", new.prompt, new.pair)),
+        Some((new, _)) => {
+            Err(format!("the answers to prompt {} of pair {} are not the same text", new.prompt, new.pair))
+        }
         None => Ok(()),
     };
     let rows: Vec<Change> = changes

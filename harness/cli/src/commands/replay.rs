@@ -24,13 +24,16 @@ pub fn run(path: &Path, only: Option<StrategyKind>, share: f64, searches: u64, j
     let (trials, warnings) = read_lines(&String::from_utf8_lossy(&bytes));
     warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", path.display()));
     let spaces = Space::from_trials(&trials).map_err(|e| usage(anyhow!("{}: {e}", path.display())))?;
-    let (mut rows, mut grid) = (Vec::new(), Grid::new(&["space", "strategy", "points", "evaluations", "median regret %", "within 2 %"]));
+    let (mut rows, mut grid) =
+        (Vec::new(), Grid::new(&["space", "strategy", "points", "evaluations", "median regret %", "within 2 %"]));
     for space in &spaces {
         let limit = ((space.candidates.len() as f64 * share) as usize).max(1);
         for strategy in STRATEGIES.into_iter().filter(|s| only.is_none_or(|o| o == *s)) {
             let limit = if strategy == StrategyKind::Exhaustive { space.candidates.len() } else { limit };
             let mut regrets: Vec<f64> = (0..searches)
-                .map(|seed| play(space, strategy, seed, limit).best_ns.map_or(f64::INFINITY, |b| b / space.optimum_ns()))
+                .map(|seed| {
+                    play(space, strategy, seed, limit).best_ns.map_or(f64::INFINITY, |b| b / space.optimum_ns())
+                })
                 .collect();
             regrets.sort_by(f64::total_cmp);
             let near = regrets.iter().filter(|r| **r <= NEAR).count();
@@ -51,6 +54,10 @@ pub fn run(path: &Path, only: Option<StrategyKind>, share: f64, searches: u64, j
             }));
         }
     }
-    if json { print_json(&rows)? } else { print_text(&grid.render()) }
+    if json {
+        print_json(&rows)?
+    } else {
+        print_text(&grid.render())
+    }
     Ok(Exit::Done)
 }

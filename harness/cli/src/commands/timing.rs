@@ -122,7 +122,10 @@ pub fn resumable(folder: &Path) -> Result<PlanFile, Failure> {
         Ok(file)
     };
     read().map_err(|e| {
-        usage(e.context(format!("{} is no run that can go on\nhint: give the folder of a sweep or tune", folder.display())))
+        usage(e.context(format!(
+            "{} is no run that can go on\nhint: give the folder of a sweep or tune",
+            folder.display()
+        )))
     })
 }
 
@@ -181,7 +184,8 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
     let mut bar = KernelBar::new(&plan, Rc::clone(&file));
     let outcome = run_plan(&mut bench.target, &plan, &mut journal, &mut bar, &stop);
     bar.finish();
-    let outcome = outcome.map_err(|e| anyhow!("{e}\nhint: what was measured until then is in {}", identity.folder.display()))?;
+    let outcome =
+        outcome.map_err(|e| anyhow!("{e}\nhint: what was measured until then is in {}", identity.folder.display()))?;
     notes.extend(journal.cache_failed().map(str::to_owned));
     notes.extend(bar.failed.take());
     let trials = file.borrow().trials().to_vec();
@@ -372,9 +376,7 @@ pub fn conclude(t: &Timed, table: Option<&PathBuf>) -> Result<Exit, Failure> {
             eprintln!("incomplete: {why}\nhint: go on with bench {} --resume {folder}", verb(t.record.kind));
             Ok(Exit::Done)
         }
-        Some(why) => {
-            Err(anyhow!("{why}\nhint: go on with bench {} --resume {folder}", verb(t.record.kind)).into())
-        }
+        Some(why) => Err(anyhow!("{why}\nhint: go on with bench {} --resume {folder}", verb(t.record.kind)).into()),
     }
 }
 

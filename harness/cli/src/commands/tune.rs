@@ -28,7 +28,10 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         return replay::run(space, only, args.share, args.searches, json);
     }
     if !(args.share > 0.0 && args.share <= 1.0) {
-        return Err(usage(anyhow!("--share {} is no share of a space; give a number above 0 and at most 1", args.share)));
+        return Err(usage(anyhow!(
+            "--share {} is no share of a space; give a number above 0 and at most 1",
+            args.share
+        )));
     }
     let suite = timing::suite(&args.what, None)?;
     let place = open::places(args.device.device.as_deref())?[0];
@@ -73,7 +76,8 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     if let Some(model) = &args.promote {
         super::promote::promote(model, &args, &table, &merged, &changes, &timed)?;
     }
-    let written = merged.save()?;
+    // A run that was stopped before its first winner leaves the table as it was.
+    let written = if changes.is_empty() { None } else { merged.save()? };
     if provenance == Provenance::Measured {
         note(&timed, &changes);
     }

@@ -64,7 +64,10 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces) -> Result<KernelSuite, Failu
     }
     let known = spaces.ops();
     if let Some(unknown) = w.op.iter().find(|op| !known.contains(&op.as_str())) {
-        return Err(usage(anyhow!("no kernel of `{unknown}` can be checked here\nhint: use one of {}", known.join(", "))));
+        return Err(usage(anyhow!(
+            "no kernel of `{unknown}` can be checked here\nhint: use one of {}",
+            known.join(", ")
+        )));
     }
     let ops = known.into_iter().filter(|op| w.op.is_empty() || w.op.iter().any(|o| o == op));
     let workloads: Vec<Workload> = ops.flat_map(|op| shapes(op, args.full)).collect();

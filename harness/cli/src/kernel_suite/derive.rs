@@ -334,8 +334,8 @@ fn stored(word: &str) -> Option<PathBuf> {
 /// The dimensions and matrices of a file, each with its own type.
 fn read(path: &Path) -> Result<(Dims, Vec<Matrix>), DeriveError> {
     let gguf = Gguf::open(path).map_err(|e| DeriveError::Gguf { path: path.to_owned(), source: Box::new(e) })?;
-    let info = ModelInfo::from_gguf(&gguf)
-        .map_err(|e| DeriveError::Model { path: path.to_owned(), why: e.to_string() })?;
+    let info =
+        ModelInfo::from_gguf(&gguf).map_err(|e| DeriveError::Model { path: path.to_owned(), why: e.to_string() })?;
     let c = &info.config;
     let dims = Dims {
         hidden: c.hidden as u64,

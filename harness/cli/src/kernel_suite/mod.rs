@@ -233,8 +233,8 @@ pub fn of_workloads(workloads: &[Workload]) -> KernelSuite {
 }
 
 fn parse(text: &str, path: &Path, overrides: &Overrides) -> Result<KernelSuite, KernelSuiteError> {
-    let file: SuiteFile = toml::from_str(text)
-        .map_err(|e| KernelSuiteError::Parse { path: path.to_owned(), source: Box::new(e) })?;
+    let file: SuiteFile =
+        toml::from_str(text).map_err(|e| KernelSuiteError::Parse { path: path.to_owned(), source: Box::new(e) })?;
     let name = file.name.clone();
     let policies = file.policies.iter().map(|p| p.parse()).collect::<Result<Vec<Policy>, _>>();
     let policies = policies.map_err(|source| KernelSuiteError::Policy { suite: name.clone(), source })?;
@@ -270,8 +270,7 @@ fn add_model(suite: &mut KernelSuite, mut entry: ModelEntry, o: &Overrides) -> R
     if !o.lengths.is_empty() {
         entry.lengths.clone_from(&o.lengths);
     }
-    let derived =
-        derive(&entry).map_err(|source| KernelSuiteError::Model { suite: suite.name.clone(), source })?;
+    let derived = derive(&entry).map_err(|source| KernelSuiteError::Model { suite: suite.name.clone(), source })?;
     for workload in derived.workloads {
         add(&mut suite.workloads, workload);
     }
@@ -321,7 +320,8 @@ mod tests {
     fn a_type_of_the_command_line_replaces_that_of_the_suite() {
         let overrides = Overrides { quants: vec!["q8_0".into()], ..Overrides::default() };
         let suite = load("decode-qwen2.5-1.5b", &overrides).unwrap();
-        let gemv: Vec<&str> = suite.workloads.iter().map(|w| w.workload.op.as_str()).filter(|o| o.contains("q")).collect();
+        let gemv: Vec<&str> =
+            suite.workloads.iter().map(|w| w.workload.op.as_str()).filter(|o| o.contains("q")).collect();
         assert!(gemv.contains(&"gemv_q8_0") && !gemv.contains(&"gemv_q4_0"), "{gemv:?}");
     }
 }

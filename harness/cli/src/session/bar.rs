@@ -54,7 +54,12 @@ impl KernelBar {
             std::cmp::Ordering::Less => {
                 // A compiler's log names file and line in its first lines.
                 let head: Vec<&str> = message.lines().take(6).collect();
-                let text = format!("{} on {} failed at {stage}: {}", trial.cell.variant, trial.cell.workload, head.join("\n  "));
+                let text = format!(
+                    "{} on {} failed at {stage}: {}",
+                    trial.cell.variant,
+                    trial.cell.workload,
+                    head.join("\n  ")
+                );
                 self.say(&text);
             }
             std::cmp::Ordering::Equal => self.say("further failures are in run.json and trials.jsonl"),

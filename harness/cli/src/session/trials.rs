@@ -46,8 +46,9 @@ impl TrialFile {
     pub fn resume(folder: &Path) -> anyhow::Result<(TrialFile, Vec<String>)> {
         let path = folder.join(FILE);
         let opened = OpenOptions::new().read(true).append(true).open(&path);
-        let mut file = opened
-            .with_context(|| format!("{} is no run that can go on\nhint: give the folder of a tune", folder.display()))?;
+        let mut file = opened.with_context(|| {
+            format!("{} is no run that can go on\nhint: give the folder of a tune", folder.display())
+        })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
         // A line that a kill cut short is ended here, so that the next one is whole.
@@ -181,7 +182,8 @@ impl Journal for RunJournal {
         if let (Some(cache), None) = (&self.cache, &self.cache_failed)
             && let Err(e) = cache.keep(&trial)
         {
-            self.cache_failed = Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
+            self.cache_failed =
+                Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
         }
         self.known.append(trial)
     }

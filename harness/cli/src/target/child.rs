@@ -77,7 +77,11 @@ impl Child {
         let (send, lines) = mpsc::channel();
         if let Some(output) = output {
             std::thread::spawn(move || {
-                BufReader::new(output).lines().map_while(Result::ok).take_while(|l| send.send(l.clone()).is_ok()).count()
+                BufReader::new(output)
+                    .lines()
+                    .map_while(Result::ok)
+                    .take_while(|l| send.send(l.clone()).is_ok())
+                    .count()
             });
         }
         let errors = Arc::new(Mutex::new(VecDeque::new()));

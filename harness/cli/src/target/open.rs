@@ -64,7 +64,9 @@ pub fn places(word: Option<&str>) -> Result<Vec<Place>, Failure> {
         Some(other) => {
             let number = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
             number.map(|n| vec![Place::Cuda(n)]).ok_or_else(|| {
-                usage(anyhow!("unknown device `{other}`\nhint: write cpu, cuda or cuda:N; `bench list devices` shows them"))
+                usage(anyhow!(
+                    "unknown device `{other}`\nhint: write cpu, cuda or cuda:N; `bench list devices` shows them"
+                ))
             })
         }
     }
@@ -156,6 +158,7 @@ fn limits_of(key: &DeviceKey) -> Result<Limits, String> {
         return Ok(Limits::cpu(isa, kernels::cpu::last_level_cache()));
     }
     let cc = key.arch.strip_prefix("sm_").and_then(|cc| cc.parse().ok());
-    cc.and_then(Limits::of_architecture)
-        .ok_or_else(|| format!("unknown architecture `{}`\nhint: write arch = \"sm_90\", or one of sm_75 to sm_90", key.arch))
+    cc.and_then(Limits::of_architecture).ok_or_else(|| {
+        format!("unknown architecture `{}`\nhint: write arch = \"sm_90\", or one of sm_75 to sm_90", key.arch)
+    })
 }

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harness_spec::units::{Bytes, Nanos};
-use harness_spec::{
-    Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, Stage, Target,
-};
+use harness_spec::{Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, Stage, Target};
 
 use variants::Limits;
 
@@ -100,7 +98,9 @@ impl WorkerTarget {
             arguments,
             timeouts,
             device,
-            limits: hello.limits.ok_or_else(|| WorkerError::NoDevice("the worker does not say what its device can".to_owned()))?,
+            limits: hello
+                .limits
+                .ok_or_else(|| WorkerError::NoDevice("the worker does not say what its device can".to_owned()))?,
             facts: hello.facts,
             simulated: hello.simulated,
             child: Some(child),
@@ -179,7 +179,8 @@ impl WorkerTarget {
             }
             Err(Lost::Silent { limit }) => {
                 self.end();
-                let text = format!("{asked} did not finish within {} s, and the worker was killed", limit.as_secs_f64());
+                let text =
+                    format!("{asked} did not finish within {} s, and the worker was killed", limit.as_secs_f64());
                 Err(CellFailure::new(Stage::Hang, text))
             }
             Err(Lost::Ended { how, last_words }) => {

@@ -22,7 +22,7 @@ pub fn serve(opened: Result<Opened, String>) -> anyhow::Result<()> {
             device: Ok(o.target.device()),
             simulated: o.simulated,
             facts: o.facts.clone(),
-            limits: Some(o.limits.clone()),
+            limits: Some(o.limits),
         },
         Err(why) => Hello {
             protocol: VERSION,
