@@ -194,7 +194,7 @@ fn a_bad_expression_comes_with_its_kernel_and_text() {
     let of = |to: &str| match broken("K % 32 == 0", to) {
         SpaceError::Expression { kernel, what: "the constraint", expression, source, .. } => {
             assert_eq!((kernel.as_str(), expression.as_str()), ("mine", to));
-            source
+            *source
         }
         other => panic!("{other}"),
     };

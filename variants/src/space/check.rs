@@ -140,12 +140,12 @@ fn compile(file: &str, spec: &KernelSpec, dims: &[String]) -> Result<Compiled, S
     let shape = Shape::of(dims.iter().map(|d| (d.as_str(), 4096)));
     let limits = Limits::of_architecture(90).expect("90 is in the table");
     let probe = Names { tunables: &spec.default, shape: &shape, limits: &limits };
-    let bad = |what, expression: &str, source| SpaceError::Expression {
+    let bad = |what, expression: &str, source: ExprError| SpaceError::Expression {
         file: file.to_owned(),
         kernel: spec.name.clone(),
         what,
         expression: expression.to_owned(),
-        source,
+        source: Box::new(source),
     };
     // Only the type is judged here: at another shape the same expression may well be defined.
     let judge = |found: Result<(), ExprError>| match found {

@@ -67,7 +67,7 @@ pub enum SpaceError {
     BadDims { file: String, kernel: String, what: &'static str },
     /// A bad expression.
     #[error("{file}: kernel {kernel}: {what} `{expression}` {source}")]
-    Expression { file: String, kernel: String, what: &'static str, expression: String, source: ExprError },
+    Expression { file: String, kernel: String, what: &'static str, expression: String, source: Box<ExprError> },
     /// A user's kernel for a processor: such code is built in.
     #[error("{file}: kernel {kernel}: kernels of a user's folder are CUDA sources: set backend = \"cuda\"")]
     NotCuda { file: String, kernel: String },

@@ -300,7 +300,7 @@ impl Table {
         };
         let own = |kernel: &'static KernelSpec, from: ChosenBy| {
             let variant = kernel.default_variant();
-            may_run(kernel, &variant).then(|| Choice { spec: kernel, variant, from })
+            may_run(kernel, &variant).then_some(Choice { spec: kernel, variant, from })
         };
         let plain = || kernels.iter().filter(|k| k.baseline).find_map(|k| own(k, ChosenBy::Baseline));
         if self.0.baseline {
