@@ -44,12 +44,11 @@ fn spec(name: &str) -> KernelSpec {
 }
 
 fn shape_of(op: &str) -> Shape {
-    let text = match op {
-        "rmsnorm" | "quantize_a8" => "K=1536",
-        "attn_decode" => "HEADS=6 KV_HEADS=2 DIM=64 LEN=64 MAX_LEN=320",
-        _ => "N=32 K=1024",
-    };
-    text.parse().unwrap()
+    match op {
+        "rmsnorm" | "quantize_a8" => Shape::of([("K", 1536)]),
+        "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 64), ("MAX_LEN", 320)]),
+        _ => Shape::of([("N", 32), ("K", 1024)]),
+    }
 }
 
 #[repr(C)]
@@ -67,7 +66,9 @@ type Entry = unsafe extern "C" fn(*const Launch, *mut *mut c_void, c_int) -> *co
 /// Memory as a device gives it: aligned to 256 bytes.
 #[derive(Clone)]
 #[repr(align(256))]
-struct Chunk([u8; 256]);
+struct Chunk {
+    _bytes: [u8; 256],
+}
 
 struct Buffer {
     chunks: Vec<Chunk>,
@@ -79,7 +80,7 @@ const GUARD: u8 = 0xa5;
 impl Buffer {
     /// `bytes` between guard bands.
     fn new(bytes: usize) -> Buffer {
-        Buffer { chunks: vec![Chunk([GUARD; 256]); bytes.div_ceil(256) + 2], bytes }
+        Buffer { chunks: vec![Chunk { _bytes: [GUARD; 256] }; bytes.div_ceil(256) + 2], bytes }
     }
 
     fn filled(bytes: usize, with: u8) -> Buffer {
@@ -126,6 +127,8 @@ impl Emulated {
         let root = crate_root();
         let out = Command::new("g++")
             .args(["-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC"])
+            // Each library has an emulator of its own, although they are loaded into one process.
+            .args(["-fno-gnu-unique", "-fvisibility=hidden"])
             .args(["tests/emulator", "cuda/include", "cuda"].map(|d| format!("-I{}", root.join(d).display())))
             .args(spec.definitions(&spec.default_variant()).iter().map(|(name, value)| format!("-D{name}={value}")))
             .arg("-o")

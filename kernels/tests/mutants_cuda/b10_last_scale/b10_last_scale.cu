@@ -60,8 +60,7 @@ b10_last_scale(const float* q,   // [HEADS, DIM]
                 for (int i = 0; i < keys; ++i) sums[part] += weights[i] * f16_to_f32(v[(u64)(first + i) * DIM + d]);
             }
         }
-        // The next turn overwrites what this one still reads.
-        __syncthreads();
+        // The next turn overwrites maxima and weights, each behind a barrier that comes after this turn's reads of it.
     }
 #pragma unroll
     for (int part = 0; part < MOST_DIM / THREADS; ++part) {

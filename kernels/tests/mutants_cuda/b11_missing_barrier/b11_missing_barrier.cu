@@ -1,6 +1,6 @@
 // attn_decode / b11_missing_barrier: deliberately wrong, for tests of the gate only.
 //
-// B11: the barrier at the end of a turn is missing, so that the next one overwrites weights that are still read.
+// B11: the barrier between the scores and their sums is missing, so that weights are read before they are written.
 #include "pdl.cuh"
 #include "warp.cuh"
 
@@ -43,7 +43,7 @@ b11_missing_barrier(const float* q,   // [HEADS, DIM]
         weights[threadIdx.x] = key < length ? expf(score - next) : 0.0f;
         const float fade = expf(maximum - next);
         maximum = next;
-        __syncthreads();
+        // BUG: no barrier.
         const int keys = min(THREADS, length - first);
         total *= fade;
         for (int i = 0; i < keys; ++i) total += weights[i];
@@ -55,7 +55,7 @@ b11_missing_barrier(const float* q,   // [HEADS, DIM]
                 for (int i = 0; i < keys; ++i) sums[part] += weights[i] * f16_to_f32(v[(u64)(first + i) * DIM + d]);
             }
         }
-        // BUG: no barrier.
+        // The next turn overwrites maxima and weights, each behind a barrier that comes after this turn's reads of it.
     }
 #pragma unroll
     for (int part = 0; part < MOST_DIM / THREADS; ++part) {

@@ -71,5 +71,11 @@ b11_sums_twice(const float* q,   // [HEADS, DIM]
         }
         out[(set.first + h) * DIM + d] = twice.value / twice.l;
     }
+    // Every part has been read: all of the scratch goes back to zero, as it was found.
+    __syncthreads();
+    for (int h = 0; h < set.count; ++h) {
+        float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
+        for (int i = threadIdx.x; i < active * size; i += WARPS * WARP) of_head[i] = 0.0f;
+    }
     if (threadIdx.x == 0) *counter = 0;
 }

@@ -35,7 +35,7 @@ b8_attention_maximum(const float* q,   // [HEADS, DIM]
             for (int d = 0; d < DIM; ++d) score += q[d] * f16_to_f32(k[(u64)key * DIM + d]);
             score *= scale;
         }
-        if (threadIdx.x == 0) top = 0;
+        if (threadIdx.x == 0) top = __float_as_int(-F32_MAX);
         __syncthreads();
         atomicMax(&top, __float_as_int(score));  // BUG
         __syncthreads();
@@ -55,8 +55,7 @@ b8_attention_maximum(const float* q,   // [HEADS, DIM]
                 for (int i = 0; i < keys; ++i) sums[part] += weights[i] * f16_to_f32(v[(u64)(first + i) * DIM + d]);
             }
         }
-        // The next turn overwrites what this one still reads.
-        __syncthreads();
+        // The next turn overwrites maxima and weights, each behind a barrier that comes after this turn's reads of it.
     }
 #pragma unroll
     for (int part = 0; part < MOST_DIM / THREADS; ++part) {

@@ -65,5 +65,11 @@ empty_splits_counted(const float* q,   // [HEADS, DIM]
         const Merged all = merge(of_head + d, of_head + DIM, size, active);
         out[(set.first + h) * DIM + d] = all.value / all.l;
     }
+    // Every part has been read: all of the scratch goes back to zero, as it was found.
+    __syncthreads();
+    for (int h = 0; h < set.count; ++h) {
+        float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
+        for (int i = threadIdx.x; i < active * size; i += WARPS * WARP) of_head[i] = 0.0f;
+    }
     if (threadIdx.x == 0) *counter = 0;
 }
