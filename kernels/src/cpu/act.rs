@@ -170,6 +170,7 @@ impl Act {
     }
 
     /// A number that no other contents of any buffer have, for what kernels derive from activations and keep.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Only table look-up keeps anything.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
@@ -241,6 +242,7 @@ impl Act {
 
 /// One quantised row as kernels read it: `padded(k)` codes, `padded(k) / 32` of each scale and sum.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // Not every instruction set has kernels for every offset.
 pub(crate) struct QuantPtr {
     /// Codes.
     pub q: *const i8,
