@@ -15,7 +15,7 @@
 // (PTX: mbarrier.init)
 __device__ __forceinline__ void barrier_init(u64* barrier) {
 #ifdef EDGELLM_EMULATED
-    *barrier = 0;
+    emulator::transaction_init(barrier);
 #else
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"((u32)__cvta_generic_to_shared(barrier)) : "memory");
 #endif
@@ -31,7 +31,7 @@ __device__ __forceinline__ void barrier_init_fence() {
 // Arrives, and says how many bytes the phase waits for. (PTX: mbarrier.arrive.expect_tx)
 __device__ __forceinline__ void barrier_expect(u64* barrier, u32 bytes) {
 #ifdef EDGELLM_EMULATED
-    (void)barrier, (void)bytes;
+    emulator::transaction_expect(barrier, bytes);
 #else
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"((u32)__cvta_generic_to_shared(barrier)),
                  "r"(bytes)
@@ -42,7 +42,7 @@ __device__ __forceinline__ void barrier_expect(u64* barrier, u32 bytes) {
 // Waits for the end of the phase of this parity: 0 for the first, then 1, 0, ... (PTX: mbarrier.try_wait)
 __device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
 #ifdef EDGELLM_EMULATED
-    (void)barrier, (void)parity;  // The emulated copy is done when it is asked for.
+    emulator::transaction_wait(barrier, parity);
 #else
     u32 at = (u32)__cvta_generic_to_shared(barrier), done;
     do {
@@ -57,8 +57,7 @@ __device__ __forceinline__ void barrier_wait(u64* barrier, u32 parity) {
 // Starts a copy of weights that counts against the barrier's bytes. (PTX: cp.async.bulk)
 __device__ __forceinline__ void copy_bulk(void* shared, const void* global, u32 bytes, u64* barrier) {
 #ifdef EDGELLM_EMULATED
-    (void)barrier;
-    for (u32 i = 0; i < bytes; i++) ((u8*)shared)[i] = ((const u8*)global)[i];
+    emulator::transaction_copy(shared, global, bytes, barrier);
 #else
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                      (u32)__cvta_generic_to_shared(shared)),

@@ -65,6 +65,41 @@ inline void copy_async_wait(unsigned pending) {
     t.n_copies = kept;
 }
 
+// A barrier that counts bytes (mbarrier): bit 0 is the parity of the phase under way, bit 1 says that the one thread has
+// arrived, and the upper half counts the bytes that are still to come.
+typedef unsigned long long Transaction;
+
+inline void transaction_init(Transaction* b) {
+    *b = 0;
+}
+
+inline void transaction_settle(Transaction* b) {
+    if ((*b & 2) != 0 && (*b >> 32) == 0) *b = (*b & 1) ^ 1;
+}
+
+inline void transaction_expect(Transaction* b, unsigned bytes) {
+    if ((*b & 2) != 0) fail("a barrier of bytes is arrived at twice in one phase");
+    *b = (*b + (Transaction(bytes) << 32)) | 2;
+    transaction_settle(b);
+}
+
+// Lets the other threads run until the phase of this parity has ended.
+inline void transaction_wait(const Transaction* b, unsigned parity) {
+    for (int polls = 0; (*b & 1) == (parity & 1); polls++) {
+        if (polls == 100000) fail("a barrier of bytes never completes: %llu bytes are missing", *b >> 32);
+        yield();
+    }
+}
+
+// The copy is done when it is asked for, and others see it by the barrier.
+inline void transaction_copy(void* to, const void* from, unsigned bytes, Transaction* b) {
+    if (bytes % 16 != 0 || reinterpret_cast<uintptr_t>(to) % 16 != 0) fail("a bulk copy is not of whole 16 bytes");
+    for (unsigned at = 0; at < bytes; at += 16) check_read(static_cast<const char*>(from) + at, 16);
+    memcpy(to, from, bytes);
+    *b -= Transaction(bytes) << 32;
+    transaction_settle(b);
+}
+
 }  // namespace emulator
 
 inline size_t __cvta_generic_to_shared(const void* at) { return reinterpret_cast<size_t>(at); }

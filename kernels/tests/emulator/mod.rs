@@ -21,7 +21,7 @@ const CANARY: u8 = 0xA5;
 const MAX_RANGES: usize = 16;
 
 /// A weight matrix above this is left to the device: an emulated multiply-add costs a thousand real ones.
-const MOST_WORK: u64 = 150_000;
+const MOST_WORK: u64 = 40_000;
 
 /// As `emulator::Range`.
 #[repr(C)]
