@@ -230,7 +230,8 @@ fn verdicts(names: &[String]) -> Vec<Result<(), CellFailure>> {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut kernel = Emulated::build(name).unwrap_or_else(|log| panic!("{name} does not compile:\n{log}"));
+                    let mut kernel =
+                        Emulated::build(name).unwrap_or_else(|log| panic!("{name} does not compile:\n{log}"));
                     let (op, spec) = (kernel.op, kernel.spec.clone());
                     let verdict = check::run(op, &shape_of(&spec.op), &spec, 1, Depth::Quick, &mut kernel).map(drop);
                     let at = names.iter().position(|n| n == name).expect("it is one of them");

@@ -77,9 +77,7 @@ attn_decode_split_merged(const float* q,   // [HEADS, DIM]
     }
     // Every part has been read: all of the scratch goes back to zero, as it was found.
     __syncthreads();
-    for (int h = 0; h < set.count; ++h) {
-        float* of_head = partials + (u64)(set.first + h) * SPLITS * size;
-        for (int i = threadIdx.x; i < active * size; i += WARPS * WARP) of_head[i] = 0.0f;
-    }
+    const int first = set.first * SPLITS * size, last = (set.first + set.count) * SPLITS * size;
+    for (int i = first + (int)threadIdx.x; i < last; i += WARPS * WARP) partials[i] = 0.0f;
     if (threadIdx.x == 0) *counter = 0;
 }
