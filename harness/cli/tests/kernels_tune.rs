@@ -157,10 +157,10 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finishes() {
     let lab = Lab::new();
-    let out = lab.tune("o", "t.toml").args(["--budget", "20s"]).output().unwrap();
+    let out = lab.tune("o", "t.toml").args(["--budget", "8s"]).output().unwrap();
     done(&out);
     let table = TableFile::load(&lab.path("t.toml")).unwrap();
-    assert!(table.incomplete.is_some() && table.rows.len() == 1, "{:?}", table.incomplete);
+    assert!(table.incomplete.is_some() && !table.rows.is_empty(), "{:?}", table.incomplete);
     assert!(said(&out).contains("--resume o"), "{}", said(&out));
     done(&lab.bench().args(["tune", "--resume", "o"]).output().unwrap());
     let table = TableFile::load(&lab.path("t.toml")).unwrap();
