@@ -63,7 +63,8 @@ fn data(s: &Sizes, scores: Scores, rng: &mut Rng) -> (Vec<f32>, Vec<u16>, Vec<u1
                     Scores::Random => normal,
                     Scores::Peaked => normal * if rng.below(64) == 0 { 6.0 } else { 1.0 },
                     // The queries are ones, so that every score is about -8 sqrt(DIM).
-                    Scores::Negative => -8.0 + 0.1 * normal,
+                    // So far below zero that weights taken without the maximum vanish.
+                    Scores::Negative => -30.0 + 0.1 * normal,
                     // A score of 1e4: the queries are ones, and the sum over DIM is divided by its root.
                     Scores::OneHuge if pos == huge => 1e4 / (s.dim as f32).sqrt(),
                     Scores::OneHuge => 0.1 * normal,

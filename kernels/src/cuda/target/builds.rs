@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use harness_spec::{CellFailure, VariantId};
+use harness_spec::{CellFailure, Stage, VariantId};
 use variants::KernelSpec;
 
-use crate::cuda::compile::{Arch, Compiler, Cubin, parallel};
+use crate::cuda::compile::{Arch, Compiler, Cubin, is_expected, parallel};
 use crate::cuda::kernel::compile;
 
 type Slot = Arc<OnceLock<Result<Arc<Cubin>, CellFailure>>>;
@@ -41,7 +41,18 @@ impl Builds {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry(id.clone()).or_default().clone()
         };
-        slot.get_or_init(|| compile(&self.compiler, spec, id, self.arch).map(Arc::new)).clone()
+        slot.get_or_init(|| {
+            let cubin = compile(&self.compiler, spec, id, self.arch)?;
+            // A kernel that does not do what its name says would be timed under a false one (W24).
+            let (declared, found) = (spec.instruction.name(), &cubin.resources.instructions);
+            if !is_expected(declared, found) {
+                let found = if found.is_empty() { "none".to_owned() } else { found.join(",") };
+                let message = format!("declares instruction class {declared} and its machine code has {found}");
+                return Err(CellFailure::new(Stage::Compile, message));
+            }
+            Ok(Arc::new(cubin))
+        })
+        .clone()
     }
 
     /// Compiles many on all processors and returns when all are there.

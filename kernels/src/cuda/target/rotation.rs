@@ -6,7 +6,8 @@ use harness_spec::CellFailure;
 
 use super::inputs::{Draw, Inputs, POOL};
 use super::random::Random;
-use super::support::Slots;
+use super::support::{Slots, Support};
+use crate::cuda::CudaError;
 use crate::cuda::driver::{Buffer, Device, Stream, Value};
 use crate::op::Arg;
 
@@ -162,6 +163,18 @@ impl Rotation {
     /// The slots of the outputs.
     pub fn slots(&self) -> Slots {
         Slots { address: self.outputs.address(), stride: self.slot as u64, count: self.plan.launches as u32 }
+    }
+
+    /// Poisons some slots and leaves the others as the launches before left them, as `seed` says. Where nothing is redrawn
+    /// what is left would be right again, or be what another kernel's grid wrote: then all are poisoned.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn spoil(&self, stream: &Stream, support: &Support, seed: u64) -> Result<(), CudaError> {
+        if self.active.is_empty() {
+            return self.outputs.fill(stream, 0, self.outputs.len(), 0xff);
+        }
+        support.poison(stream, &self.slots(), seed)
     }
 
     /// New activations in every place of the pool, none as it was.

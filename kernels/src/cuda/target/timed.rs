@@ -150,7 +150,7 @@ impl Timed {
         for _ in 0..TRIES {
             rotation.redraw(tools.stream, inputs, tools.random)?;
             seed = tools.random.word();
-            tools.support.poison(tools.stream, &rotation.slots(), seed)?;
+            rotation.spoil(tools.stream, tools.support, seed)?;
             first = if self.graph.is_some() { 0 } else { self.next_launch() };
             self.prepare_cache(rotation, tools, first)?;
             let (stream, doing) = (tools.stream, || format!("timing {}", self.name));
