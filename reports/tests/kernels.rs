@@ -92,7 +92,8 @@ fn result(workload: &Workload, cells: &[CellResult], floor_us: f64) -> WorkloadR
 }
 
 fn fabricated() -> (KernelRun, Vec<Trial>) {
-    let shapes = [Workload::of("gemv_q4_0", [("N", 4096), ("K", 14336)]), Workload::of("gemv_q4_0", [("N", 1536), ("K", 1536)])];
+    let shapes =
+        [Workload::of("gemv_q4_0", [("N", 4096), ("K", 14336)]), Workload::of("gemv_q4_0", [("N", 1536), ("K", 1536)])];
     let mut cells = Vec::new();
     for (w, factor) in shapes.iter().zip([1.0, 0.2]) {
         cells.push(cell("gemv_q4_0/planes_dp4a[RPW=2]@cuda", w, 10.0 * factor, CellRole::Candidate));

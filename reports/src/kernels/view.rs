@@ -243,15 +243,7 @@ pub(super) fn cost_line(run: &KernelRun) -> String {
 pub(super) fn account_line(a: &SpaceAccount) -> String {
     format!(
         "{} {}: {} enumerated = {} pruned + {} compile failed + {} invalid + {} {} + {} not reached",
-        a.workload,
-        a.policy,
-        a.enumerated,
-        a.pruned,
-        a.compile_failed,
-        a.invalid,
-        a.timed,
-        "timed",
-        a.not_reached
+        a.workload, a.policy, a.enumerated, a.pruned, a.compile_failed, a.invalid, a.timed, "timed", a.not_reached
     )
 }
 
@@ -265,7 +257,11 @@ pub(super) fn device(run: &KernelRun) -> Vec<Named> {
             Some(c) => {
                 let clock = c.sm_clock_mhz.map_or_else(String::new, |v| format!(", SM clock {v:.0} MHz"));
                 let launch = c.empty_launch_ns.map_or_else(String::new, |v| format!(", empty launch {v:.0} ns"));
-                format!("read {} GB/s over {}{launch}{clock}", number(c.read_gb_per_s), format::bytes(c.working_set.0 as f64))
+                format!(
+                    "read {} GB/s over {}{launch}{clock}",
+                    number(c.read_gb_per_s),
+                    format::bytes(c.working_set.0 as f64)
+                )
             }
             None => reading.reason.clone().unwrap_or_else(|| "not taken".to_owned()),
         };

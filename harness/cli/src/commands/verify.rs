@@ -327,7 +327,8 @@ fn judge(record: &KernelRun, expect_rejected: bool) -> Result<Exit, Failure> {
     if expect_rejected {
         // What the compiler refuses, or whose machine code is not what it declares, was kept from being timed too.
         let refused = |c: &CellResult| matches!(&c.outcome, CellOutcome::Failed { stage: Stage::Compile, .. });
-        let through: Vec<String> = ran.iter().filter(|c| !rejected(c) && !refused(c)).map(|c| c.cell.variant.to_string()).collect();
+        let through: Vec<String> =
+            ran.iter().filter(|c| !rejected(c) && !refused(c)).map(|c| c.cell.variant.to_string()).collect();
         if through.is_empty() {
             return Ok(Exit::Done);
         }

@@ -49,8 +49,9 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
         }
         Ok(())
     })?;
-    let caption = "Compiling is what the run waited for; what the compiler did while the device was busy is not in it. \
+    let caption =
+        "Compiling is what the run waited for; what the compiler did while the device was busy is not in it. \
                    The parts do not overlap."
-        .to_owned();
+            .to_owned();
     Ok(ChartOutcome::Drawn(Chart { name: NAME, title: frame.title, caption, svg }))
 }

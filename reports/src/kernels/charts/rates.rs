@@ -51,8 +51,7 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
         .map(|c| c.read_gb_per_s)
         .filter(|v| v.is_finite() && *v > 0.0)
         .fold(None, |most: Option<f64>, v| Some(most.map_or(v, |m| m.max(v))));
-    let rates: Vec<f64> =
-        points.iter().flat_map(|p| [p.winner, p.baseline, p.floor]).flatten().chain(roof).collect();
+    let rates: Vec<f64> = points.iter().flat_map(|p| [p.winner, p.baseline, p.floor]).flatten().chain(roof).collect();
     let span = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)))
     };
