@@ -60,8 +60,8 @@ pub enum BuildError {
     /// The kernel needs instructions that this machine lacks.
     #[error("{variant} needs {isa} instructions, which this machine lacks")]
     Isa {
-        /// The variant.
-        variant: VariantId,
+        /// The variant, boxed to keep results of the happy path small.
+        variant: Box<VariantId>,
         /// What it needs.
         isa: Isa,
     },
@@ -148,7 +148,7 @@ impl Matrix {
         }
         quant::validate(dtype, n, k, weights.bytes())?;
         if !cpu.isa().runs(spec.isa) {
-            return Err(BuildError::Isa { variant: variant.clone(), isa: spec.isa });
+            return Err(BuildError::Isa { variant: Box::new(variant.clone()), isa: spec.isa });
         }
         let kernel = GemvKernel::of(spec, variant, dtype)?;
         let body = match kernel.tile {

@@ -148,8 +148,8 @@ impl Knobs {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this build has no code for {variant} of {dtype} weights: {reason}")]
 pub struct NoCode {
-    /// The variant.
-    pub variant: VariantId,
+    /// The variant, boxed to keep results of the happy path small.
+    pub variant: Box<VariantId>,
     /// The weight type.
     pub dtype: DType,
     /// What is missing.
@@ -181,7 +181,7 @@ impl GemvKernel {
     /// # Errors
     /// [`NoCode`] where the space names a kernel or a value that this build lacks.
     pub(crate) fn of(spec: &KernelSpec, variant: &VariantId, dtype: DType) -> Result<GemvKernel, NoCode> {
-        let none = |reason: &str| NoCode { variant: variant.clone(), dtype, reason: reason.to_owned() };
+        let none = |reason: &str| NoCode { variant: Box::new(variant.clone()), dtype, reason: reason.to_owned() };
         let layout = spec.layout.unwrap_or(Layout::Gguf);
         let knobs = Knobs::of(&variant.tunables).map_err(|reason| none(&reason))?;
         let tile = Tile::new(dtype, layout);
