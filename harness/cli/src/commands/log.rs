@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 /// One line of the log. What was not measured is `null`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`SCHEMA`].
+    /// The version of the line: 1.
     pub schema: u32,
     /// When, RFC 3339 UTC.
     pub date: String,

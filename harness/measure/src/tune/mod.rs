@@ -1,6 +1,6 @@
 //! The tuner: from candidates to a winner with evidence, within a time budget, never worse than the default (R16–R19).
 //!
-//! [`run`] drives any [`Target`] through a [`Plan`]: per workload it builds, checks and times what the strategy asks for,
+//! [`run`] drives any [`Target`](harness_spec::Target) through a [`Plan`]: per workload it builds, checks and times what the strategy asks for,
 //! keeps each finished trial in the [`Journal`], and ends with a paired run-off. A `Sweep` is the same with every candidate,
 //! a `Verify` ends after the check. All that it remembers is in the journal: a run that was killed and starts again asks
 //! the same questions in the same order and finds their answers there.
