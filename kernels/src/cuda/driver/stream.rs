@@ -56,17 +56,6 @@ impl Stream {
             result => check("cuStreamQuery", result, doing).map(|()| true),
         }
     }
-
-    /// Sets persisting lines of the last-level cache back to normal, which a cold sample needs. Devices without such
-    /// lines refuse, and have nothing to reset.
-    pub fn reset_persisting_cache(&self) {
-        if self.device.facts().cc >= 80 {
-            // SAFETY: the call has no arguments; the context is current.
-            unsafe {
-                let _ = sys::cuCtxResetPersistingL2Cache();
-            }
-        }
-    }
 }
 
 impl Drop for Stream {

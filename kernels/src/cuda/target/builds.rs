@@ -48,7 +48,7 @@ impl Builds {
             if !is_expected(declared, found) {
                 let found = if found.is_empty() { "none".to_owned() } else { found.join(",") };
                 let message = format!("declares instruction class {declared} and its machine code has {found}");
-                return Err(CellFailure::new(Stage::Compile, message));
+                return Err(CellFailure::new(Stage::Check, message));
             }
             Ok(Arc::new(cubin))
         })

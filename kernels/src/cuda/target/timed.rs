@@ -201,7 +201,8 @@ impl Timed {
     fn prepare_cache(&self, rotation: &Rotation, tools: &Tools<'_>, first: usize) -> Result<(), CudaError> {
         match self.cache {
             CacheState::Cold => {
-                tools.stream.reset_persisting_cache();
+                // Persisting lines are not reset: nothing here sets memory aside for them, and on an H200 the call by itself
+                // made every later launch of the context 0.18 µs slower (an empty one 679 ns instead of 501).
                 // One launch a sample leaves little between two uses of a copy but the copies in between, which are the
                 // footprint; a rotation that is too small is flushed whatever the launch.
                 if rotation.plan().flush {
