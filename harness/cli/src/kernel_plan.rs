@@ -69,7 +69,7 @@ pub trait Spaces {
     fn enumerate(&self, workload: &Workload) -> Result<Enumerated, SpaceError>;
 
     /// The row of the table before the run.
-    fn incumbent(&self, workload: &Workload, policy: Policy) -> Option<VariantId>;
+    fn incumbent(&self, workload: &Workload) -> Option<VariantId>;
 }
 
 /// The plan of every workload, and what was left out of it.
@@ -108,7 +108,7 @@ pub fn plan(
             Err(e) => return Err(e),
         };
         for &policy in policies {
-            let incumbent = spaces.incumbent(&item.workload, policy);
+            let incumbent = spaces.incumbent(&item.workload);
             let (workload, not_asked) = plan_one(&item.workload, policy, &found, incumbent, choice, seed);
             out.workloads.push(workload);
             out.not_asked.push(not_asked);
@@ -199,7 +199,7 @@ mod tests {
             })
         }
 
-        fn incumbent(&self, _: &Workload, _: Policy) -> Option<VariantId> {
+        fn incumbent(&self, _: &Workload) -> Option<VariantId> {
             Some("op/a[R=7]@cpu".parse().unwrap())
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use harness_spec::{Policy, VariantId, Workload};
+use harness_spec::{VariantId, Workload};
 use kernels::op::op;
 use variants::{Backend, KernelSpec, Limits, Registry, registry};
 
@@ -125,8 +125,8 @@ impl Spaces for RegistrySpaces {
         Ok(out)
     }
 
-    fn incumbent(&self, workload: &Workload, policy: Policy) -> Option<VariantId> {
-        self.table.row(workload, policy)
+    fn incumbent(&self, workload: &Workload) -> Option<VariantId> {
+        self.table.row(workload)
     }
 }
 

@@ -96,9 +96,9 @@ impl DeviceTable {
         self.file.as_ref()
     }
 
-    /// Who holds a workload under a policy.
-    pub fn row(&self, workload: &Workload, policy: Policy) -> Option<VariantId> {
-        let file = self.file.as_ref().filter(|f| f.policy == policy)?;
+    /// Who holds a workload, under whatever policy the table was made.
+    pub fn row(&self, workload: &Workload) -> Option<VariantId> {
+        let file = self.file.as_ref()?;
         let rows = file.rows.iter().filter(|r| r.op == workload.op && r.shape == workload.shape);
         rows.filter(|r| r.quarantined.is_none()).map(|r| r.variant.clone()).next()
     }
@@ -158,7 +158,7 @@ impl DeviceTable {
             let Some(winner) = &result.winner else { continue };
             let rows = rows_of(result, winner, &cells, registry);
             let Some(own) = rows.first() else { continue };
-            let from = self.row(&result.workload, policy);
+            let from = self.row(&result.workload);
             let before = from.as_ref().or(result.default.as_ref());
             changes.push(RowChange {
                 workload: result.workload.clone(),
