@@ -1,7 +1,7 @@
 # The recipes that CI runs, under the same names. `just --list` shows them.
 
 # Everything CI runs, in its order.
-ci: fmt lint build doc test smoke clients
+ci: fmt lint build doc test compile aarch64 smoke clients
 
 # Formatting, checked only.
 fmt:
@@ -25,7 +25,31 @@ model: build
 
 # All tests. Those that need the default model fail without it here, instead of saying `skipped`.
 test: model
-    EDGELLM_REQUIRE_MODEL=1 cargo test --workspace
+    EDGELLM_REQUIRE_MODEL=1 cargo test --workspace --no-fail-fast
+
+# Every default CUDA variant for six architectures, by NVRTC and without a GPU: it compiles, declares the instructions
+# that it has, spills nothing, and needs what the committed table says.
+compile: build
+    target/release/bench compile --no-cache --check kernels/resources/defaults.toml
+
+# Renews that table after a change to a kernel. It holds for NVRTC 13.0.
+resources: build
+    target/release/bench compile --no-cache --snapshot kernels/resources/defaults.toml
+
+# The kernels with NEON and dot-product instructions, on an emulated processor. Debian: qemu-user, gcc-aarch64-linux-gnu,
+# rustc-web and libstd-rust-web-dev:arm64.
+aarch64:
+    RUSTC="${AARCH64_RUSTC:-/usr/bin/rustc}" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64 \
+    cargo test --locked -p kernels --test conformance --target aarch64-unknown-linux-gnu --target-dir target/aarch64 \
+        -- ad01 every_kernel_takes small_integers ad12 every_kernel_of_the_spaces
+
+# The CUDA layer and every default CUDA variant on a GPU, and that NVRTC gives what the tests expect of it.
+test-gpu:
+    EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 \
+        cargo test -p kernels --test cuda_device --test cuda_target --test cuda_compile -- --test-threads=1
 
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model

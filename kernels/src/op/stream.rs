@@ -18,9 +18,10 @@ use crate::check::{Expected, Want};
 #[derive(Debug)]
 pub(super) struct StreamRead;
 
-/// Blocks that there is room for: one for each 512 bytes, and as many as a persistent grid may have.
+/// Blocks that there is room for: one for each 2048 bytes, and as many as a persistent grid may have. No more, as the
+/// words of every launch are poisoned before a timed interval and looked at behind it.
 fn blocks(bytes: usize) -> usize {
-    bytes.div_ceil(512).max(1 << 16)
+    bytes.div_ceil(2048).max(1 << 11)
 }
 
 fn data(bytes: usize, seed: u64) -> Arc<[u8]> {

@@ -23,6 +23,8 @@ pub type Active = Vec<(usize, Arc<[u8]>)>;
 /// Activations of one launch: a problem of the pool, multiplied.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
+    /// Its number among all draws.
+    pub index: usize,
     /// Which problem.
     pub problem: usize,
     /// Times what.
@@ -77,12 +79,23 @@ impl Inputs {
         &self.problems[0]
     }
 
+    /// Every draw, in the order of their numbers.
+    pub fn draws(&self) -> impl ExactSizeIterator<Item = Draw> {
+        let problems = self.problems.len();
+        (0..problems * self.factors.len()).map(move |index| Draw {
+            index,
+            problem: index % problems,
+            factor: self.factors[index / problems],
+        })
+    }
+
     /// A draw other than `last`, so that outputs left from the launches before are wrong.
     pub fn draw(&self, random: u64, last: Option<Draw>) -> Draw {
-        let count = self.problems.len() * self.factors.len();
-        let at = |i: usize| Draw { problem: i % self.problems.len(), factor: self.factors[i / self.problems.len()] };
+        let all = self.draws();
+        let count = all.len();
         let i = (random % count as u64) as usize;
-        if Some(at(i)) == last { at((i + 1) % count) } else { at(i) }
+        let i = if last.is_some_and(|l| l.index == i) { (i + 1) % count } else { i };
+        self.draws().nth(i).expect("a remainder of the number of draws")
     }
 
     /// The bytes of every argument that a redraw changes, for a draw.

@@ -93,6 +93,7 @@ impl Slab {
 pub struct Rotation {
     plan: Plan,
     weights: Vec<Slab>,
+    /// The places that launches read, and behind them every draw, which a redraw copies from there.
     active: Vec<Slab>,
     outputs: Buffer,
     /// Offset and length of each output in a slot.
@@ -139,9 +140,16 @@ impl Rotation {
                     weights.push(slab);
                 }
                 Arg::In { bytes, weights: false } => {
-                    active.push(Slab::new(device, i, bytes.len(), POOL, "activations")?)
+                    active.push(Slab::new(device, i, bytes.len(), POOL + inputs.draws().len(), "activations")?)
                 }
                 _ => {}
+            }
+        }
+        for draw in inputs.draws() {
+            for (arg, bytes) in inputs.active(draw)? {
+                if let Some(slab) = active.iter().find(|s| s.arg == arg) {
+                    slab.buffer.upload(stream, slab.stride * (POOL + draw.index), &bytes)?;
+                }
             }
         }
         let outputs = Buffer::new(device, slot * plan.launches, "outputs")?;
@@ -181,14 +189,13 @@ impl Rotation {
     ///
     /// # Errors
     /// The driver's error.
-    pub fn redraw(&mut self, stream: &Stream, inputs: &Inputs, random: &mut Random) -> Result<(), CellFailure> {
+    pub fn redraw(&mut self, stream: &Stream, inputs: &Inputs, random: &mut Random) -> Result<(), CudaError> {
         for (place, draw) in self.draws.iter_mut().enumerate() {
             let next = inputs.draw(random.word(), *draw);
             *draw = Some(next);
-            for (arg, bytes) in inputs.active(next)? {
-                if let Some(slab) = self.active.iter().find(|s| s.arg == arg) {
-                    slab.buffer.upload(stream, slab.stride * place, &bytes)?;
-                }
+            for slab in &self.active {
+                let (to, from) = (slab.stride * place, slab.stride * (POOL + next.index));
+                slab.buffer.copy_within(stream, to, from, slab.stride)?;
             }
         }
         Ok(())
