@@ -129,7 +129,12 @@ fn plan_one(
     choice: VariantChoice,
     seed: u64,
 ) -> (WorkloadPlan, u64) {
-    let always: Vec<&VariantId> = [&found.default, &found.baseline, &incumbent].into_iter().flatten().collect();
+    let held = choice == VariantChoice::Table;
+    let always: Vec<&VariantId> = if held {
+        incumbent.iter().chain(&found.default).take(1).collect()
+    } else {
+        [&found.default, &found.baseline, &incumbent].into_iter().flatten().collect()
+    };
     let drawn = drawn(found, choice, seed);
     let chosen: Vec<VariantId> = found
         .admitted
@@ -156,13 +161,16 @@ fn plan_one(
         baseline: index(&found.baseline),
         candidates: points,
         pruned: found.pruned.clone(),
-        floor: found.floor.iter().map(cell).collect(),
+        floor: found.floor.iter().filter(|_| !held).map(cell).collect(),
     };
     (plan, not_asked)
 }
 
 /// The variants that a choice names: the defaults of all kernels, and some others of each.
 fn drawn(found: &Enumerated, choice: VariantChoice, seed: u64) -> Vec<VariantId> {
+    if choice == VariantChoice::Table {
+        return Vec::new();
+    }
     let mut out = found.defaults.clone();
     if let VariantChoice::Sample(n) = choice {
         let mut kernels: BTreeMap<String, Vec<&VariantId>> = BTreeMap::new();
@@ -211,7 +219,8 @@ mod tests {
 
     #[test]
     fn the_incumbent_takes_part_whatever_was_chosen_and_the_rest_is_counted() {
-        for (choice, n) in [(VariantChoice::Default, 3), (VariantChoice::Sample(5), 8), (VariantChoice::All, 21)] {
+        let counts = [(VariantChoice::Default, 3), (VariantChoice::Sample(5), 8), (VariantChoice::All, 21)];
+        for (choice, n) in counts {
             let planned = plan(&suite(&["op N=1"]), &[Policy::COLD_EAGER], &Three, choice, 3).unwrap();
             let w = &planned.workloads[0];
             assert!(w.candidates.len() == n || (choice == VariantChoice::Sample(5) && w.candidates.len() == n - 1));
@@ -220,6 +229,9 @@ mod tests {
             assert_eq!((name(w.incumbent), name(w.default)), ("a[R=7]@cpu".into(), "a[R=4]@cpu".into()));
             assert_eq!(w.pruned.len(), 1);
         }
+        let held = plan(&suite(&["op N=1"]), &[Policy::COLD_EAGER], &Three, VariantChoice::Table, 3).unwrap();
+        let alone: Vec<String> = held.workloads[0].candidates.iter().map(|c| c.variant.short()).collect();
+        assert_eq!((alone, held.not_asked[0]), (vec!["a[R=7]@cpu".to_owned()], 20));
     }
 
     #[test]

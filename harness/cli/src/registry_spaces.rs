@@ -15,6 +15,9 @@ const FLOOR_OP: &str = "stream_read";
 /// Configurations of the floor that are timed; the fastest of them counts.
 const MOST_FLOORS: usize = 12;
 
+/// Fewer bytes than this are read within the time of a launch, and a floor would only be measured with much effort.
+const LEAST_FLOOR: u64 = 128 << 10;
+
 /// The registry as a tuner sees it on one device.
 pub struct RegistrySpaces {
     registry: Registry,
@@ -119,7 +122,7 @@ impl Spaces for RegistrySpaces {
             out.admitted.extend(all.admitted);
             out.pruned.extend(all.pruned);
         }
-        if let Some(bytes) = floor_bytes.filter(|_| workload.op != FLOOR_OP) {
+        if let Some(bytes) = floor_bytes.filter(|&b| workload.op != FLOOR_OP && b >= LEAST_FLOOR) {
             out.floor = self.floor(bytes);
         }
         Ok(out)

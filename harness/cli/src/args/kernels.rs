@@ -62,6 +62,8 @@ pub enum VariantChoice {
     All,
     /// The default configurations and so many others of each kernel, drawn by the seed.
     Sample(usize),
+    /// What the table of this device holds, or the default where it has no row, without a floor.
+    Table,
 }
 
 impl std::str::FromStr for VariantChoice {
@@ -71,11 +73,12 @@ impl std::str::FromStr for VariantChoice {
         match text.split_once(':') {
             None if text == "default" => Ok(VariantChoice::Default),
             None if text == "all" => Ok(VariantChoice::All),
+            None if text == "table" => Ok(VariantChoice::Table),
             Some(("sample", n)) => match n.parse() {
                 Ok(n) if n > 0 => Ok(VariantChoice::Sample(n)),
                 _ => Err(format!("`sample:{n}` needs a number of at least 1, such as sample:8")),
             },
-            _ => Err(format!("`{text}` is no choice of variants: write default, all or sample:N")),
+            _ => Err(format!("`{text}` is no choice of variants: write default, table, all or sample:N")),
         }
     }
 }
@@ -89,7 +92,7 @@ pub struct VerifyArgs {
     /// Workloads [default: shapes of every op with tails, see --full].
     #[command(flatten)]
     pub what: WorkloadArgs,
-    /// default, all, or sample:N.
+    /// default, table, all, or sample:N.
     #[arg(long, default_value = "default")]
     pub variants: VariantChoice,
     /// Random seeds, each with inputs of its own.
@@ -153,7 +156,7 @@ pub struct SweepArgs {
     /// Flags of timing.
     #[command(flatten)]
     pub timing: TimingArgs,
-    /// default, all, or sample:N.
+    /// default, table (what the table of this device holds), all, or sample:N.
     #[arg(long, default_value = "default")]
     pub variants: VariantChoice,
 }
@@ -328,6 +331,7 @@ mod tests {
             assert!(duration(bad).unwrap_err().contains("3m"), "{bad}");
         }
         assert_eq!("sample:8".parse(), Ok(VariantChoice::Sample(8)));
+        assert_eq!("table".parse(), Ok(VariantChoice::Table));
         assert!("sample:0".parse::<VariantChoice>().is_err() && "some".parse::<VariantChoice>().is_err());
     }
 }

@@ -305,7 +305,7 @@ pub fn kernel_plan(suite: &KernelSuite, plan: &Plan) -> KernelPlan {
 
 fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Result<(), Failure> {
     let device = bench.target.device();
-    let limits: Vec<usize> = plan.workloads.iter().map(|w| plan.limit(w.candidates.len())).collect();
+    let limits = plan.limits();
     // A candidate takes its warm-up and its samples at most, a run-off its pairs twice over, and each is checked first.
     let a_cell = plan.settings.warm_up_limit.0 + plan.settings.device_budget.0;
     let most = Nanos(limits.iter().map(|l| *l as u64 * a_cell).sum());

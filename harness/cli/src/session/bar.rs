@@ -33,7 +33,7 @@ const MOST_SAID: usize = 10;
 impl KernelBar {
     /// A bar over every evaluation of the plan.
     pub fn new(plan: &Plan, file: Rc<RefCell<TrialFile>>) -> KernelBar {
-        let limits: Vec<u64> = plan.workloads.iter().map(|w| plan.limit(w.candidates.len()) as u64).collect();
+        let limits: Vec<u64> = plan.limits().into_iter().map(|l| l as u64).collect();
         let bar = crate::progress::steps("", limits.iter().sum());
         let lines = !std::io::stderr().is_terminal();
         KernelBar { bar, before: 0, limits, name: String::new(), file, lines, said: 0, failed: None }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use anyhow::Context;
 use harness_measure::tune::{Journal, JournalError, MemoryJournal, read_lines};
-use harness_spec::record::{Outcome, Provenance, Trial, TrialPurpose};
+use harness_spec::record::{Outcome, Provenance, Trial};
 use harness_spec::{DeviceKey, Policy, Stage, Workload};
 use sha2::{Digest, Sha256};
 
@@ -139,7 +139,7 @@ impl TrialCache {
             | Outcome::Unstable { .. }
             | Outcome::NotReached => false,
         };
-        if !lasting || trial.purpose == TrialPurpose::RunOff {
+        if !lasting {
             return Ok(());
         }
         std::fs::create_dir_all(&self.folder)?;

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness_spec::units::Nanos;
 
+/// What a run says that has used up its time.
+pub const OUT_OF_TIME: &str = "the time budget was used up";
+
 /// Asked between two calls of the target, never inside one.
 #[derive(Clone, Copy, Debug)]
 pub struct Halt<'a> {
@@ -20,7 +23,7 @@ impl Halt<'_> {
             return Some("the run was stopped");
         }
         if self.deadline.is_some_and(|d| elapsed >= d) {
-            return Some("the time budget was used up");
+            return Some(OUT_OF_TIME);
         }
         None
     }

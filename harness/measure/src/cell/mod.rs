@@ -10,7 +10,7 @@ mod stop_rule;
 mod warm_up;
 
 pub use bimodal::bimodal;
-pub use halt::Halt;
+pub use halt::{Halt, OUT_OF_TIME};
 pub use physics::{Ceiling, IMPLAUSIBLE, Physics};
 pub use result::{cell_result, competes};
 pub use sampler::{Finished, Ghost, RoundRobin, Runner};

@@ -40,15 +40,15 @@ pub(super) fn account(race: &Race) -> SpaceAccount {
 }
 
 /// The result of a `verify`: nothing is ranked.
-pub(super) fn untouched(race: &Race, plan: &Plan) -> WorkloadResult {
+pub(super) fn untouched(race: &Race) -> WorkloadResult {
     let reason = "nothing was timed: the run was a verify".to_owned();
-    WorkloadResult { reason, ..blank(race, plan) }
+    WorkloadResult { reason, ..blank(race) }
 }
 
-fn blank(race: &Race, plan: &Plan) -> WorkloadResult {
+fn blank(race: &Race) -> WorkloadResult {
     let name = |i: Option<usize>| i.map(|i| race.plan.candidates[i].variant.clone());
     let incomplete = race.halted.map(|why| {
-        let all = plan.limit(race.plan.candidates.len());
+        let all = race.limit;
         format!("{why} after {} of at most {all} evaluations of {}", race.evaluations, race.plan.workload)
     });
     WorkloadResult {
@@ -72,7 +72,7 @@ fn blank(race: &Race, plan: &Plan) -> WorkloadResult {
 
 /// The result of a workload that was timed.
 pub(super) fn conclude(race: &Race, plan: &Plan, last: Final) -> WorkloadResult {
-    let mut out = blank(race, plan);
+    let mut out = blank(race);
     out.floor = floor(race, plan);
     out.ranking = ranking(race, plan);
     let variant = |i: usize| race.plan.candidates[i].variant.clone();

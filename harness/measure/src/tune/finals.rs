@@ -10,7 +10,7 @@ use super::progress::Event;
 use super::race::{Race, Shared};
 use super::strategy::Known;
 use crate::cell::Halt;
-use crate::runoff::{Played, RoundResult, Side, Why, decide, judge, play};
+use crate::runoff::{DuelSamples, Played, RoundResult, Side, Why, decide, judge, play};
 
 /// Both sides above this share of the read ceiling are bound by memory.
 const MEMORY_BOUND: f64 = 0.6;
@@ -83,8 +83,12 @@ pub(super) fn run_off(race: &mut Race, shared: &mut Shared, halt: Halt<'_>) -> R
         let mut lost = None;
         for (challenger, other) in fixtures {
             let (a, b) = (race.plan.cell(challenger), race.plan.cell(other));
-            let Some(samples) = play(&mut shared.bench, &a, &b, settings, shared.clock, halt) else {
-                return Ok(Final::Stopped);
+            let samples = match recall(race, shared, challenger, other) {
+                Some(samples) => samples,
+                None => match play(&mut shared.bench, &a, &b, settings, shared.clock, halt) {
+                    Some(samples) => samples,
+                    None => return Ok(Final::Stopped),
+                },
             };
             let memory_bound = race.plan.policy.cache == CacheState::Cold
                 && [challenger, other].iter().all(|&i| {
@@ -153,6 +157,30 @@ fn reason(race: &Race, round: &RoundResult, defender: usize) -> String {
     }
 }
 
+/// The key of one side's samples in a duel: that of its trial and those of both sides, in their parts.
+fn duel_key(race: &Race, who: usize, challenger: usize, defender: usize) -> Option<String> {
+    let key = |i: usize| race.entries.get(&i).map(|e| e.trial.key.as_str());
+    Some(format!("{}-run-off-{}-{}", key(who)?, key(challenger)?, key(defender)?))
+}
+
+/// A duel that was played before between the very same machine code, with the parts as they were or exchanged. One of
+/// which pairs were dropped is played again.
+fn recall(race: &Race, shared: &Shared, challenger: usize, defender: usize) -> Option<DuelSamples> {
+    let side = |who, a, b| -> Option<&Trial> {
+        let trial = shared.journal.find(&duel_key(race, who, a, b)?)?;
+        let whole = trial.samples.len() == shared.plan.settings.pairs;
+        let kept = trial.samples.iter().all(|s| s.dropped.is_none());
+        (whole && kept && trial.provenance == shared.plan.provenance).then_some(trial)
+    };
+    let both = |a, b| Some((side(challenger, a, b)?, side(defender, a, b)?));
+    let (ours, theirs) = both(challenger, defender).or_else(|| both(defender, challenger))?;
+    let mut out = DuelSamples::default();
+    for (i, (a, b)) in ours.samples.iter().zip(&theirs.samples).enumerate() {
+        out.push(i as u64 / u64::from(shared.plan.settings.block.max(1)), a.clone(), b.clone());
+    }
+    Some(out)
+}
+
 /// Keeps the raw samples of a duel, one line a side.
 fn write_trials(race: &Race, shared: &mut Shared, duel: &Played) -> Result<(), JournalError> {
     let side = |challenger: bool| -> Vec<TrialSample> {
@@ -160,13 +188,15 @@ fn write_trials(race: &Race, shared: &mut Shared, duel: &Played) -> Result<(), J
         pairs.map(|p| if challenger { p.challenger.clone() } else { p.defender.clone() }).collect()
     };
     for (who, samples) in [(duel.challenger, side(true)), (duel.defender, side(false))] {
-        let Some(entry) = race.entries.get(&who) else { continue };
+        let (Some(entry), Some(key)) = (race.entries.get(&who), duel_key(race, who, duel.challenger, duel.defender))
+        else {
+            continue;
+        };
         let trial = Trial {
             schema: KERNEL_SCHEMA_VERSION,
             provenance: shared.plan.provenance,
             purpose: TrialPurpose::RunOff,
-            // A run-off is raw data and never an answer that is looked up.
-            key: format!("{}-run-off-{}-{}", entry.trial.key, duel.challenger, duel.defender),
+            key,
             outcome: Outcome::Measured,
             warm_up: None,
             samples,

@@ -155,8 +155,21 @@ impl Plan {
         }
     }
 
-    /// Most evaluations in a space of so many candidates.
-    pub fn limit(&self, space: usize) -> usize {
+    /// Most evaluations of each workload. A search at a second shape of an op begins with what won at the first, and gets
+    /// a third of the evaluations.
+    pub fn limits(&self) -> Vec<usize> {
+        let searched = self.kind == KernelRunKind::Tune && self.strategy != StrategyKind::Exhaustive;
+        let of = |(index, w): (usize, &WorkloadPlan)| {
+            let full = self.limit(w.candidates.len());
+            let same = |o: &WorkloadPlan| o.workload.op == w.workload.op && o.policy == w.policy;
+            let met = self.workloads[..index].iter().any(same);
+            if searched && met { (full / 3).max(self.whole).min(full) } else { full }
+        };
+        self.workloads.iter().enumerate().map(of).collect()
+    }
+
+    /// Most evaluations in a space of so many candidates, where nothing is known of its op.
+    fn limit(&self, space: usize) -> usize {
         match (self.kind, self.strategy) {
             (KernelRunKind::Verify | KernelRunKind::Sweep, _) | (_, StrategyKind::Exhaustive) => space,
             _ => ((space as f64 * self.share) as usize).max(self.whole).min(space),

@@ -6,7 +6,7 @@ use harness_spec::record::{
     CellResult, CellRole, KERNEL_SCHEMA_VERSION, KernelRunKind, Outcome, StopReason, Trial, TrialCost, TrialPurpose,
 };
 use harness_spec::units::Nanos;
-use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage};
+use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage, VariantId};
 
 use super::journal::{Journal, JournalError};
 use super::key::trial_key;
@@ -16,6 +16,7 @@ use super::strategy::Known;
 use crate::cell::{Ceiling, Ghost, Halt, RoundRobin, Runner, burn_in, cell_result, competes, warm_up};
 use crate::clock::ReferenceClock;
 use crate::cost::Timed;
+use crate::describe::median;
 
 /// What all workloads share.
 pub(super) struct Shared<'a, 'b> {
@@ -42,6 +43,8 @@ pub(super) struct Entry {
 pub(super) struct Race<'a> {
     pub plan: &'a WorkloadPlan,
     pub ceiling: Ceiling,
+    /// Evaluations at most.
+    pub limit: usize,
     /// By candidate.
     pub entries: BTreeMap<usize, Entry>,
     pub floor: Vec<Entry>,
@@ -95,10 +98,11 @@ impl Pending {
 }
 
 impl<'a> Race<'a> {
-    pub fn new(plan: &'a WorkloadPlan, ceiling: Ceiling) -> Race<'a> {
+    pub fn new(plan: &'a WorkloadPlan, ceiling: Ceiling, limit: usize) -> Race<'a> {
         Race {
             plan,
             ceiling,
+            limit,
             entries: BTreeMap::new(),
             floor: Vec::new(),
             evaluations: 0,
@@ -239,10 +243,16 @@ impl<'a> Race<'a> {
                 }
             }
         }
+        // What was warmed is sampled to its end even where the time is over meanwhile: that takes a fraction of what it has
+        // cost already. Only Ctrl-C drops it.
+        let mut out_of_time = None;
+        let mut warmed = 0;
         for (p, runner) in ready.iter().zip(&mut runners) {
-            if let Some(why) = halt.asked(shared.bench.elapsed()) {
-                return Ok(Some(why));
+            out_of_time = halt.asked(shared.bench.elapsed());
+            if out_of_time.is_some() {
+                break;
             }
+            warmed += 1;
             warm(shared, runner);
             if let Some(failure) = runner.failure.clone() {
                 self.fail(shared, p, failure, Some(runner), look)?;
@@ -251,6 +261,8 @@ impl<'a> Race<'a> {
         // Floors are not held against candidates, nor the other way round.
         let earlier = self.entries.values().map(|e| e.least).fold(f64::INFINITY, f64::min);
         let best_before = if purpose == TrialPurpose::Floor { f64::INFINITY } else { earlier };
+        runners.truncate(warmed);
+        let halt = Halt { deadline: None, ..halt };
         let robin = RoundRobin { settings: &plan.settings, clock: shared.clock, halt, ghosts: &ghosts, best_before };
         let mut done: Vec<(usize, Trial)> = Vec::new();
         let Shared { bench, journal, .. } = shared;
@@ -263,7 +275,23 @@ impl<'a> Race<'a> {
         for (slot, trial) in done {
             self.take(shared, slot, trial, false, look);
         }
-        Ok(halted)
+        Ok(halted.or(out_of_time))
+    }
+
+    /// What one more trial will take, about: the median of what those of this workload took on the device. `None` where
+    /// all came from the journal.
+    pub fn cost_of_a_trial(&self) -> Option<Nanos> {
+        let fresh = self.floor.iter().chain(self.entries.values()).filter(|e| !e.from_cache);
+        let costs: Vec<f64> = fresh.map(|e| (e.trial.cost.verify + e.trial.cost.time).0 as f64).collect();
+        median(&costs).map(|ns| Nanos(ns as u64))
+    }
+
+    /// The best so far, the fastest first.
+    pub fn leaders(&self, most: usize) -> Vec<VariantId> {
+        let mut timed: Vec<(usize, f64)> =
+            self.entries.iter().filter_map(|(&i, e)| Some((i, e.known.time()?))).collect();
+        timed.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+        timed.into_iter().take(most).map(|(i, _)| self.plan.candidates[i].variant.clone()).collect()
     }
 
     /// Builds cells; what the journal knows and what cannot be built is taken in at once.

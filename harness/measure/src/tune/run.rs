@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use harness_spec::record::{CanaryReading, CellResult, CostReport, KernelRunKind, SpaceAccount, WorkloadResult};
 use harness_spec::units::{Bytes, Nanos};
-use harness_spec::{CacheState, Canary, Cell, DeviceKey, Target};
+use harness_spec::{CacheState, Canary, Cell, DeviceKey, Target, VariantId};
 
 use super::conclude::{account, conclude, untouched};
 use super::finals::run_off;
@@ -15,12 +15,18 @@ use super::progress::{Event, Progress};
 use super::race::{Race, Shared};
 use super::strategy::{Ask, Seen, Strategy, StrategyKind};
 use crate::canary::suspect;
-use crate::cell::{Ceiling, Halt};
+use crate::cell::{Ceiling, Halt, OUT_OF_TIME};
 use crate::clock::ReferenceClock;
 use crate::cost::Timed;
 
 /// Share of a time budget that searching may use; the rest is kept for the run-offs and the last canary.
-const SEARCH_SHARE: f64 = 0.85;
+const SEARCH_SHARE: f64 = 0.9;
+
+/// Evaluations that the floor, the data and the run-off of a workload take as long as.
+const OVERHEAD: usize = 15;
+
+/// The best of a shape that other shapes of the op begin with.
+const LEADERS: usize = 3;
 
 /// Everything that a run found out; `bench` adds machine, program and command, and has a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,22 +77,32 @@ pub fn run(
     }
     let (mut accounts, mut cells, mut results) = (Vec::new(), Vec::new(), Vec::new());
     let count = plan.workloads.len();
+    let limits = plan.limits();
+    // Winners of an op at other shapes, by op and policy.
+    let mut winners: BTreeMap<(&str, String), Vec<VariantId>> = BTreeMap::new();
     for (index, workload) in plan.workloads.iter().enumerate() {
         let ahead = plan.workloads.get(index + 1);
         let name = format!("{} {}", workload.workload, workload.policy);
-        let limit = plan.limit(workload.candidates.len());
+        let limit = limits[index];
         shared.progress.event(&Event::Workload { index, of: count, name, evaluations: limit });
         let ceiling = canaries.ceiling(&mut shared, workload, timing);
-        let mut race = Race::new(workload, ceiling);
-        let deadline = plan.time_budget.map(|b| fair_share(shared.bench.elapsed(), b, count - index));
+        let mut race = Race::new(workload, ceiling, limit);
+        let deadline = plan.time_budget.map(|b| fair_share(shared.bench.elapsed(), b, &limits[index..]));
         let halt = Halt { stop, deadline };
-        race.halted = search(&mut race, &mut shared, halt, limit, ahead)?;
+        let known = winners.entry((&workload.workload.op, workload.policy.to_string())).or_default();
+        let questions = Questions { elsewhere: known, ahead };
+        race.halted = search(&mut race, &mut shared, halt, &questions)?;
+        for leader in race.leaders(LEADERS) {
+            if !known.contains(&leader) {
+                known.push(leader);
+            }
+        }
         let result = if timing {
             // The run-off belongs to the answer and is short: only Ctrl-C keeps it from being played.
             let final_round = run_off(&mut race, &mut shared, Halt { stop, deadline: None })?;
             conclude(&race, plan, final_round)
         } else {
-            untouched(&race, plan)
+            untouched(&race)
         };
         shared.progress.event(&Event::Finished { result: &result, elapsed: shared.bench.elapsed() });
         accounts.push(account(&race));
@@ -117,10 +133,21 @@ pub fn run(
     })
 }
 
-/// When this workload has to end, so that what is left of the budget is shared evenly by it and those after it.
-fn fair_share(elapsed: Nanos, budget: Nanos, left: usize) -> Nanos {
+/// When this workload has to end, so that it and those after it, whose limits are given, share what is left of the budget
+/// by what they have to do: a workload costs its evaluations, and a few more for its floor and its run-off.
+fn fair_share(elapsed: Nanos, budget: Nanos, limits: &[usize]) -> Nanos {
     let search = Nanos((budget.0 as f64 * SEARCH_SHARE) as u64);
-    Nanos(elapsed.0 + (search - elapsed).0 / left.max(1) as u64)
+    let weight = |limit: &usize| (limit + OVERHEAD) as f64;
+    let share = limits.first().map_or(1.0, weight) / limits.iter().map(weight).sum::<f64>().max(1.0);
+    Nanos(elapsed.0 + ((search - elapsed).0 as f64 * share) as u64)
+}
+
+/// What a search may ask.
+struct Questions<'a> {
+    /// What won at other shapes of the op.
+    elsewhere: &'a [VariantId],
+    /// The workload behind this one, to be compiled meanwhile.
+    ahead: Option<&'a WorkloadPlan>,
 }
 
 /// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted.
@@ -128,23 +155,38 @@ fn search(
     race: &mut Race,
     shared: &mut Shared,
     halt: Halt<'_>,
-    limit: usize,
-    ahead: Option<&WorkloadPlan>,
+    questions: &Questions<'_>,
 ) -> Result<Option<&'static str>, JournalError> {
     let plan = shared.plan;
+    let Questions { elsewhere, ahead } = *questions;
+    let limit = race.limit;
     if plan.kind != KernelRunKind::Verify
         && let Some(why) = race.evaluate_floor(shared, halt)?
     {
         return Ok(Some(why));
     }
-    let first = race.plan.first();
+    let mut first = race.plan.first();
+    if plan.kind == KernelRunKind::Tune {
+        let places = elsewhere.iter().filter_map(|v| race.plan.candidates.iter().position(|c| c.variant == *v));
+        for i in places {
+            if !first.contains(&i) {
+                first.push(i);
+            }
+        }
+        first.truncate(limit.max(1));
+    }
     if let Some(why) = race.evaluate(shared, &first, None, halt)? {
         return Ok(Some(why));
     }
     let mut strategy = strategy_of(plan);
     loop {
         let known = race.known();
+        // A question that cannot be answered in time is not asked: what is left is planned with what there is time for.
+        let remaining = halt.deadline.map(|d| d - shared.bench.elapsed());
+        let affordable = remaining.zip(race.cost_of_a_trial()).map(|(time, cost)| (time.0 / cost.0.max(1)) as usize);
         let left = limit.saturating_sub(race.evaluations as usize);
+        let cut = affordable.is_some_and(|n| n < left);
+        let left = affordable.map_or(left, |n| n.min(left));
         let Ask { mut batch, look, soon } =
             strategy.ask(&Seen { candidates: &race.plan.candidates, known: &known, left });
         // New candidates beyond the limit are not taken; a longer look at a known one costs no evaluation.
@@ -154,6 +196,9 @@ fn search(
             known[i].is_some() || fresh <= left
         });
         if batch.is_empty() {
+            if cut {
+                return Ok(Some(OUT_OF_TIME));
+            }
             if let Some(next) = ahead {
                 let cells: Vec<Cell> = next.first().iter().map(|&i| next.cell(i)).chain(next.floor.clone()).collect();
                 shared.bench.prefetch(&cells);
