@@ -111,9 +111,9 @@ impl Surrogate {
         })
     }
 
-    /// Chooses up to `many` of `pool` one after another, each time the one with the largest expected improvement over the
-    /// best, weighed by the chance that it is valid. A chosen point counts as measured at its forecast.
-    pub fn choose(&self, seen: &Seen<'_>, pool: &[usize], many: usize) -> Vec<usize> {
+    /// Chooses up to `many` of `pool` one after another, each time the one with the largest expected improvement over
+    /// `goal`, a time in ns, weighed by the chance that it is valid. A chosen point counts as measured at its forecast.
+    pub fn choose(&self, seen: &Seen<'_>, pool: &[usize], many: usize, goal: f64) -> Vec<usize> {
         let data = Data::of(seen, self.scales.len());
         let blocks: Option<Vec<(Triangle, Vec<f64>)>> = (0..self.scales.len())
             .map(|g| {
@@ -125,7 +125,7 @@ impl Surrogate {
         let Some(blocks) = blocks else { return pool.iter().copied().take(many).collect() };
         let squares: f64 = blocks.iter().flat_map(|(_, z)| z).map(|v| v * v).sum();
         let scale = if data.count() == 0 { 1.0 } else { (squares / data.count() as f64).max(1e-12) };
-        let best = data.best - data.mean;
+        let goal = goal.ln() - data.mean;
         let group = |i: usize| seen.candidates[pool[i]].group;
         // For each of the pool the row L⁻¹ k of its kernel, which grows by one entry with each choice.
         let mut rows: Vec<Vec<f64>> = (0..pool.len())
@@ -143,7 +143,7 @@ impl Surrogate {
             })
             .collect();
         let valid: Vec<f64> = pool.iter().map(|&p| chance_of_valid(seen, p)).collect();
-        let score = |i: usize, f: Forecast| valid[i] * expected_improvement(best, f.mean, (f.variance * scale).sqrt());
+        let score = |i: usize, f: Forecast| valid[i] * expected_improvement(goal, f.mean, (f.variance * scale).sqrt());
         let mut scores: Vec<f64> = (0..pool.len()).map(|i| score(i, forecasts[i])).collect();
         let mut chosen = Vec::new();
         while chosen.len() < many.min(pool.len()) {
@@ -203,7 +203,6 @@ struct Data {
     /// Log times less their mean.
     centred: Vec<Vec<f64>>,
     mean: f64,
-    best: f64,
 }
 
 impl Data {
@@ -218,7 +217,7 @@ impl Data {
             points[seen.candidates[i].group].push(i);
             centred[seen.candidates[i].group].push(cut(y) - mean);
         }
-        Data { points, centred, mean, best }
+        Data { points, centred, mean }
     }
 
     fn count(&self) -> usize {
@@ -232,9 +231,9 @@ fn matern(square: f64) -> f64 {
     (1.0 + d + d * d / 3.0) * (-d).exp()
 }
 
-/// Expected amount by which a normal forecast undercuts `best`.
-fn expected_improvement(best: f64, mean: f64, sigma: f64) -> f64 {
-    let gap = best - mean;
+/// Expected amount by which a normal forecast undercuts `goal`.
+fn expected_improvement(goal: f64, mean: f64, sigma: f64) -> f64 {
+    let gap = goal - mean;
     let z = gap / sigma;
     let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
     (gap * below(z) + sigma * density).max(0.0)
