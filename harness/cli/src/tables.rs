@@ -159,6 +159,10 @@ impl DeviceTable {
             let rows = rows_of(result, winner, &cells, registry);
             let Some(own) = rows.first() else { continue };
             let from = self.row(&result.workload);
+            // A run that ended before the run-off has nothing to add to what the row says of its variant.
+            if result.run_off.is_none() && result.incomplete.is_some() && from.as_ref() == Some(winner) {
+                continue;
+            }
             let before = from.as_ref().or(result.default.as_ref());
             changes.push(RowChange {
                 workload: result.workload.clone(),

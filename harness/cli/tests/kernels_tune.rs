@@ -170,6 +170,32 @@ fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finis
 }
 
 #[test]
+fn a_tune_that_is_repeated_asks_the_same_although_the_table_has_its_winners_now() {
+    let lab = Lab::new();
+    let more = ["--workload", "gemv_q4_0 N=8192 K=4096", "--share", "0.05"];
+    let run = |out: &str| {
+        let mut c = lab.simulated("tune");
+        c.args(["--workload", WORKLOAD, "--seed", "1", "--out", out, "--table", "t.toml"]).args(more);
+        done(&c.output().unwrap());
+        record(&lab.path(out))
+    };
+    let (first, second) = (run("a"), run("b"));
+    assert!(first.cells.iter().all(|c| !c.from_cache));
+    assert_eq!(second.cells.iter().filter(|c| !c.from_cache).count(), 0);
+    for (a, b) in first.results.iter().zip(&second.results) {
+        assert!(a.incumbent.is_none() && a.winner != a.default, "{:?}", a.winner);
+        assert_eq!((&b.incumbent, &b.winner), (&a.winner, &a.winner));
+    }
+    // Duels of the same machine code are recalled, whichever of the two defends now.
+    let duels = |run: &str| -> Vec<_> {
+        trials(&lab.path(run)).into_iter().filter(|t| t.purpose == TrialPurpose::RunOff).collect()
+    };
+    let (first, second) = (duels("a"), duels("b"));
+    assert!(!second.is_empty());
+    assert!(second.iter().all(|t| first.iter().any(|u| u.cell == t.cell && u.samples == t.samples)));
+}
+
+#[test]
 fn ctrl_c_keeps_what_was_measured_and_ends_with_3() {
     let lab = Lab::new();
     let mut sweep = lab.simulated("sweep");

@@ -1,10 +1,7 @@
 //! Strategies on spaces as GPUs have them (R16): several kernels with different tunables, cliffs, waves, compile failures
 //! and chance.
 
-use std::path::Path;
-
 use harness_measure::tune::{Candidate, Known, STRATEGIES, Space, StrategyKind, candidates, play, read_lines};
-use harness_spec::record::{Trial, TrialCost};
 use harness_spec::{Policy, VariantId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -238,21 +235,6 @@ fn a_limit_as_large_as_the_space_finds_the_optimum_with_every_strategy() {
     }
 }
 
-/// The trials of a recorded space. Its lines hold what a strategy can see; what else a trial must have, the time it took
-/// and when it ended, is filled in.
-fn recorded_trials(file: &Path) -> Vec<Trial> {
-    let fill = |line: &str| -> String {
-        let mut trial: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        trial.entry("cost").or_insert(serde_json::to_value(TrialCost::default()).unwrap());
-        trial.entry("at_ns").or_insert(0.into());
-        serde_json::Value::Object(trial).to_string()
-    };
-    let lines: Vec<String> = std::fs::read_to_string(file).unwrap().lines().map(fill).collect();
-    let (trials, warnings) = read_lines(&lines.join("\n"));
-    assert!(warnings.is_empty(), "{}: {warnings:?}", file.display());
-    trials
-}
-
 /// The spaces that were recorded on a device; tests/data/README.md says which.
 #[test]
 fn the_default_finds_the_optimum_of_every_recorded_space() {
@@ -262,7 +244,9 @@ fn the_default_finds_the_optimum_of_every_recorded_space() {
         files.map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
     assert!(!files.is_empty(), "no recorded space in {folder}");
     for file in files {
-        for space in Space::from_trials(&recorded_trials(&file)).unwrap() {
+        let (trials, warnings) = read_lines(&std::fs::read_to_string(&file).unwrap());
+        assert!(warnings.is_empty(), "{}: {warnings:?}", file.display());
+        for space in Space::from_trials(&trials).unwrap() {
             assert!(space.known.len() >= 1000, "{} has {} points", space.workload, space.known.len());
             let [found, random] = [StrategyKind::default(), StrategyKind::Random].map(|s| hits(&space, s, 100));
             let default = StrategyKind::default();

@@ -96,6 +96,11 @@ impl WorkloadPlan {
             .map_or(CellRole::Candidate, |(_, role)| role)
     }
 
+    /// Whether a candidate is what the others are compared with, table or not.
+    pub fn is_reference(&self, candidate: usize) -> bool {
+        [self.default, self.baseline].contains(&Some(candidate))
+    }
+
     /// Who stays in a tie: the table's row, else what the engine takes without a table.
     pub fn defender(&self) -> Option<usize> {
         self.incumbent.or(self.default)

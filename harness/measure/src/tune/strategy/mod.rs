@@ -92,7 +92,8 @@ pub enum StrategyKind {
     Halving,
     /// In the order of the roofline model.
     Roofline,
-    /// A spread over all kernels, then a surrogate model and the neighbours of the best.
+    /// A spread over all kernels; then neighbours of the best of every kernel within reach, and what a surrogate model expects
+    /// of each and of all.
     #[default]
     Guided,
 }
