@@ -68,11 +68,14 @@ pub struct CpuTarget {
 impl CpuTarget {
     /// The processor with these threads. With `options.pin` the calling thread is bound too, as it is one of them.
     pub fn new(options: CpuOptions) -> CpuTarget {
-        if options.pin {
+        let pin = options.pin;
+        let cpu = Cpu::new(options);
+        // After the workers have been started: they inherit what their parent may use, and one processor would be all.
+        if pin {
             super::pool::pin_to(0);
         }
         CpuTarget {
-            cpu: Cpu::new(options),
+            cpu,
             start: Instant::now(),
             precision: precision(),
             llc: last_level_cache(),
@@ -316,5 +319,32 @@ impl Target for CpuTarget {
 impl std::fmt::Debug for CpuTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CpuTarget({:?}, {} placed)", self.cpu, self.placed.len())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_pinned_target_has_a_processor_for_each_of_its_threads() {
+        let free = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+        // In a thread of its own, which is bound from then on.
+        let used = std::thread::spawn(move || {
+            let target = CpuTarget::new(CpuOptions { threads: free, pin: true, ..CpuOptions::default() });
+            let used = Mutex::new(BTreeSet::new());
+            for _ in 0..100 {
+                target.cpu.pool().run(&|_| {
+                    // SAFETY: the call has no arguments.
+                    used.lock().unwrap().insert(unsafe { libc::sched_getcpu() });
+                });
+            }
+            used.into_inner().unwrap()
+        });
+        // Workers may run one phase where they were started, before they have bound themselves.
+        assert!(used.join().unwrap().len() >= free, "threads share a processor");
     }
 }
