@@ -54,6 +54,10 @@ const GATE_BYTES: usize = 4 << 30;
 /// How old a reading of the memory clock may be.
 const MEM_CLOCK_AGE: Duration = Duration::from_millis(200);
 
+/// What times a launch: what a wrong one measured must not be found again.
+const TIMED_BY: [&str; 4] =
+    [include_str!("timed.rs"), include_str!("rotation.rs"), include_str!("inputs.rs"), include_str!("support.cu")];
+
 /// Seed of the data of timed launches; activations are redrawn from the system's randomness all the same.
 const DATA_SEED: u64 = 0x5eed;
 
@@ -217,7 +221,14 @@ impl CudaTarget {
         let mut resources = cubin.resources.clone();
         resources.dynamic_smem_bytes = Some(shape.smem);
         // What decided the code, and what it is checked by (MEASURING.md §10).
-        let contract = format!("{} {} {} {}", cubin.key, op.name(), env!("CARGO_PKG_VERSION"), self.key_text());
+        let contract = format!(
+            "{} {} {} {} {}",
+            cubin.key,
+            op.name(),
+            env!("CARGO_PKG_VERSION"),
+            self.key_text(),
+            TIMED_BY.map(|text| digest(text.as_bytes())).join(" ")
+        );
         Ok(Prepared {
             bytes: op.bytes(&cell.workload.shape, &spec),
             flops: op.flops(&cell.workload.shape),
