@@ -243,8 +243,6 @@ bytes. *Evaluations* says how many configurations the search timed, and how many
 
 Bounds: Q4_0 1.15 from 8 MB on and 1.35 below, the others 1.25. Misses: {len(misses(COLD))} of {len(COLD)} for Q4_0, {len(misses(OTHER))} of {len(OTHER)} for the others.
 
-![Rate of the winners in Q8_0, Q4_K and Q6_K, of plain kernels and of pure reads](2026-11-21-h200-tune-formats/charts/roofline.svg)
-
 {bounded(COLD)}
 
 ![Every kernel's best configuration at the shapes of Llama-3.1-8B](2026-11-21-h200-tune-llama-3.1-8b-q4_0/charts/heat_map.svg)
@@ -252,6 +250,8 @@ Bounds: Q4_0 1.15 from 8 MB on and 1.35 below, the others 1.25. Misses: {len(mis
 ![Every kernel's best configuration at the shapes of Qwen2.5-1.5B](2026-11-21-h200-tune-qwen2.5-1.5b-q4_0/charts/heat_map.svg)
 
 {bounded(OTHER)}
+
+![Rate of the winners in Q8_0, Q4_K and Q6_K, of plain kernels and of pure reads](2026-11-21-h200-tune-formats/charts/roofline.svg)
 
 The misses are {listed(misses(OTHER))}.
 
