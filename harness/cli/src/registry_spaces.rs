@@ -15,8 +15,8 @@ const FLOOR_OP: &str = "stream_read";
 /// Configurations of the floor that are timed; the fastest of them counts.
 const MOST_FLOORS: usize = 12;
 
-/// Fewer bytes than this are read within the time of a launch, and a floor would only be measured with much effort.
-const LEAST_FLOOR: u64 = 128 << 10;
+/// Fewer bytes than this are read within the time of a launch on a GPU, and a floor would only be measured with much effort.
+const LEAST_ON_GPU: u64 = 128 << 10;
 
 /// The registry as a tuner sees it on one device.
 pub struct RegistrySpaces {
@@ -72,6 +72,15 @@ impl RegistrySpaces {
         kernel.backend == self.backend && (!self.only_users || kernel.folder.is_some())
     }
 
+    /// The fewest bytes that have a floor. On the processor every read has one: small ones come from its caches, faster than
+    /// memory could give them, and only the floor tells how fast that is.
+    fn least_floor(&self) -> u64 {
+        match self.backend {
+            Backend::Cuda => LEAST_ON_GPU,
+            _ => 0,
+        }
+    }
+
     /// A pure read of so many bytes.
     fn floor(&self, bytes: u64) -> Vec<(VariantId, Workload)> {
         let Some(space) = self.registry.space(FLOOR_OP) else { return Vec::new() };
@@ -122,7 +131,7 @@ impl Spaces for RegistrySpaces {
             out.admitted.extend(all.admitted);
             out.pruned.extend(all.pruned);
         }
-        if let Some(bytes) = floor_bytes.filter(|&b| workload.op != FLOOR_OP && b >= LEAST_FLOOR) {
+        if let Some(bytes) = floor_bytes.filter(|&b| workload.op != FLOOR_OP && b >= self.least_floor()) {
             out.floor = self.floor(bytes);
         }
         Ok(out)
