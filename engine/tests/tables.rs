@@ -53,6 +53,7 @@ fn table(folder: &Path, shape: &Shape, variant: VariantId) -> TableChoice {
         gap_to_runner_up: None,
         reason: "a test".to_owned(),
         key: "a test".to_owned(),
+        record: None,
         quarantined: None,
     };
     let file = TableFile {

@@ -21,6 +21,7 @@ fn file() -> TableFile {
         gap_to_runner_up: None,
         reason: "the fastest of 12".to_owned(),
         key: "0123456789abcdef".repeat(4),
+        record: None,
         quarantined: None,
     };
     TableFile {

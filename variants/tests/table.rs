@@ -45,6 +45,7 @@ fn row(n: u64, k: u64, name: &str) -> Row {
         gap_to_runner_up: Some(0.1),
         reason: "1.10x of the next in 30 pairs".to_owned(),
         key: "k".to_owned(),
+        record: None,
         quarantined: None,
     }
 }

@@ -156,7 +156,7 @@ impl DeviceTable {
         let mut changes = Vec::new();
         for result in run.results.iter().filter(|r| r.policy == policy) {
             let Some(winner) = &result.winner else { continue };
-            let rows = rows_of(result, winner, &cells, registry);
+            let rows = rows_of(result, winner, &cells, registry, &run.id);
             let Some(own) = rows.first() else { continue };
             let from = self.row(&result.workload);
             // A run that ended before the run-off has nothing to add to what the row says of its variant.
@@ -206,6 +206,7 @@ fn rows_of(
     winner: &VariantId,
     cells: &BTreeMap<(&VariantId, &Workload), &CellResult>,
     registry: &Registry,
+    run_id: &str,
 ) -> Vec<Row> {
     let median = |v: &VariantId| result.ranking.iter().find(|r| r.variant == *v);
     let row = |v: &VariantId, reason: String, behind: Option<&VariantId>| -> Option<Row> {
@@ -221,6 +222,7 @@ fn rows_of(
             runner_up: behind.cloned(),
             reason,
             key: cells.get(&(v, &result.workload)).map(|c| c.key.clone()).unwrap_or_default(),
+            record: Some(run_id.to_owned()),
             quarantined: None,
         })
     };

@@ -44,6 +44,9 @@ pub struct Row {
     pub reason: String,
     /// Hash of everything that could change the answer.
     pub key: String,
+    /// Id of the run that measured the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
     /// Why the variant must not run any more; absent while it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<String>,

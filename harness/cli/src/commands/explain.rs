@@ -47,7 +47,10 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     let policy = read.file.as_ref().map(|f| f.policy);
     let record = match &args.record {
         Some(folder) => Some((folder.clone(), reports::load_kernel_run(folder).map_err(anyhow::Error::new)?.record)),
-        None => read.file.as_ref().and_then(|f| find_record(&f.record)),
+        None => {
+            let last = read.file.as_ref().map(|f| &f.record);
+            row.and_then(|r| r.record.as_ref()).or(last).and_then(|id| find_record(id))
+        }
     };
     let result = record.as_ref().and_then(|(_, run)| result_of(run, &workload, policy));
     if json {

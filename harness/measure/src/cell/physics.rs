@@ -5,6 +5,10 @@ use harness_spec::units::Bytes;
 /// Above this share of a measured ceiling a time is no measurement.
 pub const IMPLAUSIBLE: f64 = 1.05;
 
+/// Fewer bytes than this are not held against a read rate of memory: activations and small weights lie in a cache whatever
+/// the policy says, as whoever made them has just written them or the processor has fetched them ahead.
+const LEAST_READ: Bytes = Bytes(128 << 10);
+
 /// Measured ceilings of the device at the residency of a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ceiling {
@@ -30,7 +34,7 @@ impl Ceiling {
     pub fn judge(&self, median_ns: f64, bytes: Bytes, flops: u64) -> Physics {
         // Bytes a nanosecond and GB/s are the same number, and so are operations a nanosecond and Gop/s.
         let rates = [
-            ("read", bytes.0 as f64 / median_ns, self.read_gb_per_s, "GB/s"),
+            ("read", bytes.0 as f64 / median_ns, self.read_bound(bytes), "GB/s"),
             ("arithmetic", flops as f64 / median_ns, self.gflop_per_s, "Gop/s"),
         ];
         let mut found = Physics::Possible;
@@ -57,7 +61,12 @@ impl Ceiling {
     pub fn least_ns(&self, bytes: Bytes, flops: u64) -> f64 {
         let at =
             |amount: f64, ceiling: Option<f64>| ceiling.filter(|c| *c > 0.0).map_or(0.0, |c| amount / c / IMPLAUSIBLE);
-        at(bytes.0 as f64, self.read_gb_per_s).max(at(flops as f64, self.gflop_per_s))
+        at(bytes.0 as f64, self.read_bound(bytes)).max(at(flops as f64, self.gflop_per_s))
+    }
+
+    /// The read rate that bounds a launch of so many bytes, if one does.
+    fn read_bound(&self, bytes: Bytes) -> Option<f64> {
+        self.read_gb_per_s.filter(|_| bytes >= LEAST_READ)
     }
 
     /// Share of the read ceiling that a median time reaches, unclamped.
@@ -77,6 +86,14 @@ mod tests {
         assert!(matches!(c.judge(1000.0, Bytes(1_040_000), 0), Physics::Finding(t) if t.contains("104.0 %")));
         assert!(matches!(c.judge(1000.0, Bytes(1_060_000), 0), Physics::Implausible(t) if t.contains("1060 GB/s")));
         assert!(matches!(c.judge(1.0, Bytes(1), 60_000), Physics::Implausible(t) if t.contains("arithmetic")));
+    }
+
+    #[test]
+    fn what_fits_a_private_cache_is_not_bound_by_the_rate_of_memory() {
+        let c = Ceiling { read_gb_per_s: Some(37.0), gflop_per_s: None };
+        assert_eq!(c.judge(140.0, Bytes(7000), 1), Physics::Possible);
+        assert_eq!(c.least_ns(Bytes(7000), 1), 0.0);
+        assert!(matches!(c.judge(140.0, Bytes(1 << 20), 1), Physics::Implausible(_)));
     }
 
     #[test]
