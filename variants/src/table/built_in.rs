@@ -1,7 +1,10 @@
 //! The tables that come with the program. Each was measured on the device that it names.
 
 /// Tables by file name.
-const TABLES: &[(&str, &str)] = &[("nvidia-h200.toml", include_str!("../../tables/nvidia-h200.toml"))];
+const TABLES: &[(&str, &str)] = &[
+    ("amd-epyc.toml", include_str!("../../tables/amd-epyc.toml")),
+    ("nvidia-h200.toml", include_str!("../../tables/nvidia-h200.toml")),
+];
 
 /// The text of a built-in table.
 pub(super) fn text(file_name: &str) -> Option<&'static str> {
