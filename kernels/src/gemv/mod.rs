@@ -61,11 +61,11 @@ macro_rules! tiled_unit {
         pub(in crate::gemv) fn pick(knobs: $crate::gemv::Knobs) -> Option<$crate::gemv::UnitFn> {
             Some(match (knobs.prefetch, knobs.acc) {
                 (0, 1) => unit::<0, 1>,
-                (512, 1) => unit::<512, 1>,
-                (1024, 1) => unit::<1024, 1>,
+                (4096, 1) => unit::<4096, 1>,
+                (8192, 1) => unit::<8192, 1>,
                 (0, 2) => unit::<0, 2>,
-                (512, 2) => unit::<512, 2>,
-                (1024, 2) => unit::<1024, 2>,
+                (4096, 2) => unit::<4096, 2>,
+                (8192, 2) => unit::<8192, 2>,
                 _ => return None,
             })
         }
@@ -247,15 +247,16 @@ impl std::fmt::Debug for GemvKernel {
     }
 }
 
-/// Fetches the lines of the `BYTES` that stand `DISTANCE` bytes ahead of `at`; nothing where the distance is zero.
+/// Fetches the lines of the `BYTES` that stand `DISTANCE` bytes ahead of `at` into the second-level cache; nothing where
+/// the distance is zero. Into the first, lines that far ahead would wait for the few buffers that its misses have.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch<const DISTANCE: usize, const BYTES: usize>(at: *const u8) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     if DISTANCE > 0 {
         for line in (0..BYTES).step_by(64) {
             // SAFETY: a prefetch of any address, also one beyond the buffer, does not fault and reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(DISTANCE + line).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(DISTANCE + line).cast()) };
         }
     }
 }

@@ -110,27 +110,63 @@ pub(in crate::gemv) mod q6_k {
 
     tiled_unit!(16, 256, STEP, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", [8, 4, 2]);
 
-    /// The 32 columns of quarter `quarter` of a half of 128 columns.
+    /// Columns `4 v` to `4 v + 3` of quarter `QUARTER` of a half of 128 columns. The quarter is a constant, so that its
+    /// shifts are.
     ///
     /// # Safety
     /// `low_at` and `high_at` point at the 16 and 8 vectors of the half.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
-    unsafe fn unpack(low_at: *const u8, high_at: *const u8, quarter: usize) -> [__m512i; 8] {
+    unsafe fn unpack<const QUARTER: usize>(low_at: *const u8, high_at: *const u8, v: usize) -> __m512i {
         // SAFETY: promised by the caller.
-        let (mut codes, bits) = unsafe { (vectors::<8>(low_at.add(quarter % 2 * 512)), vectors::<8>(high_at)) };
-        let mask = _mm512_set1_epi8(0x30);
-        for (code, &bits) in codes.iter_mut().zip(&bits) {
-            let nibble = if quarter < 2 { low(*code) } else { high(*code) };
-            let bits = match quarter {
-                0 => _mm512_slli_epi16::<4>(bits),
-                1 => _mm512_slli_epi16::<2>(bits),
-                2 => bits,
-                _ => _mm512_srli_epi16::<2>(bits),
-            };
-            *code = _mm512_or_si512(nibble, _mm512_and_si512(bits, mask));
+        let (both, bits) = unsafe {
+            (
+                _mm512_loadu_si512(low_at.add(QUARTER % 2 * 512 + 64 * v).cast()),
+                _mm512_loadu_si512(high_at.add(64 * v).cast()),
+            )
+        };
+        let nibble = if QUARTER < 2 { low(both) } else { high(both) };
+        let bits = match QUARTER {
+            0 => _mm512_slli_epi16::<4>(bits),
+            1 => _mm512_slli_epi16::<2>(bits),
+            2 => bits,
+            _ => _mm512_srli_epi16::<2>(bits),
+        };
+        // nibble | (bits & 0x30) in one instruction.
+        _mm512_ternarylogic_epi32::<0xf8>(nibble, bits, _mm512_set1_epi8(0x30))
+    }
+
+    /// Adds the product of one quarter of 32 columns, whose scales are at `sc`, with each token.
+    ///
+    /// # Safety
+    /// As [`unpack`]; `sc` points at two times 16 scales, and each of `x` has `group` groups of activations and one more.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn quarter<const QUARTER: usize, const T: usize, const ACC: usize>(
+        acc: &mut [__m512; T],
+        (d, sc): (__m512, *const u8),
+        (low_at, high_at): (*const u8, *const u8),
+        x: &[QuantPtr; T],
+        group: usize,
+    ) {
+        for i in 0..2 {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let scales = _mm512_cvtepi8_epi32(_mm_loadu_si128(sc.add(16 * i).cast()));
+                let scale = _mm512_mul_ps(d, _mm512_cvtepi32_ps(scales));
+                let codes = [
+                    unpack::<QUARTER>(low_at, high_at, 4 * i),
+                    unpack::<QUARTER>(low_at, high_at, 4 * i + 1),
+                    unpack::<QUARTER>(low_at, high_at, 4 * i + 2),
+                    unpack::<QUARTER>(low_at, high_at, 4 * i + 3),
+                ];
+                for t in 0..T {
+                    let from = *x[t].neg32.add(2 * group + i);
+                    let isum = dot::<4, ACC>(from, &codes, x[t].q.add(32 * group + 16 * i));
+                    acc[t] = scaled(acc[t], scale, *x[t].s.add(group), isum);
+                }
+            }
         }
-        codes
     }
 
     /// # Safety
@@ -146,28 +182,16 @@ pub(in crate::gemv) mod q6_k {
             // SAFETY: the step holds the scales and codes of its eight groups, and rows hold every group.
             unsafe {
                 let at = tiles.add(step * STEP);
-                prefetch::<PREFETCH, STEP>(at);
                 let d = halves(at);
-                // The quarter is a constant in each pass of the unrolled loop, so its shifts are too.
                 for half in 0..2 {
-                    for quarter in 0..4 {
-                        let codes = unpack(at.add(320 + half * 1024), at.add(320 + 2048 + half * 512), quarter);
-                        let group = 8 * step + 4 * half + quarter;
-                        let sub = 8 * half + 2 * quarter;
-                        let bytes = |sub: usize| {
-                            let sc = _mm_loadu_si128(at.add(64 + 16 * sub).cast());
-                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sc)))
-                        };
-                        let scale = [bytes(sub), bytes(sub + 1)];
-                        for t in 0..T {
-                            let q = x[t].q.add(32 * group);
-                            for (i, scale) in scale.into_iter().enumerate() {
-                                let codes = std::array::from_fn(|v| codes[4 * i + v]);
-                                let isum = dot::<4, ACC>(*x[t].neg32.add(2 * group + i), &codes, q.add(16 * i));
-                                acc[t] = scaled(acc[t], scale, *x[t].s.add(group), isum);
-                            }
-                        }
-                    }
+                    prefetch::<PREFETCH, { STEP / 2 }>(at.wrapping_add(half * (STEP / 2)));
+                    let codes = (at.add(320 + half * 1024), at.add(320 + 2048 + half * 512));
+                    let sc = at.add(64 + 128 * half);
+                    let group = 8 * step + 4 * half;
+                    quarter::<0, T, ACC>(&mut acc, (d, sc), codes, &x, group);
+                    quarter::<1, T, ACC>(&mut acc, (d, sc.add(32)), codes, &x, group + 1);
+                    quarter::<2, T, ACC>(&mut acc, (d, sc.add(64)), codes, &x, group + 2);
+                    quarter::<3, T, ACC>(&mut acc, (d, sc.add(96)), codes, &x, group + 3);
                 }
             }
         }
