@@ -41,7 +41,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A file of the run is missing.
-    #[error("{path} does not exist\nhint: give the folder that `bench compare` or `bench e2e` wrote")]
+    #[error("{path} does not exist\nhint: give the folder of a run, such as `bench compare` or `bench tune` writes{}", packed(.path))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -122,6 +122,14 @@ pub enum ReportError {
         /// What the template engine said.
         source: minijinja::Error,
     },
+}
+
+/// What to do about a file that lies packed beside its name, as in the published runs.
+fn packed(path: &Path) -> String {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".gz");
+    let beside = Path::new(&beside);
+    if beside.is_file() { format!(", or unpack this one with `gunzip -k {}`", beside.display()) } else { String::new() }
 }
 
 impl ReportError {

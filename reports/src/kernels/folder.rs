@@ -70,10 +70,13 @@ pub fn write_kernel_run_with(
 pub fn load_kernel_run(dir: &Path) -> Result<LoadedKernelRun, ReportError> {
     let record = load_record(&dir.join("run.json"))?;
     let (trials, cut) = load_trials(&dir.join("trials.jsonl"))?;
-    let warnings = cut.map(|line| {
+    let mut warnings = Vec::from_iter(cut.map(|line| {
         format!("the last line of trials.jsonl (line {line}) is cut short and was left out: the run was killed there")
-    });
-    Ok(LoadedKernelRun { record, trials, warnings: warnings.into_iter().collect() })
+    }));
+    if trials.is_empty() && dir.join("trials.jsonl.gz").is_file() {
+        warnings.push("trials.jsonl is packed, so the clocks are not drawn: unpack it with gunzip -k first".to_owned());
+    }
+    Ok(LoadedKernelRun { record, trials, warnings })
 }
 
 /// Rewrites `report.html` and the charts of `dir` from its files.
