@@ -91,8 +91,21 @@ pub(crate) fn drawn(frame: &Frame, paint: impl FnOnce(&Sheet, &Plot) -> Draw<()>
     Ok(accessible(&svg, &frame.title))
 }
 
-/// Background, title, legend and axes.
-fn framed(sheet: &Sheet, frame: &Frame) -> Draw<Plot> {
+/// As [`drawn`], without axes: for tables in pixels.
+pub(crate) fn blank(frame: &Frame, paint: impl FnOnce(&Sheet) -> Draw<()>) -> Result<String, ReportError> {
+    let mut svg = String::new();
+    {
+        let sheet = SVGBackend::with_string(&mut svg, (WIDTH, frame.height)).into_drawing_area();
+        headed(&sheet, frame)
+            .and_then(|()| paint(&sheet))
+            .and_then(|()| sheet.present())
+            .map_err(|e| ReportError::Draw { chart: frame.name, message: e.to_string() })?;
+    }
+    Ok(accessible(&svg, &frame.title))
+}
+
+/// Background, title and legend.
+fn headed(sheet: &Sheet, frame: &Frame) -> Draw<()> {
     sheet.fill(&PAPER)?;
     bold(sheet, &frame.title, (16, 20), 15)?;
     let mut at = 16;
@@ -105,6 +118,12 @@ fn framed(sheet: &Sheet, frame: &Frame) -> Draw<Plot> {
         // About the mean advance of a sans-serif face at this size; the legend only has to keep entries apart.
         at += label.chars().count() as i32 * 62 / 10 + 22;
     }
+    Ok(())
+}
+
+/// Background, title, legend and axes.
+fn framed(sheet: &Sheet, frame: &Frame) -> Draw<Plot> {
+    headed(sheet, frame)?;
     let numbered = !frame.y.1.is_empty();
     let mut chart = ChartBuilder::on(sheet)
         .margin_top(HEAD)

@@ -1,12 +1,11 @@
 //! The SM clock over the run: whether the device ran at one speed while the variants were compared.
 
-use harness_spec::record::{KernelRun, Trial};
+use harness_spec::record::{KernelRun, SampleDrop, Trial};
 use plotters::prelude::Color;
-use plotters::style::text_anchor::HPos;
 
 use crate::charts::axis::Axis;
 use crate::charts::easel::{self, Frame};
-use crate::charts::palette::{ENGINE, INK, MUTED, PEER};
+use crate::charts::palette::{ENGINE, INK, PEER};
 use crate::charts::{Chart, ChartOutcome};
 use crate::error::ReportError;
 
@@ -15,13 +14,15 @@ const TITLE: &str = "SM clock of every sample over the run";
 /// Samples of one trial that are drawn: the clock moves slower than they come.
 const MOST_OF_A_TRIAL: usize = 6;
 
-/// Draws a dot a sample, a cross where it was dropped.
+/// Draws a dot a sample and a cross where it was dropped. The first of a trial is dropped whatever its clock was, so a
+/// cross there would look like a fault of the device: it is not drawn.
 pub(super) fn draw(run: &KernelRun, trials: &[Trial]) -> Result<ChartOutcome, ReportError> {
     let omitted = |why: &str| ChartOutcome::Omitted { name: NAME, title: TITLE.to_owned(), why: why.to_owned() };
     let mut dots = Vec::new();
     for trial in trials {
         let stride = trial.samples.len().div_ceil(MOST_OF_A_TRIAL).max(1);
-        for sample in trial.samples.iter().step_by(stride) {
+        let counted = trial.samples.iter().filter(|s| s.dropped != Some(SampleDrop::First));
+        for sample in counted.step_by(stride) {
             if let Some(mhz) = sample.sm_clock_mhz.filter(|v| v.is_finite()) {
                 dots.push((trial.at_ns.secs(), mhz, sample.dropped.is_some()));
             }
@@ -34,10 +35,17 @@ pub(super) fn draw(run: &KernelRun, trials: &[Trial]) -> Result<ChartOutcome, Re
     let clocks = || dots.iter().map(|d| d.1).chain(reference);
     let (slowest, fastest) = (clocks().fold(f64::INFINITY, f64::min), clocks().fold(0.0, f64::max));
     let end = dots.iter().map(|d| d.0).fold(0.0, f64::max);
+    let mut legend = vec![(Some(ENGINE), "kept".to_owned())];
+    if dots.iter().any(|d| d.2) {
+        legend.push((Some(PEER), "dropped".to_owned()));
+    }
+    if let Some(reference) = reference {
+        legend.push((Some(INK), format!("canary before the run, {reference:.0} MHz")));
+    }
     let frame = Frame {
         name: NAME,
         title: TITLE.to_owned(),
-        legend: vec![(Some(ENGINE), "kept".to_owned()), (Some(PEER), "dropped".to_owned())],
+        legend,
         height: 300,
         left: 76,
         right: 24,
@@ -48,7 +56,6 @@ pub(super) fn draw(run: &KernelRun, trials: &[Trial]) -> Result<ChartOutcome, Re
         if let Some(reference) = reference {
             let (from, to) = plot.across();
             easel::line(sheet, (from, plot.y(reference)), (to, plot.y(reference)), &INK, 1)?;
-            easel::text(sheet, "canary", (to - 4, plot.y(reference) - 9), 11, &MUTED, HPos::Right)?;
         }
         for &(at, mhz, dropped) in &dots {
             let point = (plot.x(at), plot.y(mhz));
@@ -61,7 +68,8 @@ pub(super) fn draw(run: &KernelRun, trials: &[Trial]) -> Result<ChartOutcome, Re
         Ok(())
     })?;
     let caption = "Mean clock of each timed interval, from timestamps on the device itself, placed at the end of its \
-                   trial. Samples under 75 % of the reference clock are dropped."
+                   trial. The first sample of a trial is never counted and not drawn. Samples under 75 % of the reference \
+                   clock are dropped."
         .to_owned();
     Ok(ChartOutcome::Drawn(Chart { name: NAME, title: frame.title, caption, svg }))
 }

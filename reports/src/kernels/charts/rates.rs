@@ -17,10 +17,11 @@ const TITLE: &str = "Bandwidth roofline: bytes of a launch against the rate they
 
 /// Bytes and GB/s of a workload's winner, plain variant and floor.
 struct Point {
+    name: String,
     bytes: f64,
     winner: Option<f64>,
     baseline: Option<f64>,
-    floor: Option<f64>,
+    floor: f64,
 }
 
 fn point(run: &KernelRun, result: &WorkloadResult) -> Option<Point> {
@@ -32,9 +33,15 @@ fn point(run: &KernelRun, result: &WorkloadResult) -> Option<Point> {
     };
     let winner = rate(&result.winner);
     let baseline = rate(&result.baseline);
-    let floor = result.floor.as_ref().filter(|f| f.median_ns > 0.0).map(|f| f.bytes.0 as f64 / f.median_ns);
+    let floor = result.floor.as_ref().filter(|f| f.median_ns > 0.0 && f.bytes.0 > 0)?;
     let bytes = winner.or(baseline)?.0;
-    Some(Point { bytes, winner: winner.map(|w| w.1), baseline: baseline.map(|b| b.1), floor })
+    Some(Point {
+        name: result.workload.to_string(),
+        bytes,
+        winner: winner.map(|w| w.1),
+        baseline: baseline.map(|b| b.1),
+        floor: floor.bytes.0 as f64 / floor.median_ns,
+    })
 }
 
 /// Draws a dot for each.
@@ -42,7 +49,7 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
     let omitted = |why: &str| ChartOutcome::Omitted { name: NAME, title: TITLE.to_owned(), why: why.to_owned() };
     let points: Vec<Point> = run.results.iter().filter_map(|r| point(run, r)).collect();
     if points.is_empty() {
-        return Ok(omitted("no workload has a timed winner or plain variant"));
+        return Ok(omitted("no workload has both a timed variant and a pure read of its bytes"));
     }
     let roof = run
         .canaries
@@ -51,7 +58,8 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
         .map(|c| c.read_gb_per_s)
         .filter(|v| v.is_finite() && *v > 0.0)
         .fold(None, |most: Option<f64>, v| Some(most.map_or(v, |m| m.max(v))));
-    let rates: Vec<f64> = points.iter().flat_map(|p| [p.winner, p.baseline, p.floor]).flatten().chain(roof).collect();
+    let rates: Vec<f64> =
+        points.iter().flat_map(|p| [p.winner, p.baseline, Some(p.floor)]).flatten().chain(roof).collect();
     let span = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)))
     };
@@ -61,7 +69,7 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
         name: NAME,
         title: TITLE.to_owned(),
         legend: vec![
-            (Some(ENGINE), "winner".to_owned()),
+            (Some(ENGINE), "winner, numbered".to_owned()),
             (Some(PEER), "plain variant".to_owned()),
             (Some(MUTED), "pure read of the same bytes".to_owned()),
         ],
@@ -78,19 +86,76 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
             let text = format!("measured read ceiling {} GB/s", number(roof));
             easel::text(sheet, &text, (from + 8, plot.y(roof) - 10), 12, &MUTED, HPos::Left)?;
         }
+        let mut labels = Labels::default();
+        if let Some(roof) = roof {
+            let ((from, to), y) = (plot.across(), plot.y(roof));
+            labels.taken.push([from, y - 1, to, y + 1]);
+        }
+        // A bar wider than a dot is seen on both sides of the winner that reaches it.
         for p in &points {
-            let x = plot.x(p.bytes / 1e6);
-            for (rate, colour) in [(p.floor, MUTED), (p.baseline, PEER), (p.winner, ENGINE)] {
+            let (x, y) = (plot.x(p.bytes / 1e6), plot.y(p.floor));
+            easel::rect(sheet, (x - 11, y - 1), (x + 11, y + 1), &MUTED.to_rgba())?;
+            labels.taken.push([x - 11, y - 1, x + 11, y + 1]);
+        }
+        for p in &points {
+            for (rate, colour) in [(p.baseline, PEER), (p.winner, ENGINE)] {
                 if let Some(rate) = rate {
-                    easel::dot(sheet, (x, plot.y(rate)), 5, &colour.mix(0.8))?;
+                    let at = (plot.x(p.bytes / 1e6), plot.y(rate));
+                    easel::dot(sheet, at, 4, &colour.mix(0.8))?;
+                    labels.taken.push(Labels::around(at, 3));
                 }
+            }
+        }
+        for (at, p) in points.iter().enumerate() {
+            if let Some(rate) = p.winner {
+                let place = labels.place((plot.x(p.bytes / 1e6), plot.y(rate)), plot.across());
+                easel::text(sheet, &(at + 1).to_string(), place, 10, &INK, HPos::Center)?;
             }
         }
         Ok(())
     })?;
-    let caption = "GEMV does so few operations for each byte that the roof is bandwidth alone. Small launches lie under \
-                   it because a launch has a fixed cost, which the pure read pays too: compare each winner with the grey \
-                   dot above it. A dot beyond the line is a finding about the byte model or the ceiling."
-        .to_owned();
+    let names: Vec<String> = points.iter().enumerate().map(|(at, p)| format!("{} {}", at + 1, p.name)).collect();
+    let without = match run.results.len() - points.len() {
+        0 => String::new(),
+        n => format!(" {n} without a pure read or a time are left out."),
+    };
+    let caption = format!(
+        "GEMV does so few operations for each byte that the roof is bandwidth alone. Small launches lie under it because \
+         a launch has a fixed cost, which the pure read pays too: compare each winner with the grey bar above it. A dot \
+         beyond the line is a finding about the byte model or the ceiling.{without} {}.",
+        names.join("; ")
+    );
     Ok(ChartOutcome::Drawn(Chart { name: NAME, title: frame.title, caption, svg }))
+}
+
+/// Where numbers may stand without hiding each other or a dot.
+#[derive(Default)]
+struct Labels {
+    /// Left, top, right and bottom of what is drawn.
+    taken: Vec<[i32; 4]>,
+}
+
+impl Labels {
+    fn around((x, y): (i32, i32), half: i32) -> [i32; 4] {
+        [x - half, y - half, x + half, y + half]
+    }
+
+    /// The middle of a number near `dot`: the first place that is free, and the last resort is right of the dot.
+    fn place(&mut self, (x, y): (i32, i32), (left, right): (i32, i32)) -> (i32, i32) {
+        let near = [(13, 0), (0, 12), (0, -12), (-13, 0), (13, 12), (-13, 12), (13, -12), (-13, -12)];
+        let far = [(0, 24), (24, 0), (-24, 0), (14, 24), (-14, 24), (0, 36), (14, 36), (-14, 36), (0, 48)];
+        let places = near.into_iter().chain(far).map(|(dx, dy)| (x + dx, y + dy));
+        let free = |&(x, y): &(i32, i32)| {
+            let [l, t, r, b] = Labels::number((x, y));
+            l >= left && r <= right && self.taken.iter().all(|o| r <= o[0] || l >= o[2] || b <= o[1] || t >= o[3])
+        };
+        let place = places.clone().find(free).unwrap_or((x + 13, y));
+        self.taken.push(Labels::number(place));
+        place
+    }
+
+    /// The box of a number of two digits.
+    fn number((x, y): (i32, i32)) -> [i32; 4] {
+        [x - 7, y - 5, x + 7, y + 5]
+    }
 }
