@@ -3,7 +3,7 @@
 use harness_spec::record::{KernelRun, Provenance, Trial};
 use serde::Serialize;
 
-use super::view::{self, FailureRow, Named, WorkloadView};
+use super::view::{self, FailureRow, Incomplete, Named, WorkloadView};
 use crate::charts::ChartOutcome;
 use crate::error::ReportError;
 use crate::html::{Figure, figure, render_page};
@@ -23,7 +23,7 @@ struct Page {
     id: String,
     started: String,
     suspect: String,
-    incomplete: String,
+    incomplete: Option<Incomplete>,
     notes: Vec<String>,
     charts: Vec<Figure>,
     omitted: Vec<Named>,
@@ -64,7 +64,7 @@ pub(super) fn render(run: &KernelRun, drawn: &[ChartOutcome]) -> Result<String, 
         id: run.id.clone(),
         started: run.started.clone(),
         suspect: run.suspect.clone().unwrap_or_default(),
-        incomplete: run.incomplete.clone().unwrap_or_default(),
+        incomplete: view::incomplete(run),
         notes: run.notes.clone(),
         charts: drawn.iter().filter_map(figure).collect(),
         omitted: omitted.collect(),

@@ -4,6 +4,7 @@ mod charts;
 mod folder;
 mod html;
 mod markdown;
+mod names;
 mod terminal;
 mod view;
 

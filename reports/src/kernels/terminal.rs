@@ -19,16 +19,16 @@ pub fn kernel_terminal(run: &KernelRun) -> String {
     if let Some(why) = &run.suspect {
         out += &format!("suspect: {why}\n");
     }
-    if let Some(why) = &run.incomplete {
-        out += &format!("incomplete: {why}\n");
+    if let Some(incomplete) = view::incomplete(run) {
+        out += &format!("incomplete: {}\n", incomplete.summary);
     }
     for w in view::workloads(run) {
-        out += &format!("\n{}  {}  floor {}\n{}\n", w.title, w.policy, w.floor, w.reason);
+        out += &format!("\n{}  {}  floor {}\n{}\n", w.title, w.policy, w.floor, w.numbered_reason);
         if !w.incomplete.is_empty() {
             out += &format!("incomplete: {}\n", w.incomplete);
         }
         let mut table = Builder::default();
-        table.push_record(["#", "variant", "us", "95 %", "GB/s", "of floor", "vs best", "MHz", ""]);
+        table.push_record(["#", "variant", "µs", "95 %", "GB/s", "of floor", "vs best", "MHz", ""]);
         for r in &w.rows {
             table.push_record([
                 &r.rank.to_string(),
@@ -53,8 +53,11 @@ pub fn kernel_terminal(run: &KernelRun) -> String {
         if w.more > 0 {
             out += &format!("and {} more in run.json\n", w.more);
         }
-        for duel in &w.run_off {
-            out += &format!("run-off: {duel}\n");
+        for d in &w.run_off {
+            out += &format!(
+                "run-off: {} against {}: {} {}, {} ({} pairs, {})\n",
+                d.challenger, d.defender, d.ratio, d.interval, d.verdict, d.pairs, d.order
+            );
         }
         if !w.search.is_empty() {
             out += &format!("search: {}\n", w.search);

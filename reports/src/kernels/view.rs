@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use harness_spec::VariantId;
 use harness_spec::record::{
-    CellResult, CellRole, Finding, KernelRun, KernelRunKind, Outcome, SpaceAccount, StopReason, WorkloadResult,
+    CellResult, CellRole, Finding, KernelRun, KernelRunKind, Outcome, RankRow, SpaceAccount, StopReason, WorkloadResult,
 };
+use harness_spec::target::Resources;
 use serde::Serialize;
 
+use super::names;
 use crate::view::format::{self, NONE, number, percent};
 
 /// Rows of a ranking that are shown; the rest is in `run.json`.
@@ -17,6 +20,8 @@ pub(super) const MOST_ROWS: usize = 12;
 pub(super) struct Row {
     pub rank: usize,
     pub variant: String,
+    /// Without the backend and without what is the same in every row of its kernel, see [`WorkloadView::same`].
+    pub name: String,
     pub time: String,
     pub interval: String,
     pub rate: String,
@@ -24,6 +29,7 @@ pub(super) struct Row {
     pub against_best: String,
     pub clock: String,
     pub registers: String,
+    pub shared: String,
     pub marks: String,
 }
 
@@ -33,12 +39,37 @@ pub(super) struct WorkloadView {
     pub title: String,
     pub policy: String,
     pub reason: String,
+    /// The reason with the numbers of the ranking in place of long names.
+    pub numbered_reason: String,
     pub floor: String,
     pub incomplete: String,
     pub rows: Vec<Row>,
+    /// What [`Row::name`] leaves out.
+    pub same: String,
     pub more: usize,
-    pub run_off: Vec<String>,
+    pub run_off: Vec<DuelRow>,
     pub search: String,
+}
+
+/// A pair of finalists, by their numbers in the ranking.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct DuelRow {
+    pub challenger: String,
+    pub defender: String,
+    pub ratio: String,
+    pub interval: String,
+    pub verdict: &'static str,
+    pub sign: &'static str,
+    pub pairs: String,
+    pub order: String,
+}
+
+/// Why a run is not the whole answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Incomplete {
+    pub summary: String,
+    /// Each workload that is not finished, with how far it came.
+    pub open: Vec<Named>,
 }
 
 /// A cell that has no time.
@@ -79,11 +110,47 @@ pub(super) fn headline(run: &KernelRun) -> String {
             let timed = of(Outcome::is_measured);
             let winners = run.results.iter().filter(|r| r.winner.is_some()).count();
             format!(
-                "{winners} of {} workloads have a winner on {device}: {timed} cells timed, {failed} failed",
-                run.results.len()
+                "{winners} of {} workloads have a winner on {device}: {timed} cells timed, {} without a valid result",
+                run.results.len(),
+                failures(run).len()
             )
         }
     }
+}
+
+/// How many workloads are not finished and how far each came; none where the run is the whole answer.
+pub(super) fn incomplete(run: &KernelRun) -> Option<Incomplete> {
+    let whole = run.incomplete.as_ref()?;
+    let open: Vec<(&WorkloadResult, &String)> =
+        run.results.iter().filter_map(|r| Some((r, r.incomplete.as_ref()?))).collect();
+    // A workload says "WHY after N of at most M evaluations of WORKLOAD"; a WHY that all share is said once.
+    let parts: Option<Vec<(&str, &str)>> = open.iter().map(|(_, text)| text.split_once(" after ")).collect();
+    let why = parts.as_ref().and_then(|p| p.first()).map(|p| p.0);
+    let (Some(why), Some(parts)) = (why, &parts) else {
+        return Some(Incomplete { summary: sentence(whole), open: Vec::new() });
+    };
+    let shared = parts.iter().all(|p| p.0 == why);
+    let rows = open.iter().zip(parts).map(|((result, text), (_, after))| {
+        let how_far = if shared { *after } else { text.as_str() };
+        Named {
+            name: format!("{} {}", result.workload, result.policy),
+            value: how_far.strip_suffix(&format!(" of {}", result.workload)).unwrap_or(how_far).to_owned(),
+        }
+    });
+    let count = format!("{} of {} workloads", open.len(), run.results.len());
+    let summary = if shared { format!("{count}: {why}.") } else { format!("{count}.") };
+    Some(Incomplete { summary, open: rows.collect() })
+}
+
+/// A reason as a sentence: they are recorded without capital and full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    // A name at the beginning stays as it is written.
+    let is_word = text.split([' ', ',']).next().is_some_and(|w| w.chars().all(|c| c.is_ascii_alphabetic()));
+    let first = if is_word { first.to_ascii_uppercase() } else { first };
+    format!("{first}{}{stop}", letters.as_str())
 }
 
 /// The workloads in the order of the record.
@@ -99,7 +166,21 @@ pub(super) fn cells<'a>(run: &'a KernelRun, result: &'a WorkloadResult) -> impl 
 fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
     let best = result.ranking.first().map(|r| r.median_ns);
     let by_variant: BTreeMap<_, _> = cells(run, result).map(|c| (&c.cell.variant, c)).collect();
-    let row = |(at, r): (usize, &harness_spec::record::RankRow)| {
+    let finalists = || result.run_off.iter().flat_map(|r| &r.finalists);
+    // The winner and the rows with a part are shown however slow they are, and the finalists, which the run-off names.
+    let shown: Vec<(usize, &RankRow)> = result
+        .ranking
+        .iter()
+        .enumerate()
+        .filter(|(at, r)| {
+            *at < MOST_ROWS
+                || result.winner.as_ref() == Some(&r.variant)
+                || r.role != CellRole::Candidate
+                || finalists().any(|f| f == &r.variant)
+        })
+        .collect();
+    let same = names::shared_tunables(shown.iter().map(|(_, r)| &r.variant));
+    let row = |&(at, r): &(usize, &RankRow)| {
         let cell = by_variant.get(&r.variant);
         let measure = |m: Option<&harness_spec::record::Measure>, show: fn(f64) -> String| {
             m.and_then(|m| format::measure(m, show).ok()).unwrap_or_else(|| NONE.to_owned())
@@ -119,6 +200,7 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
         Row {
             rank: at + 1,
             variant: r.variant.short(),
+            name: names::short(&r.variant, &run.device.backend, &same),
             time: number(r.median_ns / 1000.0),
             interval: r.ci_ns.map_or_else(String::new, |[lo, hi]| {
                 format::interval([lo / 1000.0, hi / 1000.0], r.median_ns / 1000.0)
@@ -130,39 +212,48 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             registers: cell
                 .and_then(|c| c.resources.as_ref()?.registers)
                 .map_or_else(|| NONE.to_owned(), |r| r.to_string()),
+            shared: cell.and_then(|c| shared_memory(c.resources.as_ref()?)).unwrap_or_else(|| NONE.to_owned()),
             marks: marks.join(", "),
         }
     };
-    // The winner, the default and the plain variant are shown however slow they are.
-    let shown = |(at, r): &(usize, &harness_spec::record::RankRow)| {
-        *at < MOST_ROWS || result.winner.as_ref() == Some(&r.variant) || r.role != CellRole::Candidate
-    };
-    let rows: Vec<Row> = result.ranking.iter().enumerate().filter(shown).map(row).collect();
-    let duels = result.run_off.iter().flat_map(|r| &r.duels).map(|d| {
-        let ratio = d.time.as_ref().map_or_else(
-            || "no ratio".to_owned(),
-            |t| format!("{} {}", format::ratio(t.ratio), format::interval(t.ci, t.ratio)),
-        );
-        format!(
-            "{} against {}: {ratio}, {} ({} pairs, {})",
-            d.challenger.short(),
-            d.defender.short(),
-            format::verdict(d.verdict),
-            d.pairs_planned,
-            d.order
-        )
+    let rows: Vec<Row> = shown.iter().map(row).collect();
+    let ranks: BTreeMap<_, _> = result.ranking.iter().enumerate().map(|(at, r)| (&r.variant, at + 1)).collect();
+    let numbered = |v: &VariantId| ranks.get(v).map_or_else(|| v.short(), |rank| format!("#{rank}"));
+    let duels = result.run_off.iter().flat_map(|r| &r.duels).map(|d| DuelRow {
+        challenger: numbered(&d.challenger),
+        defender: numbered(&d.defender),
+        ratio: d.time.as_ref().map_or_else(|| NONE.to_owned(), |t| format::ratio(t.ratio)),
+        interval: d.time.as_ref().map_or_else(String::new, |t| format::interval(t.ci, t.ratio)),
+        verdict: format::verdict(d.verdict),
+        sign: format::verdict_sign(d.verdict),
+        pairs: match d.pairs_rerun {
+            0 => d.pairs_planned.to_string(),
+            again => format!("{} and {again} again", d.pairs_planned),
+        },
+        order: d.order.clone(),
     });
+    let by_number = |word: &str| {
+        let name = word.trim_end_matches([',', ';', '.']);
+        let row = result.ranking.iter().find(|r| name.contains('@') && r.variant.short() == name)?;
+        let part =
+            role(row.role).filter(|_| row.role != CellRole::Floor).map_or_else(String::new, |p| format!("the {p} "));
+        Some(format!("{part}{}{}", numbered(&row.variant), &word[name.len()..]))
+    };
+    let words = result.reason.split(' ').map(|w| by_number(w).unwrap_or_else(|| w.to_owned()));
+    let numbered_reason = words.collect::<Vec<_>>().join(" ");
     WorkloadView {
         title: result.workload.to_string(),
         policy: result.policy.to_string(),
-        reason: result.reason.clone(),
+        reason: sentence(&result.reason),
+        numbered_reason: sentence(&numbered_reason),
         floor: result.floor.as_ref().map_or_else(
             || "no floor was measured".to_owned(),
-            |f| format!("{} us, {}", number(f.median_ns / 1000.0), f.variant.short()),
+            |f| format!("{} µs, {}", number(f.median_ns / 1000.0), f.variant.short()),
         ),
         incomplete: result.incomplete.clone().unwrap_or_default(),
         more: result.ranking.len() - rows.len(),
         rows,
+        same: names::same_line(&same),
         run_off: duels.collect(),
         search: result.search.as_ref().map_or_else(String::new, |s| {
             format!(
@@ -171,6 +262,13 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             )
         }),
     }
+}
+
+/// Static and dynamic shared memory of a block; none where the compiler told neither.
+fn shared_memory(resources: &Resources) -> Option<String> {
+    let parts = [resources.static_smem_bytes, resources.dynamic_smem_bytes];
+    let total: u32 = parts.iter().flatten().sum();
+    parts.iter().any(Option::is_some).then(|| format::bytes(f64::from(total)))
 }
 
 fn role(role: CellRole) -> Option<&'static str> {
