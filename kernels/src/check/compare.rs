@@ -324,7 +324,12 @@ fn slab(output: usize, codes: &[i8], scales: &[f32], bytes: &[u8]) -> Result<(),
             }
         }
     }
-    Ok(())
+    // Padding is zero, as the contract says.
+    let end = codes.len() + scales.len() * 8;
+    match bytes[end..].iter().position(|&b| b != 0) {
+        Some(at) => Err(Mismatch::Code { output, index: end + at, got: bytes[end + at] as i8, want: 0 }),
+        None => Ok(()),
+    }
 }
 
 fn within_one_ulp(got: f32, want: f32) -> bool {

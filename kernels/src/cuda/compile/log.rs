@@ -13,12 +13,16 @@ use harness_spec::target::Resources;
 pub fn resources(log: &str, entry: &str) -> Resources {
     let mut out = Resources::default();
     let mut ours = false;
+    // Functions that were not inlined have lines of their own between those of the entry.
+    let mut properties = false;
     for line in log.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
             ours = rest.split('\'').next() == Some(entry);
         } else if !ours {
             continue;
-        } else if line.contains("bytes stack frame") {
+        } else if let Some((_, function)) = line.split_once("Function properties for ") {
+            properties = function.trim() == entry;
+        } else if properties && line.contains("bytes stack frame") {
             out.local_bytes = number_before(line, "bytes stack frame");
             let stores = number_before(line, "bytes spill stores");
             let loads = number_before(line, "bytes spill loads");

@@ -41,7 +41,10 @@ impl Unit {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         };
-        add("edgellm cubin key 1");
+        add("edgellm cubin key 2");
+        // What is kept beside the machine code is what these read from it.
+        add(include_str!("log.rs"));
+        add(include_str!("sass.rs"));
         add(nvrtc);
         add(&arch.to_string());
         add(&self.source.name);

@@ -159,10 +159,12 @@ impl Function {
         }
         if needed > 48 << 10 {
             let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // All that there is: a function is shared by shapes, and a smaller one must not lower what a larger one needs.
+            let most = allowed - fixed;
             // SAFETY: the function is alive.
-            let result = unsafe { sys::cuFuncSetAttribute(self.raw, which, dynamic_smem as i32) };
+            let result = unsafe { sys::cuFuncSetAttribute(self.raw, which, most as i32) };
             check("cuFuncSetAttribute", result, || {
-                format!("asking for {dynamic_smem} bytes of shared memory for {}", self.name)
+                format!("asking for {most} bytes of shared memory for {}", self.name)
             })?;
         }
         Ok(())

@@ -22,6 +22,10 @@ const HOLD_NANOS: u64 = 500_000_000;
 /// takes, so that its latency still lies outside the interval.
 const SHORT_HOLD_NANOS: u64 = 300_000;
 
+/// Graphs in a row behind which the stream was not held, from which on the driver is said not to queue them. Fewer than
+/// the tries that a sample has.
+const UNHELD: u32 = 2;
+
 /// The unit of `support.cu` for one of its kernels.
 fn unit(entry: &str) -> Unit {
     Unit {
@@ -54,7 +58,7 @@ pub struct Support {
     read_all: Function,
     flag: HostFlag,
     ticket: Cell<u32>,
-    graphs_queue: Cell<bool>,
+    unheld: Cell<u32>,
     timed_out: Buffer,
     stamps: [Buffer; 2],
     start: Event,
@@ -91,7 +95,7 @@ impl Support {
             read_all: load("read_all")?,
             flag: HostFlag::new(device)?,
             ticket: Cell::new(0),
-            graphs_queue: Cell::new(true),
+            unheld: Cell::new(0),
             timed_out: buffer(4)?,
             stamps: [buffer(STAMP_SLOTS as usize * 16)?, buffer(STAMP_SLOTS as usize * 16)?],
             start: Event::new(device)?,
@@ -111,7 +115,8 @@ impl Support {
     }
 
     /// As [`Support::bracket`] for the launch of a graph. A driver that makes the host wait with a large graph until the
-    /// stream runs is found out by its first sample; from then on the stream is only held for a moment.
+    /// stream runs is found out by its first two samples, one of which may have been the host's own pause; from then on the
+    /// stream is only held for a moment.
     ///
     /// # Errors
     /// As [`Support::bracket`].
@@ -121,12 +126,10 @@ impl Support {
         graph: &Graph,
         doing: impl Fn() -> String,
     ) -> Result<Interval, CudaError> {
-        if self.graphs_queue.get() {
+        if self.unheld.get() < UNHELD {
             let interval = self.bracket_for(HOLD_NANOS, stream, || graph.launch(stream), &doing)?;
-            if interval.held {
-                return Ok(interval);
-            }
-            self.graphs_queue.set(false);
+            self.unheld.set(if interval.held { 0 } else { self.unheld.get() + 1 });
+            return Ok(interval);
         }
         let interval = self.bracket_for(SHORT_HOLD_NANOS, stream, || graph.launch(stream), &doing)?;
         Ok(Interval { held: true, ..interval })
