@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use harness_spec::record::{CellResult, KernelRun, Provenance, WorkloadResult};
-use harness_spec::{DeviceKey, Policy, VariantId, Workload};
+use harness_spec::{DeviceKey, Policy, Shape, VariantId, Workload};
 use serde_json::{Value, json};
 use variants::{LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets};
 
@@ -103,6 +103,16 @@ impl DeviceTable {
         rows.filter(|r| r.quarantined.is_none()).map(|r| r.variant.clone()).next()
     }
 
+    /// What is missing in the table still after a run that is complete: the run answers for its own workloads.
+    fn still_incomplete(&self, run: &KernelRun) -> Option<String> {
+        let file = self.file.as_ref()?;
+        let answers = |op: &str, shape: &Shape| {
+            run.results.iter().any(|r| r.workload.op == op && r.workload.shape == *shape && r.incomplete.is_none())
+        };
+        let all = file.rows.iter().all(|r| answers(&r.op, &r.shape));
+        file.incomplete.clone().filter(|_| !all)
+    }
+
     /// Tries to write where the table will be, before anything is measured.
     ///
     /// # Errors
@@ -142,7 +152,7 @@ impl DeviceTable {
                 if run.tool.dirty == Some(true) { " + changes" } else { "" }
             ),
             record: run.id.clone(),
-            incomplete: run.incomplete.clone(),
+            incomplete: run.incomplete.clone().or_else(|| self.still_incomplete(run)),
             device: run.device.clone(),
             rows: self.file.as_ref().map_or_else(Vec::new, |f| f.rows.clone()),
             buckets: self.file.as_ref().map_or_else(Vec::new, |f| f.buckets.clone()),

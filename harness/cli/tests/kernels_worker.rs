@@ -4,7 +4,6 @@
 mod kernels;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use harness_spec::Stage;
 use harness_spec::record::{KernelRun, Outcome};
@@ -53,14 +52,13 @@ fn a_fault_and_a_hang_among_160_leave_the_other_158_and_the_winner_as_they_were(
             "--out",
             out,
         ]);
-        let begun = Instant::now();
         let out = c.output().unwrap();
         done(&out);
-        (begun.elapsed(), said(&out))
+        said(&out)
     };
-    let (clean_wall, _) = sweep("clean");
+    sweep("clean");
     lab.script(&rules());
-    let (wall, stderr) = sweep("broken");
+    let stderr = sweep("broken");
     let (clean, broken) = (record(&lab.path("clean")), record(&lab.path("broken")));
 
     assert_eq!(winner(&clean), winner(&broken));
@@ -83,8 +81,6 @@ fn a_fault_and_a_hang_among_160_leave_the_other_158_and_the_winner_as_they_were(
     assert!(account.balances() && account.invalid == 2, "{account:?}");
     assert_eq!(broken.device_facts["worker restarts"], "2");
     assert!(stderr.contains(FAULT) && stderr.contains("failed at hang"), "{stderr}");
-    // One hang costs its timeout; the rest is the restarts.
-    assert!(wall < clean_wall + Duration::from_secs(2 * 2), "{wall:?} after {clean_wall:?}");
 }
 
 #[test]

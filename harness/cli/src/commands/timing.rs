@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, anyhow};
+use harness_measure::cell::OUT_OF_TIME;
 use harness_measure::tune::{KernelOutcome, Plan, run as run_plan};
 use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelPlan, KernelRun, KernelRunKind, Provenance, Trial};
 use harness_spec::units::Nanos;
@@ -369,9 +370,12 @@ pub fn conclude(t: &Timed, table: Option<&PathBuf>) -> Result<Exit, Failure> {
         let why = t.record.results.first().map_or("there is no workload", |r| r.reason.as_str());
         return Err(anyhow!("nothing could be timed: {why}").into());
     }
+    // Of a run with a budget, whoever ended it: Ctrl-C is no budget that was used up.
+    let in_time = |why: &Option<String>| why.as_deref().is_none_or(|w| w.starts_with(OUT_OF_TIME));
+    let by_budget = t.record.plan.time_budget.is_some() && t.record.results.iter().all(|r| in_time(&r.incomplete));
     match &t.record.incomplete {
         None => Ok(Exit::Done),
-        Some(why) if t.record.plan.time_budget.is_some() => {
+        Some(why) if by_budget => {
             // A budget that ends is what was asked for; the table says that it is incomplete.
             eprintln!("incomplete: {why}\nhint: go on with bench {} --resume {folder}", verb(t.record.kind));
             Ok(Exit::Done)

@@ -143,11 +143,20 @@ fn one_device(
         let done = run_plan(&mut bench.target, &plan, &mut journal, &mut bar, stop);
         bar.finish();
         let done = done.map_err(anyhow::Error::new)?;
+        let cut = done.incomplete.clone();
         match &mut record {
             None => record = Some(first(command, suite, &bench, &plan, &planned, &identity, done)),
             Some(all) => merge(all, done.cells, done.wall, seed),
         }
-        if stop.load(Ordering::Relaxed) {
+        let left = args.seed.saturating_add(args.seeds) - 1 - seed;
+        let stopped = stop.load(Ordering::Relaxed);
+        if let Some(all) = &mut record {
+            all.incomplete = all.incomplete.take().or(cut);
+            if stopped && left > 0 && all.incomplete.is_none() {
+                all.incomplete = Some(format!("the run was stopped with {left} of {} seeds not run", args.seeds));
+            }
+        }
+        if stopped {
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! `trials.jsonl`, the journal of a run, and the cache of trials that earlier runs on this device have left (R18, R19).
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ pub const FILE: &str = "trials.jsonl";
 pub struct TrialFile {
     path: PathBuf,
     file: File,
-    written: HashSet<String>,
+    /// The place of each key in `trials`.
+    places: HashMap<String, usize>,
     /// Keys in the order of the file, with the trials, for the report.
     trials: Vec<Trial>,
 }
@@ -36,7 +37,7 @@ impl TrialFile {
         let file = OpenOptions::new().append(true).create_new(true).open(&path).with_context(|| {
             format!("creating {}\nhint: go on with that run by --resume, or choose another folder", path.display())
         })?;
-        Ok(TrialFile { path, file, written: HashSet::new(), trials: Vec::new() })
+        Ok(TrialFile { path, file, places: HashMap::new(), trials: Vec::new() })
     }
 
     /// Opens the journal of a run that was stopped or killed, with its trials and what is wrong with lines of it.
@@ -55,10 +56,11 @@ impl TrialFile {
         if bytes.last().is_some_and(|b| *b != b'\n') {
             file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(b"\n"))?;
         }
-        let (trials, warnings) = read_lines(&String::from_utf8_lossy(&bytes));
+        let (read, warnings) = read_lines(&String::from_utf8_lossy(&bytes));
         let warnings = warnings.into_iter().map(|w| format!("{}: {w}", path.display())).collect();
-        let written = trials.iter().map(|t| t.key.clone()).collect();
-        Ok((TrialFile { path, file, written, trials }, warnings))
+        let (mut places, mut trials) = (HashMap::new(), Vec::new());
+        read.into_iter().for_each(|t| place(&mut places, &mut trials, t));
+        Ok((TrialFile { path, file, places, trials }, warnings))
     }
 
     /// What is in it.
@@ -66,17 +68,30 @@ impl TrialFile {
         &self.trials
     }
 
-    /// Appends a trial, unless one with its key is there.
+    /// Appends a trial, unless it is there. One that was measured again counts in the place of the first.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn keep(&mut self, trial: &Trial) -> Result<(), JournalError> {
-        if !self.written.insert(trial.key.clone()) {
+        let at = self.places.get(&trial.key).copied();
+        let same = |t: &Trial| t.samples == trial.samples && t.outcome == trial.outcome;
+        if at.is_some_and(|i| same(&self.trials[i])) {
             return Ok(());
         }
         append(&mut self.file, trial).map_err(|e| failed(&self.path, &e))?;
-        self.trials.push(trial.clone());
+        place(&mut self.places, &mut self.trials, trial.clone());
         Ok(())
+    }
+}
+
+/// Puts a trial into its place: that of an earlier one with its key, or the last.
+fn place(places: &mut HashMap<String, usize>, trials: &mut Vec<Trial>, trial: Trial) {
+    match places.get(&trial.key) {
+        Some(&i) => trials[i] = trial,
+        None => {
+            places.insert(trial.key.clone(), trials.len());
+            trials.push(trial);
+        }
     }
 }
 
@@ -178,8 +193,11 @@ impl Journal for RunJournal {
     }
 
     fn append(&mut self, trial: Trial) -> Result<(), JournalError> {
+        // What is known in these very words, such as a run-off that was recalled, does not go into the cache once more.
+        let same = |t: &Trial| t.samples == trial.samples && t.outcome == trial.outcome;
+        let fresh = !self.known.find(&trial.key).is_some_and(same);
         self.file.borrow_mut().keep(&trial)?;
-        if let (Some(cache), None) = (&self.cache, &self.cache_failed)
+        if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed)
             && let Err(e) = cache.keep(&trial)
         {
             self.cache_failed =

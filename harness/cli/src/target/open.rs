@@ -131,7 +131,10 @@ pub fn open(a: &WorkerArgs) -> Result<Opened, String> {
 fn open_cpu(a: &WorkerArgs) -> Result<Opened, String> {
     let threads = a.threads.unwrap_or_else(cpu::physical_cores) as usize;
     let options = CpuOptions { threads, pin: true, ..CpuOptions::default() };
-    let target = CpuTarget::new(options);
+    let mut target = CpuTarget::new(options);
+    if a.full {
+        target.set_depth(Depth::Full);
+    }
     let limits = limits_of(&target.device())?;
     Ok(Opened { target: Box::new(target), simulated: false, facts: BTreeMap::new(), limits })
 }

@@ -84,7 +84,10 @@ impl Runner {
         let mut throttled = 0;
         let turn = samples.len();
         for s in samples {
-            self.device_ns += interval_ns(&s);
+            let interval = interval_ns(&s);
+            if interval.is_finite() && interval > 0.0 {
+                self.device_ns += interval;
+            }
             self.verified[0] += u64::from(s.verified) * u64::from(s.launches);
             self.verified[1] += u64::from(s.launches);
             let dropped = if !(s.ns.is_finite() && s.ns > 0.0) {
@@ -134,6 +137,12 @@ impl Runner {
             return;
         }
         let n = self.kept();
+        // A device that gives no times would keep us here for ever.
+        let not_finite = self.samples.iter().filter(|s| s.dropped == Some(SampleDrop::NotFinite)).count();
+        if not_finite > 2 * settings.least && not_finite > n {
+            self.stop = Some(StopReason::Unstable);
+            return;
+        }
         // Which launches are verified is a matter of chance, so that a kernel cannot know; a cell that is good enough goes
         // on until enough of them were.
         let verified = self.verified[0] as f64 >= settings.verified * self.verified[1] as f64;

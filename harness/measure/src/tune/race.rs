@@ -182,10 +182,14 @@ impl<'a> Race<'a> {
             (Some(t), Some(_)) => Known::Glimpse(t.median),
             (None, _) => Known::Invalid,
         };
+        let before = self.entries.get(&slot).filter(|_| !floor);
+        // A look says less than a full time, and what this run has measured is not from the journal for being asked twice.
+        let keep = look.is_some() && before.is_some_and(|e| matches!(e.known, Known::Time(_)));
+        let from_cache = from_cache && before.is_none_or(|e| e.from_cache);
         let entry = Entry { known, least: time.map_or(f64::INFINITY, |t| t.min), from_cache, trial: trial.clone() };
         if floor {
             self.floor.push(entry);
-        } else {
+        } else if !keep {
             if self.entries.insert(slot, entry).is_none() {
                 self.evaluations += 1;
                 self.from_cache += u64::from(from_cache);
