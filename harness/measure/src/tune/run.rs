@@ -25,8 +25,9 @@ const SEARCH_SHARE: f64 = 0.9;
 /// Evaluations that the floor, the data and the run-off of a workload take as long as.
 const OVERHEAD: usize = 15;
 
-/// The best of a shape that other shapes of the op begin with.
+/// The best of a shape that other shapes of the op begin with, and how many of all shapes, the last first.
 const LEADERS: usize = 3;
+const HINTS: usize = 12;
 
 /// Everything that a run found out; `bench` adds machine, program and command, and has a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,32 +166,38 @@ fn search(
     {
         return Ok(Some(why));
     }
-    let mut first = race.plan.first();
-    if plan.kind == KernelRunKind::Tune {
-        let places = elsewhere.iter().filter_map(|v| race.plan.candidates.iter().position(|c| c.variant == *v));
-        for i in places {
-            if !first.contains(&i) {
-                first.push(i);
-            }
-        }
-        first.truncate(limit.max(1));
-    }
+    let first = race.plan.first();
     if let Some(why) = race.evaluate(shared, &first, None, halt)? {
+        return Ok(Some(why));
+    }
+    // Behind those that must have a time, and no more than there is time for.
+    let affordable = |race: &Race, shared: &Shared| {
+        let remaining = halt.deadline.map(|d| d - shared.bench.elapsed());
+        remaining.zip(race.cost_of_a_trial()).map(|(time, cost)| (time.0 / cost.0.max(1)) as usize)
+    };
+    let place = |v: &VariantId| race.plan.candidates.iter().position(|c| c.variant == *v);
+    let hints: Vec<usize> = match plan.kind {
+        KernelRunKind::Tune => elsewhere.iter().rev().filter_map(place).take(HINTS).collect(),
+        KernelRunKind::Verify | KernelRunKind::Sweep => Vec::new(),
+    };
+    let mut asked: Vec<usize> = hints.iter().copied().filter(|i| !first.contains(i)).collect();
+    asked.truncate(affordable(race, shared).unwrap_or(usize::MAX).min(limit.saturating_sub(first.len())));
+    if !asked.is_empty()
+        && let Some(why) = race.evaluate(shared, &asked, None, halt)?
+    {
         return Ok(Some(why));
     }
     let mut strategy = strategy_of(plan);
     // A row that the table has only since the last run must not change the questions, or a run that is repeated would not
     // find its answers in the cache. The strategy learns of it when it asks.
-    let elsewhere_too = |i: usize| elsewhere.contains(&race.plan.candidates[i].variant);
-    let mut hidden = race.plan.incumbent.filter(|&i| !race.plan.is_reference(i) && !elsewhere_too(i));
+    let mut hidden = race.plan.incumbent.filter(|&i| !race.plan.is_reference(i) && !hints.contains(&i));
     loop {
         let mut known = race.known();
         if let Some(i) = hidden {
             known[i] = None;
         }
         // A question that cannot be answered in time is not asked: what is left is planned with what there is time for.
-        let remaining = halt.deadline.map(|d| d - shared.bench.elapsed());
-        let affordable = remaining.zip(race.cost_of_a_trial()).map(|(time, cost)| (time.0 / cost.0.max(1)) as usize);
+        let affordable = affordable(race, shared);
         let left = (limit + usize::from(hidden.is_some())).saturating_sub(race.evaluations as usize);
         let cut = affordable.is_some_and(|n| n < left);
         let left = affordable.map_or(left, |n| n.min(left));
