@@ -74,14 +74,18 @@ impl TrialFile {
     /// The disk refuses.
     pub fn keep(&mut self, trial: &Trial) -> Result<(), JournalError> {
         let at = self.places.get(&trial.key).copied();
-        let same = |t: &Trial| t.samples == trial.samples && t.outcome == trial.outcome;
-        if at.is_some_and(|i| same(&self.trials[i])) {
+        if at.is_some_and(|i| says_the_same(&self.trials[i], trial)) {
             return Ok(());
         }
         append(&mut self.file, trial).map_err(|e| failed(&self.path, &e))?;
         place(&mut self.places, &mut self.trials, trial.clone());
         Ok(())
     }
+}
+
+/// Whether two trials of one key hold the same answer.
+fn says_the_same(a: &Trial, b: &Trial) -> bool {
+    a.samples == b.samples && a.outcome == b.outcome
 }
 
 /// Puts a trial into its place: that of an earlier one with its key, or the last.
@@ -194,8 +198,7 @@ impl Journal for RunJournal {
 
     fn append(&mut self, trial: Trial) -> Result<(), JournalError> {
         // What is known in these very words, such as a run-off that was recalled, does not go into the cache once more.
-        let same = |t: &Trial| t.samples == trial.samples && t.outcome == trial.outcome;
-        let fresh = !self.known.find(&trial.key).is_some_and(same);
+        let fresh = !self.known.find(&trial.key).is_some_and(|known| says_the_same(known, &trial));
         self.file.borrow_mut().keep(&trial)?;
         if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed)
             && let Err(e) = cache.keep(&trial)

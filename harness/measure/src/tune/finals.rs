@@ -8,7 +8,6 @@ use harness_spec::{CacheState, Phase};
 use super::journal::JournalError;
 use super::progress::Event;
 use super::race::{Race, Shared};
-use super::strategy::Known;
 use crate::cell::Halt;
 use crate::runoff::{DuelSamples, Played, RoundResult, Side, Why, decide, judge, play};
 
@@ -31,16 +30,7 @@ pub(super) enum Final {
 
 /// Finalists: the best by median, and the defender, who stays in a tie.
 fn finalists(race: &Race, most: usize) -> Vec<usize> {
-    let mut ranked: Vec<(usize, f64)> = race
-        .entries
-        .iter()
-        .filter_map(|(i, e)| match e.known {
-            Known::Time(ns) => Some((*i, ns)),
-            Known::Glimpse(_) | Known::Invalid => None,
-        })
-        .collect();
-    ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    let valid: Vec<usize> = ranked.iter().map(|r| r.0).collect();
+    let valid = race.ranked();
     let mut out: Vec<usize> = valid.iter().copied().take(most).collect();
     if let Some(defender) = race.plan.defender().filter(|d| valid.contains(d) && !out.contains(d)) {
         out.push(defender);

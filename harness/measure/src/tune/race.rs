@@ -6,7 +6,7 @@ use harness_spec::record::{
     CellResult, CellRole, KERNEL_SCHEMA_VERSION, KernelRunKind, Outcome, StopReason, Trial, TrialCost, TrialPurpose,
 };
 use harness_spec::units::Nanos;
-use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage, VariantId};
+use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage};
 
 use super::journal::{Journal, JournalError};
 use super::key::trial_key;
@@ -290,12 +290,12 @@ impl<'a> Race<'a> {
         median(&costs).map(|ns| Nanos(ns as u64))
     }
 
-    /// The best so far, the fastest first.
-    pub fn leaders(&self, most: usize) -> Vec<VariantId> {
+    /// Candidates with a full time, the fastest first.
+    pub fn ranked(&self) -> Vec<usize> {
         let mut timed: Vec<(usize, f64)> =
             self.entries.iter().filter_map(|(&i, e)| Some((i, e.known.time()?))).collect();
         timed.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-        timed.into_iter().take(most).map(|(i, _)| self.plan.candidates[i].variant.clone()).collect()
+        timed.into_iter().map(|(i, _)| i).collect()
     }
 
     /// Builds cells; what the journal knows and what cannot be built is taken in at once.

@@ -91,11 +91,11 @@ pub fn run(
         let deadline = plan.time_budget.map(|b| fair_share(shared.bench.elapsed(), b, &limits[index..]));
         let halt = Halt { stop, deadline };
         let known = winners.entry((&workload.workload.op, workload.policy.to_string())).or_default();
-        let questions = Questions { elsewhere: known, ahead };
-        race.halted = search(&mut race, &mut shared, halt, &questions)?;
-        for leader in race.leaders(LEADERS) {
-            if !known.contains(&leader) {
-                known.push(leader);
+        race.halted = search(&mut race, &mut shared, halt, known, ahead)?;
+        for i in race.ranked().into_iter().take(LEADERS) {
+            let leader = &workload.candidates[i].variant;
+            if !known.contains(leader) {
+                known.push(leader.clone());
             }
         }
         let result = if timing {
@@ -143,23 +143,16 @@ fn fair_share(elapsed: Nanos, budget: Nanos, limits: &[usize]) -> Nanos {
     Nanos(elapsed.0 + ((search - elapsed).0 as f64 * share) as u64)
 }
 
-/// What a search may ask.
-struct Questions<'a> {
-    /// What won at other shapes of the op.
-    elsewhere: &'a [VariantId],
-    /// The workload behind this one, to be compiled meanwhile.
-    ahead: Option<&'a WorkloadPlan>,
-}
-
-/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted.
+/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted. `elsewhere` is what won at
+/// other shapes of the op; the workload `ahead` is compiled meanwhile.
 fn search(
     race: &mut Race,
     shared: &mut Shared,
     halt: Halt<'_>,
-    questions: &Questions<'_>,
+    elsewhere: &[VariantId],
+    ahead: Option<&WorkloadPlan>,
 ) -> Result<Option<&'static str>, JournalError> {
     let plan = shared.plan;
-    let Questions { elsewhere, ahead } = *questions;
     let limit = race.limit;
     if plan.kind != KernelRunKind::Verify
         && let Some(why) = race.evaluate_floor(shared, halt)?

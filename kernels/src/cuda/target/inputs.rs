@@ -81,21 +81,19 @@ impl Inputs {
 
     /// Every draw, in the order of their numbers.
     pub fn draws(&self) -> impl ExactSizeIterator<Item = Draw> {
+        (0..self.problems.len() * self.factors.len()).map(|index| self.numbered(index))
+    }
+
+    fn numbered(&self, index: usize) -> Draw {
         let problems = self.problems.len();
-        (0..problems * self.factors.len()).map(move |index| Draw {
-            index,
-            problem: index % problems,
-            factor: self.factors[index / problems],
-        })
+        Draw { index, problem: index % problems, factor: self.factors[index / problems] }
     }
 
     /// A draw other than `last`, so that outputs left from the launches before are wrong.
     pub fn draw(&self, random: u64, last: Option<Draw>) -> Draw {
-        let all = self.draws();
-        let count = all.len();
+        let count = self.draws().len();
         let i = (random % count as u64) as usize;
-        let i = if last.is_some_and(|l| l.index == i) { (i + 1) % count } else { i };
-        self.draws().nth(i).expect("a remainder of the number of draws")
+        self.numbered(if last.is_some_and(|l| l.index == i) { (i + 1) % count } else { i })
     }
 
     /// The bytes of every argument that a redraw changes, for a draw.

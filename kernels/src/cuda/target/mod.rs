@@ -20,7 +20,7 @@ mod support;
 mod timed;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use harness_spec::policy::{CacheState, LaunchMode};
@@ -55,8 +55,11 @@ const GATE_BYTES: usize = 4 << 30;
 const MEM_CLOCK_AGE: Duration = Duration::from_millis(200);
 
 /// What times a launch: what a wrong one measured must not be found again.
-const TIMED_BY: [&str; 4] =
-    [include_str!("timed.rs"), include_str!("rotation.rs"), include_str!("inputs.rs"), include_str!("support.cu")];
+static TIMED_BY: LazyLock<String> = LazyLock::new(|| {
+    let texts =
+        [include_str!("timed.rs"), include_str!("rotation.rs"), include_str!("inputs.rs"), include_str!("support.cu")];
+    texts.map(|text| digest(text.as_bytes())).join(" ")
+});
 
 /// Seed of the data of timed launches; activations are redrawn from the system's randomness all the same.
 const DATA_SEED: u64 = 0x5eed;
@@ -221,14 +224,8 @@ impl CudaTarget {
         let mut resources = cubin.resources.clone();
         resources.dynamic_smem_bytes = Some(shape.smem);
         // What decided the code, and what it is checked by (MEASURING.md §10).
-        let contract = format!(
-            "{} {} {} {} {}",
-            cubin.key,
-            op.name(),
-            env!("CARGO_PKG_VERSION"),
-            self.key_text(),
-            TIMED_BY.map(|text| digest(text.as_bytes())).join(" ")
-        );
+        let contract =
+            format!("{} {} {} {} {}", cubin.key, op.name(), env!("CARGO_PKG_VERSION"), self.key_text(), *TIMED_BY);
         Ok(Prepared {
             bytes: op.bytes(&cell.workload.shape, &spec),
             flops: op.flops(&cell.workload.shape),
