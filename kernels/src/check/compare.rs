@@ -1,5 +1,7 @@
 //! What is right, and whether outputs are that. Every comparison is written so that NaN fails.
 
+use half::f16;
+
 /// What the outputs of a problem must be, one entry each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
@@ -12,6 +14,8 @@ pub struct Expected {
 pub enum Want {
     /// 32-bit floats.
     Floats(Floats),
+    /// 16-bit floats; the bounds leave room for their rounding.
+    Halves(Floats),
     /// One u32: the lowest index of the largest value of the output `of`, NaN left out, and among the reference's values one
     /// that lies within the bounds of the largest.
     Argmax {
@@ -27,6 +31,21 @@ pub enum Want {
         /// Every scale; a kernel may differ by one unit in the last place.
         scales: Vec<f32>,
     },
+    /// int8 slabs of values that the kernel computes itself, and may round to the code beside.
+    Slabs(Slabs),
+}
+
+/// What slabs of computed values must hold, one slab a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slabs {
+    /// Values of a token.
+    pub k: usize,
+    /// Values that share a scale.
+    pub group: usize,
+    /// The reference of every value before it is rounded, token by token.
+    pub want: Vec<f64>,
+    /// How far the kernel's own value may be off before it is rounded.
+    pub bound: Vec<f64>,
 }
 
 /// What an output of 32-bit floats must be.
@@ -74,6 +93,7 @@ impl Expected {
                 .iter()
                 .map(|w| match w {
                     Want::Floats(f) => Want::Floats(scaled(f)),
+                    Want::Halves(f) => Want::Halves(scaled(f)),
                     other => other.clone(),
                 })
                 .collect(),
@@ -83,7 +103,13 @@ impl Expected {
     /// Bytes it holds, for caches that keep it.
     pub fn bytes(&self) -> usize {
         let floats = |f: &Floats| 8 * (f.want.len() + f.bound.len() + f.norms.as_ref().map_or(0, |n| 2 * n.want.len()));
-        self.outputs.iter().map(|w| if let Want::Floats(f) = w { floats(f) } else { 64 }).sum()
+        let of = |want: &Want| match want {
+            Want::Floats(f) | Want::Halves(f) => floats(f),
+            Want::Slabs(s) => 16 * s.want.len(),
+            Want::Slab { codes, scales } => codes.len() + 4 * scales.len(),
+            Want::Argmax { .. } | Want::WordSum(_) => 64,
+        };
+        self.outputs.iter().map(of).sum()
     }
 }
 
@@ -223,7 +249,11 @@ pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Misma
         match want {
             Want::Floats(want) => {
                 sized(want.want.len() * 4)?;
-                errors = errors.or(floats(output, want, &as_f32(bytes))?);
+                errors = errors.or(floats(output, want, &as_f32(bytes), u32::MAX)?);
+            }
+            Want::Halves(want) => {
+                sized(want.want.len() * 2)?;
+                errors = errors.or(floats(output, want, &as_f16(bytes), f16::from_bits(u16::MAX).to_f32().to_bits())?);
             }
             Want::Argmax { of } => {
                 sized(4)?;
@@ -243,23 +273,33 @@ pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Misma
                 sized(crate::op::activations::slab_stride(codes.len(), codes.len() / scales.len()))?;
                 slab(output, codes, scales, bytes)?;
             }
+            Want::Slabs(want) => {
+                let stride = crate::op::activations::slab_stride(want.k, want.group);
+                sized(want.want.len() / want.k * stride)?;
+                let tokens = want.want.chunks(want.k).zip(want.bound.chunks(want.k)).zip(bytes.chunks(stride));
+                for (token, ((values, bounds), bytes)) in tokens.enumerate() {
+                    let worst = near_slab(output, token * want.k, want.group, (values, bounds), bytes)?;
+                    errors.worst_of_bound = errors.worst_of_bound.max(worst);
+                }
+            }
         }
     }
     Ok(errors)
 }
 
-fn floats(output: usize, want: &Floats, got: &[f32]) -> Result<Errors, Mismatch> {
+/// `poison` is what an element that was never written holds, as the bits of a 32-bit float.
+fn floats(output: usize, want: &Floats, got: &[f32], poison: u32) -> Result<Errors, Mismatch> {
     let mut errors = Errors::default();
     for (index, ((&got, &want), &bound)) in got.iter().zip(&want.want).zip(&want.bound).enumerate() {
         let value = f64::from(got);
         // Equal also holds for infinities, whose difference is NaN.
-        if value == want || (want.is_nan() && value.is_nan() && got.to_bits() != u32::MAX) {
+        if value == want || (want.is_nan() && value.is_nan() && got.to_bits() != poison) {
             continue;
         }
         let error = (value - want).abs();
         // A NaN error compares false and fails; so does any error of an element that must be exact.
         if !(error <= bound && error.is_finite()) {
-            let poison = got.to_bits() == u32::MAX;
+            let poison = got.to_bits() == poison;
             return Err(Mismatch::Element { output, index, got: value, want, bound, poison });
         }
         errors.worst_of_bound = errors.worst_of_bound.max(error / bound);
@@ -324,12 +364,61 @@ fn slab(output: usize, codes: &[i8], scales: &[f32], bytes: &[u8]) -> Result<(),
             }
         }
     }
-    // Padding is zero, as the contract says.
-    let end = codes.len() + scales.len() * 8;
+    padding(output, codes.len() + scales.len() * 8, bytes)
+}
+
+/// Padding is zero, as the contract says.
+fn padding(output: usize, end: usize, bytes: &[u8]) -> Result<(), Mismatch> {
     match bytes[end..].iter().position(|&b| b != 0) {
         Some(at) => Err(Mismatch::Code { output, index: end + at, got: bytes[end + at] as i8, want: 0 }),
         None => Ok(()),
     }
+}
+
+/// Checks the slab of one token, whose first value is element `first` of the output: each code times its scale against the
+/// reference, each scale against the largest reference of its group. Answers how much of a bound was used.
+fn near_slab(
+    output: usize,
+    first: usize,
+    group: usize,
+    (want, bound): (&[f64], &[f64]),
+    bytes: &[u8],
+) -> Result<f64, Mismatch> {
+    let (k, groups) = (want.len(), want.len() / group);
+    let pairs = as_f32(&bytes[k..][..groups * 8]);
+    let mut worst = 0.0f64;
+    for (g, pair) in pairs.chunks_exact(2).enumerate() {
+        let range = g * group..(g + 1) * group;
+        let scale = f64::from(pair[0]);
+        let largest = want[range.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let slack = bound[range.clone()].iter().fold(0.0f64, |m, &b| m.max(b));
+        let index = first / group + g;
+        // A few roundings of 32-bit floats, and what the values themselves may be off.
+        let off = (scale * 127.0 - largest).abs();
+        if !(off <= slack + largest * 1e-6 + 1e-37) {
+            let want = (largest / 127.0) as f32;
+            return Err(Mismatch::Scale { output, group: index, what: "scale", got: pair[0], want });
+        }
+        let sum: i32 = bytes[range.clone()].iter().map(|&q| i32::from(q as i8)).sum();
+        let product = pair[0] * sum as f32;
+        if !within_one_ulp(pair[1], product) {
+            let what = "scale times sum";
+            return Err(Mismatch::Scale { output, group: index, what, got: pair[1], want: product });
+        }
+        for i in range {
+            let code = bytes[i] as i8;
+            let got = f64::from(code) * scale;
+            // Half a step is the rounding to a code itself.
+            let bound = bound[i] + scale * 0.5001 + 1e-37;
+            let error = (got - want[i]).abs();
+            if code == i8::MIN || !(error <= bound) {
+                return Err(Mismatch::Element { output, index: first + i, got, want: want[i], bound, poison: false });
+            }
+            worst = worst.max(error / bound);
+        }
+    }
+    padding(output, k + groups * 8, bytes)?;
+    Ok(worst)
 }
 
 fn within_one_ulp(got: f32, want: f32) -> bool {
@@ -338,6 +427,10 @@ fn within_one_ulp(got: f32, want: f32) -> bool {
 
 pub(crate) fn as_f32(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn as_f16(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
 }
 
 fn as_u32(bytes: &[u8]) -> Vec<u32> {
@@ -434,6 +527,37 @@ mod tests {
             }
             assert_eq!(compare(&expected, &[bytes]).is_err(), fails, "byte {at}");
         }
+    }
+
+    #[test]
+    fn slabs_of_computed_values_may_round_to_the_code_beside_and_no_further() {
+        let x: Vec<f32> = (0..96).map(|i| (i * 37 % 96) as f32 - 40.3).collect();
+        let good = crate::op::activations::slabs(&x, 48, 16);
+        let want = Slabs {
+            k: 48,
+            group: 16,
+            want: x.iter().map(|&v| f64::from(v)).collect(),
+            bound: x.iter().map(|&v| f64::from(v.abs()) * 1e-6).collect(),
+        };
+        let expected = Expected { outputs: vec![Want::Slabs(want)] };
+        let check = |bytes: Vec<u8>| compare(&expected, &[bytes]);
+        assert!(check(good.clone()).unwrap().worst_of_bound <= 1.0);
+        for (at, flip) in [(3, 4), (80 + 5, 8), (49, 0xff), (80 + 48 + 2, 1), (80 + 48 + 6, 1), (159, 1)] {
+            let mut bytes = good.clone();
+            bytes[at] ^= flip;
+            assert!(check(bytes).is_err(), "byte {at}");
+        }
+        assert!(check(vec![0xff; good.len()]).is_err(), "poison");
+    }
+
+    #[test]
+    fn halves_are_compared_as_floats_and_their_poison_is_called_unwritten() {
+        let want = Floats { want: vec![1.0, 2.0], bound: vec![1e-3; 2], norms: None };
+        let expected = Expected { outputs: vec![Want::Halves(want)] };
+        let bytes = |v: [f16; 2]| vec![v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()];
+        assert!(compare(&expected, &bytes([1.0, 2.0].map(f16::from_f32))).is_ok());
+        let wrong = compare(&expected, &bytes([f16::ONE, f16::from_bits(u16::MAX)])).unwrap_err();
+        assert!(wrong.to_string().contains("never written"), "{wrong}");
     }
 
     #[test]

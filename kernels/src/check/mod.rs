@@ -7,6 +7,6 @@ mod compare;
 mod gate;
 mod timed;
 
-pub use compare::{Errors, Expected, Floats, Mismatch, Norms, Want, compare};
+pub use compare::{Errors, Expected, Floats, Mismatch, Norms, Slabs, Want, compare};
 pub use gate::{Gate, overflow, run};
 pub use timed::{Fill, Slot, TimedCheck};

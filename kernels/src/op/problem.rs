@@ -60,6 +60,8 @@ pub enum Tensor {
 pub enum Elem {
     /// 32-bit floats.
     F32,
+    /// The bits of 16-bit floats.
+    F16,
     /// 32-bit unsigned integers.
     U32,
     /// Bytes, of a structure that the op describes.
@@ -71,6 +73,7 @@ impl Elem {
     pub const fn bytes(self) -> usize {
         match self {
             Elem::F32 | Elem::U32 => 4,
+            Elem::F16 => 2,
             Elem::U8 => 1,
         }
     }
