@@ -54,7 +54,9 @@ fn every_variant_of_every_kernel_passes_the_gate() {
         }
     }
     // Each op with a kernel of the processor was reached.
-    for op in ops() {
+    let of_the_processor =
+        |name: &str| registry().space(name).is_some_and(|s| s.kernels.iter().any(|k| k.backend == Backend::Cpu));
+    for op in ops().filter(|op| of_the_processor(op.name())) {
         assert!(checked.get(op.name()).is_some_and(|&n| n > 0), "no kernel of {} was checked", op.name());
     }
 }

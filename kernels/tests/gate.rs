@@ -79,7 +79,9 @@ fn kernels_of(name: &str) -> Vec<&'static KernelSpec> {
 
 fn small(op: &dyn Op) -> Shape {
     match op.name() {
-        "rmsnorm" | "quantize_a8" => Shape::of([("K", 96)]),
+        "rmsnorm" | "rmsnorm_half" | "quantize_a8" => Shape::of([("K", 96)]),
+        "swiglu" => Shape::of([("F", 96), ("M", 2), ("OUT", 8)]),
+        "add" => Shape::of([("COUNT", 200)]),
         "attn_decode" => Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 16), ("LEN", 37), ("MAX_LEN", 50)]),
         "stream_read" => Shape::of([("BYTES", 4096 + 16)]),
         _ => Shape::of([("N", 19), ("K", 256)]),
@@ -119,7 +121,8 @@ fn the_full_gate_passes_the_best_kernel_of_every_op() {
     let isa = Isa::detect();
     let cpu = Cpu::new(CpuOptions { threads: 2, isa, table: Table::default_for(isa), pin: false });
     for op in ops() {
-        let spec = kernels_of(op.name()).pop().unwrap();
+        // Some ops are a device's alone.
+        let Some(spec) = kernels_of(op.name()).pop() else { continue };
         let mut runner = CpuRunner::new(&cpu, spec, spec.default_variant());
         let report = check::run(op, &shape_of(op.name()), spec, 3, Depth::Full, &mut runner).unwrap();
         assert!(report.cases.len() >= 18 && report.worst_of_bound <= 1.0, "{}: {report:?}", spec.id());
