@@ -154,7 +154,7 @@ impl Runner for Emulated {
         let mut buffers: Vec<Option<Buffer>> = args
             .iter()
             .map(|arg| match arg {
-                Arg::In { bytes, .. } => {
+                Arg::In { bytes, .. } | Arg::State { bytes } => {
                     let mut buffer = Buffer::new(bytes.len());
                     buffer.inside().copy_from_slice(bytes);
                     Some(buffer)

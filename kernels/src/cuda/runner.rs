@@ -75,6 +75,7 @@ impl CudaRunner<'_> {
                     Held::In { buffer: Buffer::of(stream, bytes, "inputs")?, source: None }
                 }
             }
+            Arg::State { bytes } => Held::In { buffer: Buffer::of(stream, bytes, "state")?, source: None },
             Arg::Out(i) => Held::Out(Guarded::poisoned(stream, problem.outputs[*i].bytes(), "outputs")?),
             Arg::Scratch { bytes, zeroed } => {
                 let buffer = Buffer::new(stream.device(), *bytes, "scratch memory")?;

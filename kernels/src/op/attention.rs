@@ -206,16 +206,16 @@ impl Op for AttnDecode {
         };
         let s = sizes(&problem.workload.shape);
         let halves = |all: &[u16]| all.iter().flat_map(|h| h.to_le_bytes()).collect();
-        let input = |bytes, weights| Arg::In { bytes, weights };
+        let input = |bytes| Arg::In { bytes, weights: false };
         // A partial result is its values, a maximum and a sum; a head has a counter.
         let scratch = MOST_SPLITS * s.heads * (s.dim + 2) * 4 + s.heads * 4;
         Ok(vec![
-            input(q.iter().flat_map(|v| v.to_le_bytes()).collect(), false),
-            input(halves(k), true),
-            input(halves(v), true),
+            input(q.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            Arg::State { bytes: halves(k) },
+            Arg::State { bytes: halves(v) },
             Arg::Out(0),
             Arg::Scratch { bytes: scratch, zeroed: true },
-            input(len.iter().flat_map(|v| v.to_le_bytes()).collect(), false),
+            input(len.iter().flat_map(|v| v.to_le_bytes()).collect()),
             Arg::I32(s.heads as i32),
             Arg::I32(s.kv_heads as i32),
             Arg::I32(s.dim as i32),

@@ -188,6 +188,7 @@ mod tests {
             let kind = |arg: &Arg| match arg {
                 Arg::In { weights: true, .. } => 'W',
                 Arg::In { weights: false, .. } => 'x',
+                Arg::State { .. } => 'c',
                 Arg::Out(_) => 'y',
                 Arg::Scratch { .. } => 's',
                 Arg::I32(_) => 'i',
@@ -203,6 +204,6 @@ mod tests {
         assert_eq!(kinds("quantize_a8", Shape::of([("K", 64)])), "xyi");
         assert_eq!(kinds("stream_read", Shape::of([("BYTES", 64)])), "Wyl");
         let heads = Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 16), ("LEN", 5), ("MAX_LEN", 8)]);
-        assert_eq!(kinds("attn_decode", heads), "xWWysxiiii");
+        assert_eq!(kinds("attn_decode", heads), "xccysxiiii");
     }
 }

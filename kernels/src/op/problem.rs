@@ -151,12 +151,20 @@ pub fn dim(shape: &Shape, name: &str) -> usize {
 /// One argument of a device kernel, in the order of its parameters.
 #[derive(Clone, Debug)]
 pub enum Arg {
-    /// A buffer that the kernel reads.
+    /// A buffer that the kernel reads: constants of the model, or what the kernel ahead of it has just written.
     In {
         /// Its contents, in the kernel's layout.
         bytes: Arc<[u8]>,
-        /// Whether these are weights, of which cold timing rotates copies.
+        /// Whether these are constants of the model (weights, norms, biases, tables of angles): they may be read before the
+        /// wait for earlier kernels, and cold timing rotates copies of them. Anything else is written late by the gate.
         weights: bool,
+    },
+    /// A buffer that the kernel reads and that earlier kernels wrote bit by bit, such as a cache of keys and values. Cold
+    /// timing rotates copies of it, as it does of weights; but it may only be read behind the wait, and the gate writes it
+    /// late.
+    State {
+        /// Its contents, in the kernel's layout.
+        bytes: Arc<[u8]>,
     },
     /// The output of this index.
     Out(usize),
@@ -173,4 +181,14 @@ pub enum Arg {
     I64(i64),
     /// A 32-bit float by value.
     F32(f32),
+}
+
+impl Arg {
+    /// The contents of an input of which cold timing rotates copies: constants of the model, and its state.
+    pub fn rotated(&self) -> Option<&Arc<[u8]>> {
+        match self {
+            Arg::In { bytes, weights: true } | Arg::State { bytes } => Some(bytes),
+            _ => None,
+        }
+    }
 }

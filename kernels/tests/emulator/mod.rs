@@ -241,7 +241,7 @@ impl Runner for EmulatedRunner<'_> {
         let mut buffers: Vec<Option<Buffer>> = args
             .iter()
             .map(|arg| match arg {
-                Arg::In { bytes, .. } => Some(Buffer::of(bytes)),
+                Arg::In { bytes, .. } | Arg::State { bytes } => Some(Buffer::of(bytes)),
                 Arg::Out(i) => Some(Buffer::filled(problem.outputs[*i].bytes(), POISON)),
                 Arg::Scratch { bytes, zeroed } => Some(Buffer::filled(*bytes, if *zeroed { 0 } else { POISON })),
                 _ => None,

@@ -125,13 +125,14 @@ impl Rotation {
         let weight_bytes: usize = inputs
             .args()
             .iter()
-            .map(|a| if let Arg::In { bytes, weights: true } = a { bytes.len().next_multiple_of(256) } else { 0 })
+            .filter_map(Arg::rotated)
+            .map(|bytes| bytes.len().next_multiple_of(256))
             .sum();
         let plan = plan(&sizes(weight_bytes as u64, slot as u64));
         let (mut weights, mut active) = (Vec::new(), Vec::new());
         for (i, arg) in inputs.args().iter().enumerate() {
             match arg {
-                Arg::In { bytes, weights: true } => {
+                Arg::In { bytes, weights: true } | Arg::State { bytes } => {
                     let slab = Slab::new(device, i, bytes.len(), plan.copies, "copies of the weights")?;
                     slab.buffer.upload(stream, 0, bytes)?;
                     for copy in 1..plan.copies {
@@ -216,7 +217,7 @@ impl Rotation {
         args.iter()
             .enumerate()
             .map(|(i, arg)| match arg {
-                Arg::In { weights: true, .. } => slab(&self.weights, i, launch % self.plan.copies),
+                Arg::In { weights: true, .. } | Arg::State { .. } => slab(&self.weights, i, launch % self.plan.copies),
                 Arg::In { weights: false, .. } => slab(&self.active, i, launch % POOL),
                 Arg::Out(o) => Value::U64(self.outputs.address() + (self.slot * launch + self.output_at[*o].0) as u64),
                 Arg::Scratch { .. } => Value::U64(*scratch.next().expect("an address was given for every scratch")),
