@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p engine --example decode_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions]`
 //!
-//! `EDGELLM_ISA`, `EDGELLM_BASELINE`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose what runs.
+//! The kernels are those of this device's table, as in the engine; `EDGELLM_TABLE=default|baseline|PATH` takes others, as
+//! `--table` does there. `EDGELLM_ISA`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose the rest of what runs.
 
 use std::error::Error;
 use std::path::Path;
@@ -13,8 +14,8 @@ use engine::gguf::Gguf;
 use engine::kv_cache::KvCache;
 use engine::model::load_model;
 use kernels::Isa;
-use kernels::cpu::{Cpu, CpuOptions, KvType, Precision};
-use variants::Table;
+use kernels::cpu::{Cpu, CpuOptions, KvType, Precision, device_key, last_level_cache};
+use variants::{Limits, Table, TableFile};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -24,17 +25,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let set = |name: &str| std::env::var(name).ok();
 
     let isa = set("EDGELLM_ISA").map_or(Ok(Isa::detect()), |word| word.parse())?;
-    let table = if set("EDGELLM_BASELINE").is_some() { Table::baseline() } else { Table::default_for(isa) };
     let precision = if set("EDGELLM_EXACT").is_some() { Precision::Exact } else { Precision::Fast };
-    let mut options = CpuOptions { isa, table, ..CpuOptions::default() };
+    let mut options = CpuOptions { isa, ..CpuOptions::default() };
     if let Some(threads) = set("EDGELLM_THREADS") {
         options.threads = threads.parse()?;
     }
+    let limits = Limits::cpu(isa, last_level_cache());
+    let (table, said) = match set("EDGELLM_TABLE").as_deref() {
+        None => {
+            // A table is made for a number of threads, too.
+            let (table, loaded) =
+                Table::for_device(&device_key(isa, options.threads), limits, &engine::tables::folders());
+            (table, loaded.to_string())
+        }
+        Some("default") => (Table::default_for(isa), "default kernels".to_owned()),
+        Some("baseline") => (Table::baseline(), "plain kernels".to_owned()),
+        Some(path) => (Table::of_file(TableFile::load(Path::new(path))?, limits), format!("kernels by {path}")),
+    };
+    options.table = table;
     let start = Instant::now();
     let cpu = Cpu::new(options);
     let gguf = Gguf::open(Path::new(path))?;
     let model = load_model(&gguf, &cpu, precision)?;
-    eprintln!("loaded in {:.3} s, {cpu:?}", start.elapsed().as_secs_f64());
+    eprintln!("loaded in {:.3} s, {said}, {cpu:?}", start.elapsed().as_secs_f64());
 
     let mut kv = KvCache::new(&model.config, KvType::F16, prompt + decoded);
     let mut scratch = Scratch::new(&model);
