@@ -61,6 +61,16 @@ pub enum CudaError {
         /// What was being done.
         doing: String,
     },
+    /// No kernel runs an op here.
+    #[error("{op} at {shape}: {reason}")]
+    NoKernel {
+        /// The op, or the variant that failed.
+        op: String,
+        /// The shape.
+        shape: String,
+        /// Why.
+        reason: String,
+    },
     /// A launch asked for more than a block may have.
     #[error("{what} needs {needed} bytes of {resource} and this device allows {allowed}")]
     Resources {

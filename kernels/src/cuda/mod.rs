@@ -5,6 +5,7 @@
 //! - [`compile`]: source to cubin, in parallel, cached by content; registers, spills, instruction classes.
 //! - [`driver`]: a device, its memory, modules, streams and graphs.
 //! - [`kernel`]: from a kernel of a space to what compiler and launch need.
+//! - [`exec`]: kernels put together to programs.
 //! - [`survey`]: every variant compiled for every architecture.
 //! - [`CudaRunner`]: one variant, as the correctness gate runs it.
 //! - [`target`]: the device as the measurement core sees it.
@@ -12,6 +13,7 @@
 pub mod compile;
 pub mod driver;
 mod error;
+pub mod exec;
 mod failure;
 pub mod kernel;
 pub mod library;

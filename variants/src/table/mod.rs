@@ -159,9 +159,14 @@ impl Table {
         Table::new(backend, limits, false, None)
     }
 
-    /// Every op on its plain kernel: the embedded peer, and what every other kernel is compared with.
+    /// Every op on its plain kernel, on any processor: the embedded peer, and what every other kernel is compared with.
     pub fn baseline() -> Table {
-        Table::new(Backend::Cpu, Limits::cpu(Isa::Scalar, 0), true, None)
+        Table::baseline_on(Backend::Cpu, Limits::cpu(Isa::Scalar, 0))
+    }
+
+    /// Every op on its plain kernel on a device.
+    pub fn baseline_on(backend: Backend, limits: Limits) -> Table {
+        Table::new(backend, limits, true, None)
     }
 
     /// The table of a file on a device. That it is the device of the file is for the caller to say.

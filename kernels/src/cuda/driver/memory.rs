@@ -199,52 +199,67 @@ fn touched(all: &[u8], len: usize) -> Option<i64> {
     guards.into_iter().find(|&i| all[i] != GUARD_BYTE).map(|i| i as i64 - GUARD as i64)
 }
 
-/// One word of host memory that the device sees too: a kernel waits for it while the host queues what comes behind.
+/// Words of host memory that the device sees too. A kernel waits for one of them while the host queues what comes behind,
+/// or writes one that the host waits for.
 #[derive(Debug)]
-pub struct HostFlag {
+pub struct HostWords {
     host: *mut u32,
+    len: usize,
     device_address: u64,
     _device: Arc<Device>,
 }
 
-// SAFETY: the word is only touched through an atomic.
-unsafe impl Send for HostFlag {}
+// SAFETY: the words are only touched through atomics.
+unsafe impl Send for HostWords {}
 
-impl HostFlag {
-    /// A flag, lowered.
+impl HostWords {
+    /// Words of zero.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn new(device: &Arc<Device>) -> Result<HostFlag, CudaError> {
+    pub fn new(device: &Arc<Device>, len: usize) -> Result<HostWords, CudaError> {
         device.bind()?;
         let mut host = std::ptr::null_mut();
-        // Not write-combined: the host reads it too.
+        // Not write-combined: the host reads them too.
         // SAFETY: the pointer is valid for one address.
-        let result = unsafe { sys::cuMemHostAlloc(&mut host, 64, sys::CU_MEMHOSTALLOC_DEVICEMAP) };
-        check("cuMemHostAlloc", result, || "allocating a flag".to_owned())?;
-        let mut flag = HostFlag { host: host.cast(), device_address: 0, _device: device.clone() };
+        let result = unsafe { sys::cuMemHostAlloc(&mut host, 4 * len.max(16), sys::CU_MEMHOSTALLOC_DEVICEMAP) };
+        check("cuMemHostAlloc", result, || "allocating words that host and device share".to_owned())?;
+        let mut words = HostWords { host: host.cast(), len, device_address: 0, _device: device.clone() };
         // SAFETY: `host` came from the call above; 0 is the only legal flag.
-        let result = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut flag.device_address, host, 0) };
-        check("cuMemHostGetDevicePointer", result, || "mapping a flag".to_owned())?;
-        flag.set(0);
-        Ok(flag)
+        let result = unsafe { sys::cuMemHostGetDevicePointer_v2(&mut words.device_address, host, 0) };
+        check("cuMemHostGetDevicePointer", result, || "mapping words that host and device share".to_owned())?;
+        (0..len).for_each(|i| words.set(i, 0));
+        Ok(words)
     }
 
-    /// Where the device reads it.
+    /// Where the device sees them.
     pub fn address(&self) -> u64 {
         self.device_address
     }
 
-    /// Sets the word. The device sees it within microseconds.
-    pub fn set(&self, value: u32) {
-        // SAFETY: the word is 4-byte aligned host memory that lives as long as `self`; the device only reads it.
-        unsafe { AtomicU32::from_ptr(self.host) }.store(value, Ordering::SeqCst);
+    fn word(&self, i: usize) -> &AtomicU32 {
+        assert!(i < self.len, "word {i} of {}", self.len);
+        // SAFETY: the word is 4-byte aligned host memory that lives as long as `self`, and is only touched atomically.
+        unsafe { AtomicU32::from_ptr(self.host.add(i)) }
+    }
+
+    /// Sets a word. The device sees it within microseconds.
+    pub fn set(&self, i: usize, value: u32) {
+        self.word(i).store(value, Ordering::SeqCst);
+    }
+
+    /// Takes a word, which becomes zero.
+    pub fn take(&self, i: usize) -> u32 {
+        match self.word(i).load(Ordering::Acquire) {
+            0 => 0,
+            _ => self.word(i).swap(0, Ordering::AcqRel),
+        }
     }
 }
 
-impl Drop for HostFlag {
+impl Drop for HostWords {
     fn drop(&mut self) {
-        // SAFETY: the memory came from `cuMemHostAlloc`, and whoever launched the waiting kernel has waited for it.
+        // SAFETY: the memory came from `cuMemHostAlloc`, and whoever launched a kernel that uses it has waited for it.
         unsafe {
             let _ = sys::cuMemFreeHost(self.host.cast());
         }

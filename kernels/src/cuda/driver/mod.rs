@@ -14,7 +14,7 @@ mod stream;
 pub use device::{Device, Facts};
 pub use graph::Graph;
 pub use launch::{LaunchShape, Value};
-pub use memory::{Buffer, GUARD, Guarded, HostFlag};
+pub use memory::{Buffer, GUARD, Guarded, HostWords};
 pub use module::{Function, Module};
 pub use nvml::Board;
 pub use stream::{Event, Stream};

@@ -100,6 +100,19 @@ impl Event {
         check("cuEventRecord", result, || "marking a time".to_owned())
     }
 
+    /// Records the event as a node of the graph that is being captured from a stream: it gets a time whenever the graph
+    /// is launched.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn record_in_graph(&self, stream: &Stream) -> Result<(), CudaError> {
+        // Without the flag the record would only order the capture and be no node.
+        let external = sys::CUevent_record_flags_enum::CU_EVENT_RECORD_EXTERNAL as u32;
+        // SAFETY: both handles are alive.
+        let result = unsafe { sys::cuEventRecordWithFlags(self.raw, stream.raw, external) };
+        check("cuEventRecordWithFlags", result, || "marking a time in a graph".to_owned())
+    }
+
     /// Nanoseconds from `self` to `end`, both of which have happened.
     ///
     /// # Errors

@@ -1,0 +1,312 @@
+//! From an op and a shape to a loaded function and its launch.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use harness_spec::{DType, Shape, VariantId};
+use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limits, Table, gemv_op, registry};
+
+use super::bind::Args;
+use super::{Span, Step, Weights};
+use crate::cuda::CudaError;
+use crate::cuda::compile::{Arch, Compiler, Cubin};
+use crate::cuda::driver::{Device, Function, LaunchShape, Module, Stream};
+use crate::cuda::kernel;
+use crate::layout;
+
+/// Which kernels may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Plain kernels on 32-bit activations.
+    Plain,
+    /// What the table says.
+    Table,
+}
+
+/// What runs an op at a shape.
+#[derive(Clone, Debug)]
+struct Bound {
+    spec: &'static KernelSpec,
+    variant: String,
+    function: Function,
+    shape: LaunchShape,
+}
+
+/// A device with a stream, a compiler and the dispatch table.
+#[derive(Debug)]
+pub struct Exec {
+    stream: Stream,
+    compiler: Compiler,
+    table: Table,
+    plain: Table,
+    limits: Limits,
+    arch: Arch,
+    bound: Mutex<HashMap<(String, Shape, bool, Option<Layout>), Arc<Bound>>>,
+    functions: Mutex<HashMap<String, Function>>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Exec {
+    /// Opens a stream on a device. `arch` replaces the device's own architecture: PTX of an older one is compiled by the
+    /// driver, for trying kernels of older devices.
+    ///
+    /// # Errors
+    /// No NVRTC, or the driver's error.
+    pub fn new(device: &Arc<Device>, table: Table, arch: Option<Arch>) -> Result<Exec, CudaError> {
+        let arch = arch.unwrap_or_else(|| device.arch());
+        let limits = Limits { cc: arch.cc, ..kernel::limits(device.facts()) };
+        Ok(Exec {
+            stream: Stream::new(device)?,
+            compiler: Compiler::new()?,
+            table,
+            plain: Table::baseline_on(Backend::Cuda, limits),
+            limits,
+            arch,
+            bound: Mutex::default(),
+            functions: Mutex::default(),
+            notes: Mutex::default(),
+        })
+    }
+
+    /// The stream on which everything runs.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<Device> {
+        self.stream.device()
+    }
+
+    /// The table that kernels are taken from.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether kernels may start before the one ahead has ended.
+    pub fn early(&self) -> bool {
+        self.arch.cc >= 90 && !self.arch.ptx
+    }
+
+    /// What there is to say of kernels that could not be used, since the last call.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn of(&self, precision: Precision) -> &Table {
+        match precision {
+            Precision::Plain => &self.plain,
+            Precision::Table => &self.table,
+        }
+    }
+
+    /// What the table says of an op and a shape.
+    ///
+    /// # Errors
+    /// [`CudaError::NoKernel`].
+    pub fn choice(&self, precision: Precision, op: &str, shape: &Shape) -> Result<&Choice, CudaError> {
+        self.of(precision).choose(op, shape).ok_or_else(|| CudaError::NoKernel {
+            op: op.to_owned(),
+            shape: shape.to_string(),
+            reason: format!("no kernel of it takes this shape on {}", self.arch),
+        })
+    }
+
+    /// Whether an op has a kernel for a shape here.
+    pub fn has(&self, op: &str, shape: &Shape) -> bool {
+        self.table.choose(op, shape).is_some()
+    }
+
+    /// The layout and the form of activations that the product of a matrix takes; of one that lies in `layout` already,
+    /// where it does.
+    ///
+    /// # Errors
+    /// [`CudaError::NoKernel`].
+    pub fn product(
+        &self,
+        precision: Precision,
+        dtype: DType,
+        n: usize,
+        k: usize,
+        layout: Option<Layout>,
+    ) -> Result<(Layout, Activations), CudaError> {
+        let spec = self.choice_in(precision, gemv_op(dtype), &matrix_shape(n, k), layout)?.spec;
+        Ok((spec.layout.unwrap_or(Layout::Gguf), spec.activations.unwrap_or(Activations::F32)))
+    }
+
+    /// Whether an op of a family has a kernel here that is more than the plain one.
+    pub fn has_fast(&self, family: &str, dtype: DType, shape: &Shape) -> bool {
+        self.table.choose(&op_of(family, dtype), shape).is_some_and(|choice| !choice.spec.baseline)
+    }
+
+    /// The layout in which the head's kernel wants its weights.
+    ///
+    /// # Errors
+    /// [`CudaError::NoKernel`].
+    pub fn head_layout(&self, precision: Precision, dtype: DType, n: usize, k: usize) -> Result<Layout, CudaError> {
+        let choice = self.choice(precision, &op_of("norm_logits", dtype), &matrix_shape(n, k))?;
+        Ok(choice.spec.layout.unwrap_or(Layout::Gguf))
+    }
+
+    /// The table's choice, or the default kernel for weights that lie otherwise than that wants them.
+    fn choice_in(
+        &self,
+        precision: Precision,
+        op: &str,
+        shape: &Shape,
+        layout: Option<Layout>,
+    ) -> Result<Choice, CudaError> {
+        let choice = self.choice(precision, op, shape)?;
+        if layout.is_none() || choice.spec.layout.is_none() || choice.spec.layout == layout {
+            return Ok(choice.clone());
+        }
+        let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
+        let mut fitting = kernels.iter().rev().filter(|k| k.backend == Backend::Cuda && k.layout == layout);
+        let found = fitting.find(|k| k.admits(&k.default_variant(), shape, &self.limits).is_ok());
+        let spec = found.ok_or_else(|| CudaError::NoKernel {
+            op: op.to_owned(),
+            shape: shape.to_string(),
+            reason: format!("no kernel of it takes weights in the layout {}", layout.map_or("none", Layout::name)),
+        })?;
+        Ok(Choice { spec, variant: spec.default_variant(), from: ChosenBy::Default })
+    }
+
+    /// Packs rows of a file and sends them to the device.
+    ///
+    /// # Errors
+    /// Where the layout does not take them, or the device has no room.
+    pub fn weights(
+        &self,
+        dtype: DType,
+        n: usize,
+        k: usize,
+        layout: Layout,
+        blocks: &[u8],
+        what: &str,
+    ) -> Result<Weights, CudaError> {
+        let refused = |e: layout::LayoutError| CudaError::NoKernel {
+            op: what.to_owned(),
+            shape: format!("N={n} K={k}"),
+            reason: e.to_string(),
+        };
+        let slab = match layout {
+            Layout::Gguf => Span::whole(crate::cuda::driver::Buffer::of(&self.stream, blocks, what)?),
+            layout => {
+                let packed = layout::pack(layout, dtype, n, k, blocks).map_err(refused)?;
+                Span::whole(crate::cuda::driver::Buffer::of(&self.stream, &packed, what)?)
+            }
+        };
+        Ok(Weights { dtype, n, k, layout, slab })
+    }
+
+    /// Compiles what these ops and shapes need, in parallel, before the first of them is bound.
+    ///
+    /// # Errors
+    /// None for a kernel that does not compile: that shows, with its log, where it is bound.
+    pub fn prepare(&self, wanted: &[(String, Shape)]) {
+        let mut units: Vec<(&'static KernelSpec, VariantId)> = Vec::new();
+        for (op, shape) in wanted {
+            let Some(choice) = self.table.choose(op, shape) else { continue };
+            if !units.iter().any(|(s, v)| std::ptr::eq(*s, choice.spec) && *v == choice.variant) {
+                units.push((choice.spec, choice.variant.clone()));
+            }
+        }
+        let (compiler, arch) = (&self.compiler, self.arch);
+        let next = AtomicUsize::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(units.len());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((spec, variant)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        // An error comes again, with its text, where the kernel is bound.
+                        let _ = kernel::compile(compiler, spec, variant, arch);
+                    }
+                });
+            }
+        });
+    }
+
+    fn function(&self, spec: &KernelSpec, choice: &Choice) -> Result<Function, CudaError> {
+        let key = format!("{} {}", spec.fingerprint(), choice.variant);
+        if let Some(found) = self.functions.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(found.clone());
+        }
+        let cubin: Cubin = kernel::compile(&self.compiler, spec, &choice.variant, self.arch).map_err(|e| {
+            CudaError::NoKernel { op: choice.variant.to_string(), shape: self.arch.to_string(), reason: e.message }
+        })?;
+        let function = Module::load(self.device(), &cubin)?.function(&cubin.entry)?;
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, function.clone());
+        Ok(function)
+    }
+
+    fn bind(
+        &self,
+        precision: Precision,
+        op: &str,
+        shape: &Shape,
+        layout: Option<Layout>,
+    ) -> Result<Arc<Bound>, CudaError> {
+        let key = (op.to_owned(), shape.clone(), precision == Precision::Plain, layout);
+        if let Some(found) = self.bound.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(found.clone());
+        }
+        // A row that cannot be used is taken out of service and the next one tried (R25); the plain kernel comes last.
+        let bound = loop {
+            let choice = self.choice_in(precision, op, shape, layout)?;
+            match self.try_bind(&choice, op, shape) {
+                Ok(bound) => break bound,
+                Err(e) if e.is_fatal() || choice.spec.baseline => return Err(e),
+                Err(e) => {
+                    if !self.of(precision).quarantine(op, shape, &choice.variant, &e.to_string()) {
+                        return Err(e);
+                    }
+                    let note = format!("{} at {shape} cannot run and is left out: {e}", choice.variant);
+                    self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+                }
+            }
+        };
+        let bound = Arc::new(bound);
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).insert(key, bound.clone());
+        Ok(bound)
+    }
+
+    fn try_bind(&self, choice: &Choice, op: &str, shape: &Shape) -> Result<Bound, CudaError> {
+        let function = self.function(choice.spec, choice)?;
+        let launch = kernel::launch_shape(choice.spec, &choice.variant, shape, &self.limits)
+            .map_err(|e| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason: e.message })?;
+        function.allow(launch.threads(), launch.smem)?;
+        Ok(Bound { spec: choice.spec, variant: choice.variant.to_string(), function, shape: launch })
+    }
+
+    /// A step whose arguments the caller has checked, by a kernel that takes the weights as they lie.
+    pub(super) fn step(
+        &self,
+        precision: Precision,
+        op: &str,
+        shape: &Shape,
+        weights: Option<&Weights>,
+        args: Args,
+    ) -> Result<Step, CudaError> {
+        let bound = self.bind(precision, op, shape, weights.map(|w| w.layout))?;
+        Ok(Step {
+            op: op.to_owned(),
+            variant: bound.variant.clone(),
+            function: bound.function.clone(),
+            shape: bound.shape,
+            args: args.values,
+            waits: !bound.spec.baseline,
+            _memory: args.memory,
+        })
+    }
+}
+
+/// The shape of a product for one token.
+pub(super) fn matrix_shape(n: usize, k: usize) -> Shape {
+    Shape::of([("N", n as u64), ("K", k as u64)])
+}
+
+/// `gemv_q4_0` of Q4_0, with another family in front: `gate_up_q4_0`.
+pub(super) fn op_of(family: &str, dtype: DType) -> String {
+    format!("{family}_{}", gemv_op(dtype).trim_start_matches("gemv_"))
+}

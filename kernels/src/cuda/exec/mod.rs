@@ -1,0 +1,21 @@
+//! Kernels put together to programs: the dispatch table says which variant, an op wrapper checks sizes and binds buffers,
+//! and what comes out is a [`Step`] that launches again and again, alone or as a node of a captured graph.
+//!
+//! - [`Span`]: a range of device memory that keeps its allocation alive.
+//! - [`Kernels`]: from op and shape to a loaded function and its launch, each looked up once.
+//! - `decode`, `prefill`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
+//!   says, which is what makes a launch sound.
+//! - [`Program`]: steps in their order: run, captured, or timed one by one.
+
+mod bind;
+mod decode;
+mod kernels;
+mod prefill;
+mod program;
+mod span;
+
+pub use decode::{Cache, Heads, QkvRope, RopeAppend, Rotation};
+pub use kernels::{Exec, Precision};
+pub use prefill::{AttnPrefill, Matmul};
+pub use program::{Program, Step, StepTime};
+pub use span::{Span, Weights};

@@ -1,0 +1,126 @@
+//! Launches with everything they need, and sequences of them.
+
+use crate::cuda::CudaError;
+use crate::cuda::driver::{Event, Function, Graph, LaunchShape, Stream, Value};
+
+use super::Span;
+
+/// One launch: a function, its geometry, its arguments, and the memory that these point to.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub(super) op: String,
+    pub(super) variant: String,
+    pub(super) function: Function,
+    pub(super) shape: LaunchShape,
+    pub(super) args: Vec<Value>,
+    /// Whether the kernel waits for the one ahead by itself. Plain kernels do not.
+    pub(super) waits: bool,
+    // What the arguments point to lives as long as the step.
+    pub(super) _memory: Vec<Span>,
+}
+
+impl Step {
+    /// The op, such as `gemv_q4_0`.
+    pub fn op(&self) -> &str {
+        &self.op
+    }
+
+    /// The variant that runs it.
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    /// Puts the launch on a stream; `early` lets it start before the one ahead has ended, where the kernel
+    /// waits by itself; that needs sm_90.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn launch(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        // SAFETY: only the wrappers of this module make steps. They give the arguments of the op's contract in its order
+        // and check that every span is as large as the contract says; `_memory` keeps them, and whoever owns a step waits
+        // for the stream before it lets go. Registered kernels stay inside their buffers: the gate checks that.
+        unsafe { self.function.launch(stream, &self.shape, early && self.waits, &self.args) }
+    }
+}
+
+/// What one step took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTime {
+    /// The op.
+    pub op: String,
+    /// The variant.
+    pub variant: String,
+    /// Nanoseconds.
+    pub nanos: f64,
+}
+
+/// Steps in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    steps: Vec<Step>,
+}
+
+impl Program {
+    /// No steps yet.
+    pub fn new() -> Program {
+        Program::default()
+    }
+
+    /// Adds a step.
+    pub fn push(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    /// Its steps.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Launches every step. With `early`, each but the first may start before the one ahead has ended.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn run(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        self.steps.iter().enumerate().try_for_each(|(i, step)| step.launch(stream, early && i > 0))
+    }
+
+    /// The program as one graph. Every function has been launched before: the first launch loads it, which a capture
+    /// forbids.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn capture(&self, stream: &Stream, early: bool) -> Result<Graph, CudaError> {
+        Graph::capture(stream, |stream| self.run(stream, early))
+    }
+
+    /// A graph that marks the time before each step and after the last, with its marks: between two of them lies one step
+    /// and nothing else. Steps do not overlap in it.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn capture_marked(&self, stream: &Stream) -> Result<(Graph, Vec<Event>), CudaError> {
+        let marks = (0..=self.steps.len()).map(|_| Event::new(stream.device())).collect::<Result<Vec<_>, _>>()?;
+        let graph = Graph::capture(stream, |stream| {
+            for (step, mark) in self.steps.iter().zip(&marks) {
+                mark.record_in_graph(stream)?;
+                step.launch(stream, false)?;
+            }
+            marks[self.steps.len()].record_in_graph(stream)
+        })?;
+        Ok((graph, marks))
+    }
+
+    /// The times between marks that a launch of the marked graph has set.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn times(&self, marks: &[Event]) -> Result<Vec<StepTime>, CudaError> {
+        let pairs = marks.windows(2).zip(&self.steps);
+        pairs
+            .map(|(pair, step)| {
+                let nanos = pair[0].until(&pair[1])?;
+                Ok(StepTime { op: step.op.clone(), variant: step.variant.clone(), nanos })
+            })
+            .collect()
+    }
+}
