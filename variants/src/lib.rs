@@ -6,6 +6,7 @@
 
 mod enumerate;
 mod expr;
+mod formats;
 mod isa;
 mod layout;
 mod limits;

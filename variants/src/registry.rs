@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use harness_spec::{DType, VariantId};
 
 use crate::space::SpaceError;
-use crate::{KernelSpec, Space};
+use crate::{KernelSpec, Space, formats};
 
 macro_rules! embedded {
     ($($op:literal),* $(,)?) => {
@@ -36,6 +36,9 @@ const FILES: &[(&str, &str)] = embedded![
     "rope",
     "stream_read",
 ];
+
+/// Spaces that list the kernels of an op for each of several weight types; see [`crate::formats`].
+const OF_FORMATS: &[(&str, &str)] = embedded!["gate_up", "gemv_add", "norm_logits", "qkv_rope"];
 
 /// Spaces by op.
 #[derive(Clone, Debug)]
@@ -103,12 +106,18 @@ pub const fn gemv_op(dtype: DType) -> &'static str {
 pub fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
     REGISTRY.get_or_init(|| {
-        let parse = |(op, text): &(&str, &str)| {
-            let space =
-                Space::parse(&format!("variants/spaces/{op}.toml"), text, None, &[]).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(&space.op, op, "a space is named after its file");
+        let parse = |file: &str, text: &str, op: &str| {
+            let file = format!("variants/spaces/{file}.toml");
+            let space = Space::parse(&file, text, None, &[]).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(space.op, op, "a space is named after its file");
             space
         };
-        Registry { spaces: FILES.iter().map(parse).collect() }
+        let one = FILES.iter().map(|(op, text)| parse(op, text, op));
+        let many = OF_FORMATS.iter().flat_map(|(file, text)| {
+            formats::expanded(text).into_iter().map(move |(name, text)| parse(file, &text, &format!("{file}_{name}")))
+        });
+        let mut spaces: Vec<Space> = one.chain(many).collect();
+        spaces.sort_by(|a, b| a.op.cmp(&b.op));
+        Registry { spaces }
     })
 }

@@ -1,0 +1,89 @@
+// qkv_rope / fused: norm, a8/32, the joined rows of Q, K and V, bias, RoPE, and the append to the cache in one launch.
+//
+//   W  planes of [(HEADS + 2 KV_HEADS) DIM, K]     x, norm  f32 [K]     q  f32 [HEADS, DIM]
+//   k, v  f16 [KV_HEADS, MAX_LEN, DIM], of which position state[1] is written
+//
+// A tile holds both rows of TILE_ROWS / 2 pairs that RoPE turns, all of one head, whatever the pairing: a thread for each
+// pair ends it. Cosine and sine, bias and position are loaded in front of the norm. Needs TILE_ROWS to divide DIM; KV = 8
+// needs the largest of a whole head and is served by the separate path. Format: FORMAT.
+//
+// Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
+//   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
+//   BLOCKS_PER_SM  blocks that stride over the tiles, for each multiprocessor; 0: a block for each tile
+#if !defined(WARPS) || !defined(LPR) || !defined(KW) || !defined(RPL) || !defined(UNROLL) || !defined(PREFETCH) || \
+    !defined(BLOCKS_PER_SM)
+#error "qkv_rope/fused: every tunable must be set by the build"
+#endif
+#include "decode/norm.cuh"
+
+constexpr int PAIRS = TILE_ROWS / 2;
+static_assert(TILE_ROWS % 2 == 0, "a tile holds whole pairs");
+
+struct Turn {
+    float cos, sin, bias0, bias1;
+    u32 pos;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+qkv_rope_fused(const u8* W,         // weights, see above
+               const float* bias,   // [N] or null
+               const float* norm,   // [K]
+               const float* x,      // [K]
+               const float2* rope,  // [MAX_LEN, DIM / 2]: cosine and sine
+               const u32* state,    // token id, position, number of keys
+               float* q,            // [HEADS, DIM]
+               u8* k, u8* v,        // f16 [KV_HEADS, MAX_LEN, DIM]
+               float* k_scale, float* v_scale,  // null
+               int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN, int PAIRING, int KV, float eps) {
+    DYNAMIC_SHARED(slab);
+    __shared__ float parts[WARPS];
+    __shared__ float part[PART_FLOATS];
+    (void)k_scale;
+    (void)v_scale;
+    (void)KV;
+    pdl_launch();
+    const int N = (HEADS + 2 * KV_HEADS) * DIM;
+    const int half = DIM / 2, per_head = half / PAIRS;
+    // Element `which` (0 or 1) of pair `i` of a head: neighbours, or elements half a head apart.
+    const int across = PAIRING ? 1 : half, along = PAIRING ? 2 : 1;
+    const auto row_of = [=](int tile, int i) {
+        const int pair = tile % per_head * PAIRS + i % PAIRS;
+        return tile / per_head * DIM + pair * along + i / PAIRS * across;
+    };
+    NormStage stage(slab, parts, norm, x, K, eps);
+    const auto prepare = [=](int tile) {
+        Turn turn = {1.0f, 0.0f, 0.0f, 0.0f, 0u};
+        const int head = tile / per_head;
+        if (threadIdx.x < PAIRS) {
+            turn.pos = state[1];
+            if (head < HEADS + KV_HEADS) {
+                const uint2 cs = load_weights_8(rope + (u64)turn.pos * half + tile % per_head * PAIRS + threadIdx.x);
+                turn.cos = __uint_as_float(cs.x);
+                turn.sin = __uint_as_float(cs.y);
+            }
+            if (bias) {
+                turn.bias0 = bias[row_of(tile, threadIdx.x)];
+                turn.bias1 = bias[row_of(tile, threadIdx.x + PAIRS)];
+            }
+        }
+        return turn;
+    };
+    const auto finish = [&](int tile, int count, const float (&sums)[RPL], const Turn& turn) {
+        const float* const met = put_sums(sums, part, count);
+        if (threadIdx.x >= PAIRS) return;
+        const float a = fmaf(row_sum(met, threadIdx.x), stage.scale, turn.bias0);
+        const float b = fmaf(row_sum(met, threadIdx.x + PAIRS), stage.scale, turn.bias1);
+        const float first = a * turn.cos - b * turn.sin, second = a * turn.sin + b * turn.cos;
+        const int row = row_of(tile, threadIdx.x), head = tile / per_head;
+        if (head < HEADS) {
+            q[row] = first;
+            q[row + across] = second;
+        } else {
+            const int of = head - HEADS, at = row - head * DIM;
+            u16* const cache = (u16*)(of < KV_HEADS ? k : v) + ((u64)(of % KV_HEADS) * MAX_LEN + turn.pos) * DIM;
+            cache[at] = f32_to_f16(first);
+            cache[at + across] = f32_to_f16(second);
+        }
+    };
+    each_tile(W, N, K, N / TILE_ROWS, row_of, stage, prepare, finish);
+}
