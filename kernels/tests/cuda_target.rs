@@ -14,7 +14,9 @@ use variants::{Backend, Registry, registry};
 
 fn workload(op: &str, n: u64, k: u64) -> Workload {
     let dims: &[(&str, u64)] = match op {
-        "rmsnorm" => &[("K", k), ("M", 1)],
+        "rmsnorm" | "rmsnorm_half" => &[("K", k), ("M", 1)],
+        "swiglu" => &[("F", k), ("M", 1), ("OUT", 8)],
+        "add" => &[("COUNT", k)],
         "quantize_a8" => &[("K", k)],
         "attn_decode" => &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024)],
         "stream_read" => &[("BYTES", 4 << 20)],

@@ -48,7 +48,9 @@ fn cuda_kernels(op: &str) -> Vec<&'static KernelSpec> {
 fn shape(op: &str) -> Shape {
     match op {
         "stream_read" => Shape::of([("BYTES", 69_648)]),
-        "rmsnorm" => Shape::of([("K", 576), ("M", 2)]),
+        "rmsnorm" | "rmsnorm_half" => Shape::of([("K", 576), ("M", 2)]),
+        "swiglu" => Shape::of([("F", 352), ("M", 3), ("OUT", 8)]),
+        "add" => Shape::of([("COUNT", 1155)]),
         "quantize_a8" => Shape::of([("K", 896)]),
         "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 37), ("MAX_LEN", 64)]),
         "gemv_g128" => Shape::of([("N", 19), ("K", 384)]),
@@ -124,6 +126,9 @@ ops! {
     logits_q8_0_is_right_on_the_emulator: "logits_q8_0",
     logits_q6_k_is_right_on_the_emulator: "logits_q6_k",
     rmsnorm_is_right_on_the_emulator: "rmsnorm",
+    rmsnorm_half_is_right_on_the_emulator: "rmsnorm_half",
+    swiglu_is_right_on_the_emulator: "swiglu",
+    add_is_right_on_the_emulator: "add",
     quantize_a8_is_right_on_the_emulator: "quantize_a8",
     attn_decode_is_right_on_the_emulator: "attn_decode",
     stream_read_is_right_on_the_emulator: "stream_read",

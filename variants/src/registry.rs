@@ -15,6 +15,7 @@ macro_rules! embedded {
 }
 
 const FILES: &[(&str, &str)] = embedded![
+    "add",
     "argmax",
     "attn_decode",
     "gemv_bf16",
@@ -33,8 +34,10 @@ const FILES: &[(&str, &str)] = embedded![
     "logits_q8_0",
     "quantize_a8",
     "rmsnorm",
+    "rmsnorm_half",
     "rope",
     "stream_read",
+    "swiglu",
 ];
 
 /// Spaces that list the kernels of an op for each of several weight types; see [`crate::formats`].

@@ -114,6 +114,7 @@ fn every_op_has_a_variant_on_the_least_device_of_each_backend() {
             "HEADS" => (d.as_str(), 8),
             "KV_HEADS" => (d.as_str(), 2),
             "LEN" => (d.as_str(), 10),
+            "OUT" => (d.as_str(), 8),
             _ => (d.as_str(), 4096),
         }));
         for backend in backends(space) {
@@ -145,6 +146,7 @@ fn the_default_of_every_cuda_kernel_is_admitted_at_some_shape() {
                 "HEADS" => ("HEADS", 16),
                 "KV_HEADS" => ("KV_HEADS", 4),
                 "LEN" => ("LEN", 200),
+                "OUT" => ("OUT", 8),
                 other => (other, n),
             }));
             kernel.admits(&kernel.default_variant(), &shape, &limits).map_err(|e| reasons.insert(e)).is_ok()

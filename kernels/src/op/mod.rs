@@ -8,11 +8,15 @@
 //! | `gemv_*` | W `[N, K]`, x f32 `[M, K]` | y f32 `[M, N]` |
 //! | `logits_*` | W `[N, K]`, x f32 `[K]` | y f32 `[N]`, id u32 `[1]` |
 //! | `rmsnorm` | x f32 `[M, K]`, w f32 `[K]`; eps | y f32 `[M, K]` |
+//! | `rmsnorm_half` | the same | y f16 `[M, K]` |
+//! | `swiglu` | gates and ups f32 `[M, 2 F]` | out f32 or f16 `[M, F]`, or M slabs u8 |
+//! | `add` | a, b f32 `[COUNT]` | y f32 `[COUNT]` |
 //! | `quantize_a8` | x f32 `[K]` | slab u8 |
 //! | `attn_decode` | q f32 `[HEADS, DIM]`, k and v f16 `[KV_HEADS, MAX_LEN, DIM]`, len i32 `[1]` | out f32 `[HEADS, DIM]` |
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
+mod add;
 mod attention;
 mod blocks;
 mod gemv;
@@ -24,6 +28,7 @@ mod random;
 mod recipe;
 mod rmsnorm;
 mod stream;
+mod swiglu;
 mod values;
 
 pub use attention::MOST_SPLITS;
@@ -140,13 +145,21 @@ pub fn op(name: &str) -> Option<&'static dyn Op> {
     ops().find(|op| op.name() == name)
 }
 
+/// Ops of which there is one each.
+static OTHERS: &[&dyn Op] = &[
+    &quantize::QuantizeA8,
+    &attention::AttnDecode,
+    &stream::StreamRead,
+    &swiglu::SwiGlu,
+    &add::Add,
+];
+
 /// Every op.
 pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
     let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
-    let others: [&'static dyn Op; 4] =
-        [&rmsnorm::RmsNorm, &quantize::QuantizeA8, &attention::AttnDecode, &stream::StreamRead];
-    gemv.chain(logits).chain(others)
+    let norms = rmsnorm::RMSNORM.iter().map(|op| op as &'static dyn Op);
+    gemv.chain(logits).chain(norms).chain(OTHERS.iter().copied())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `rmsnorm`: y = x / sqrt(mean(x²) + eps) * w, row by row.
+//! `rmsnorm`: y = x / sqrt(mean(x²) + eps) * w, row by row, and `rmsnorm_half`, whose result is in 16-bit floats.
 //!
-//! Device arguments: `(const float* x, const float* w, float* y, int K, int M, float eps)`.
+//! Device arguments: `(const float* x, const float* w, float* y, int K, int M, float eps)`; `u16* y` in 16-bit floats, of
+//! which what lies beyond their range becomes the largest.
 
 use harness_spec::{Bytes, CellFailure, Shape, Workload};
 use variants::{Activations, KernelSpec};
@@ -9,6 +10,7 @@ use super::Op;
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::random::Rng;
 use super::recipe::{Recipe, Values};
+use super::swiglu::{half_ulp_f16, saturated_f16};
 use super::values;
 use crate::check::{Expected, Floats, Want};
 use crate::reference;
@@ -20,7 +22,13 @@ const EPS: f32 = 1e-5;
 
 /// The norm.
 #[derive(Debug)]
-pub(super) struct RmsNorm;
+pub(super) struct RmsNorm {
+    /// Whether the result is in 16-bit floats.
+    half: bool,
+}
+
+/// The norm in floats, and in 16-bit floats.
+pub(super) static RMSNORM: [RmsNorm; 2] = [RmsNorm { half: false }, RmsNorm { half: true }];
 
 /// A case of an op on rows of activations.
 pub(super) fn case(name: impl Into<String>, seed: u64, x: Values) -> Case {
@@ -58,7 +66,7 @@ pub(super) fn adversarial(seed: u64) -> Vec<Case> {
 
 impl Op for RmsNorm {
     fn name(&self) -> &'static str {
-        "rmsnorm"
+        if self.half { "rmsnorm_half" } else { "rmsnorm" }
     }
 
     fn dims(&self) -> &'static [&'static str] {
@@ -67,7 +75,8 @@ impl Op for RmsNorm {
 
     fn bytes(&self, shape: &Shape, _: &KernelSpec) -> Bytes {
         let (k, m) = (dim(shape, "K"), dim(shape, "M"));
-        Bytes((4 * (2 * m * k + k)) as u64)
+        let out = if self.half { 2 } else { 4 };
+        Bytes((4 * (m * k + k) + out * m * k) as u64)
     }
 
     fn flops(&self, shape: &Shape) -> u64 {
@@ -101,7 +110,7 @@ impl Op for RmsNorm {
             workload: Workload { op: self.name().to_owned(), shape: shape.clone() },
             case: case.name.clone(),
             inputs: vec![Tensor::F32(x), Tensor::F32(w)],
-            outputs: vec![OutputSpec { name: "y", elem: Elem::F32, len: m * k }],
+            outputs: vec![OutputSpec { name: "y", elem: if self.half { Elem::F16 } else { Elem::F32 }, len: m * k }],
             scalars: vec![EPS],
             exact: false,
         }
@@ -112,7 +121,13 @@ impl Op for RmsNorm {
         let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
         let want = reference::rmsnorm(&wide(x), &wide(w), f64::from(problem.scalars[0]));
         // Products below the smallest normal float lose digits.
-        let bound = want.iter().map(|v| RELATIVE * v.abs() + 1e-37).collect();
+        let of_floats = |v: &f64| RELATIVE * v.abs() + 1e-37;
+        if self.half {
+            let bound = want.iter().map(|v| of_floats(v) + half_ulp_f16(*v)).collect();
+            let want = want.into_iter().map(saturated_f16).collect();
+            return Some(Expected { outputs: vec![Want::Halves(Floats { want, bound, norms: None })] });
+        }
+        let bound = want.iter().map(of_floats).collect();
         Some(Expected { outputs: vec![Want::Floats(Floats { want, bound, norms: None })] })
     }
 

@@ -83,7 +83,9 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces) -> Result<KernelSuite, Failu
 fn shapes(op: &str, full: bool) -> Vec<Workload> {
     let of = |dims: &[(&str, u64)]| Workload { op: op.to_owned(), shape: Shape::of(dims.iter().copied()) };
     let mut out = match op {
-        "rmsnorm" => vec![of(&[("K", 576), ("M", 1)])],
+        "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 576), ("M", 1)])],
+        "swiglu" => [8, 16, 32].map(|out| of(&[("F", 1536), ("M", 2), ("OUT", out)])).to_vec(),
+        "add" => vec![of(&[("COUNT", 1536)])],
         "quantize_a8" => vec![of(&[("K", 1536)])],
         "attn_decode" => {
             vec![of(&[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 100), ("MAX_LEN", 256)])]
@@ -93,7 +95,9 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     };
     if full {
         out.extend(match op {
-            "rmsnorm" => vec![of(&[("K", 4096), ("M", 3)])],
+            "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 4096), ("M", 3)])],
+            "swiglu" => vec![of(&[("F", 8960), ("M", 33), ("OUT", 16)])],
+            "add" => vec![of(&[("COUNT", 1 << 20)])],
             "quantize_a8" => vec![of(&[("K", 14336)])],
             "attn_decode" => {
                 vec![of(&[("HEADS", 9), ("KV_HEADS", 3), ("DIM", 64), ("LEN", 1023), ("MAX_LEN", 2048)])]
