@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cuda_support::{device, gpu};
 use kernels::cuda::compile::{Compiler, SourceFile, Unit};
 use kernels::cuda::driver::{Buffer, Device, Function, Graph, Guarded, LaunchShape, Module, Stream, Value};
-use kernels::cuda::target::{Slots, Support, is_poisoned};
+use kernels::cuda::target::{Late, Slots, Support, With, is_poisoned};
 use kernels::cuda::{CudaError, CudaTarget};
 
 const SOURCE: &str = r#"
@@ -32,6 +32,18 @@ extern "C" __global__ void big_shared(float* y, int words) {
     if (threadIdx.x == 0) y[0] = s[words - 1];
 }
 extern "C" __global__ void wild(float* y) { *(volatile float*)((char*)y + (1ull << 44)) = 1.0f; }
+extern "C" __global__ void look(const unsigned* word, unsigned* seen, int n) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+    unsigned before = *(volatile const unsigned*)word;
+    seen[2] = 7;
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+    seen[0] = before;
+    seen[1] = ((volatile const unsigned*)word)[n - 1];
+}
 extern "C" __global__ void wait_for(unsigned long long nanos) {
     unsigned long long start, now;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(start));
@@ -198,6 +210,44 @@ fn the_device_poisons_the_slots_that_the_host_says_it_does() {
             assert!(slot.iter().all(|&b| b == want), "seed {seed} slot {i}");
         }
     }
+}
+
+#[test]
+fn a_late_producer_writes_every_byte_behind_the_reads_and_stores_that_do_not_wait_for_it() {
+    let Some(device) = device() else { return };
+    if device.facts().cc < 90 {
+        println!("skipped: programmatic launches need compute capability 9.0");
+        return;
+    }
+    let stream = Stream::new(&device).unwrap();
+    let support = Support::new(&device, &stream, &Compiler::with_cache(None).unwrap()).unwrap();
+    let look = function(&device, "look");
+    // Not a multiple of 16 bytes, and long enough for every block of the producer to have a part.
+    let words: Vec<u32> = (1..=300_001).collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let from = Buffer::of(&stream, &bytes, "the contents").unwrap();
+    let (to, seen) = (Buffer::new(&device, bytes.len(), "a").unwrap(), Buffer::new(&device, 13, "b").unwrap());
+    let mut found = Vec::new();
+    // The first launch loads the code, which takes longer than the producer is late.
+    for early in [false, true, true, true] {
+        to.fill(&stream, 0, to.len(), 0xFF).unwrap();
+        seen.fill(&stream, 0, seen.len(), 0).unwrap();
+        let late = |to: &Buffer, with| Late { to: to.address(), bytes: to.len() as u64, with };
+        let writes = [late(&to, With::Copy(from.address())), late(&seen, With::Fill(0xAB))];
+        let table = support.write_late(&stream, &writes, 50_000).unwrap();
+        let args = [Value::U64(to.address()), Value::U64(seen.address()), Value::I32(words.len() as i32)];
+        // SAFETY: the arguments are those of the kernel; buffers and table live until the stream is waited for.
+        unsafe { look.launch(&stream, &LaunchShape::line(1, 1), early, &args) }.unwrap();
+        let got = seen.download(&stream, 0, seen.len(), || "looking".into()).unwrap();
+        drop(table);
+        assert_eq!(to.download(&stream, 0, to.len(), || "reading".into()).unwrap(), bytes);
+        let word = |i: usize| u32::from_le_bytes(got[4 * i..4 * i + 4].try_into().unwrap());
+        assert_eq!((word(1), got[12]), (300_001, 0xAB), "what is behind the wait is right in any case");
+        found.push((word(0), word(2)));
+    }
+    println!("first word before the wait, and what was stored before it: {found:x?}");
+    assert_eq!(found[0], (1, 7), "an ordinary launch comes behind all of it");
+    assert!(found[1..].contains(&(u32::MAX, 0xABAB_ABAB)), "the early reads and stores show: {found:x?}");
 }
 
 #[test]

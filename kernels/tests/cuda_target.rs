@@ -218,6 +218,59 @@ fn a_kernel_that_is_right_when_checked_and_wrong_when_timed_is_found() {
     }
 }
 
+/// The mutants that are right by themselves and break the rule of the wait, each with a kernel that keeps it.
+const TOO_EARLY: [(&str, &str, bool); 8] = [
+    ("gemv_q4_0", "control", false),
+    ("logits_q8_0", "control_logits", false),
+    ("attn_decode", "plain", false),
+    ("attn_decode", "early_length", true),
+    ("attn_decode", "early_read", true),
+    ("attn_decode", "early_scratch", true),
+    ("gemv_q4_0", "early_write", true),
+    ("gemv_q4_0", "never_waits", true),
+];
+
+#[test]
+fn a_kernel_that_reads_or_stores_before_the_kernel_ahead_is_done_is_rejected_where_launches_overlap() {
+    let Some(_one) = gpu() else { return };
+    let mutants = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutants_cuda");
+    let mut registry = registry().clone();
+    for (_, name, _) in TOO_EARLY.iter().filter(|(_, name, _)| *name != "plain") {
+        registry.load_dir(&mutants.join(name)).unwrap();
+    }
+    let mut target = CudaTarget::open(Arc::new(registry), 0).unwrap();
+    if target.limits().cc < 90 {
+        println!("skipped: programmatic launches need compute capability 9.0");
+        return;
+    }
+    let mut wrong = Vec::new();
+    for (op, name, too_early) in TOO_EARLY {
+        let id: VariantId = format!("{op}/{name}@cuda").parse().unwrap();
+        let by_itself = cell(&id, &workload(op, 64, 1024), "cold+graph");
+        target.prepare(std::slice::from_ref(&by_itself)).remove(0).unwrap();
+        if let Err(e) = target.check(&by_itself, 1) {
+            wrong.push(format!("{name} must be right by itself: {e}"));
+        }
+        let chained = Cell { policy: policy("cold+graph_pdl"), ..by_itself };
+        match target.check(&chained, 1) {
+            Ok(report) => {
+                println!("{id} in a chain: passes {} cases", report.cases.len());
+                if too_early {
+                    wrong.push(format!("{name} passed in a chain"));
+                }
+            }
+            Err(e) => {
+                println!("{id} in a chain: {e}");
+                if !too_early || e.stage != Stage::Check || !e.message.contains("right by itself") {
+                    wrong.push(format!("{name} in a chain: {e}"));
+                }
+            }
+        }
+        assert!(target.is_dead().is_none(), "the context was lost: {wrong:#?}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn a_cell_that_cannot_be_is_a_typed_failure_and_the_next_one_goes_on() {
     let Some(_one) = gpu() else { return };

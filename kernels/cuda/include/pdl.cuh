@@ -1,7 +1,7 @@
 // Programmatic dependent launch: a kernel may start while the one before it still runs (sm_90 on; nothing below).
 //
-// Rules (what breaks them shows only on a device): before `pdl_wait` a kernel reads weights and nothing else, and writes
-// nothing. Every kernel of a chain waits, so that order is transitive. `pdl_launch` comes early: it only lets the next
+// Rules (the gate runs kernels behind one that writes late): before `pdl_wait` a kernel reads constants of the model and
+// nothing else, and writes nothing. Every kernel of a chain waits, so that order is transitive. `pdl_launch` comes early: it only lets the next
 // kernel's blocks be scheduled, its own wait still covers all our stores.
 #ifndef EDGELLM_PDL_CUH
 #define EDGELLM_PDL_CUH
@@ -10,7 +10,9 @@
 
 // Waits until the kernels before this one have finished and their stores can be seen. (PTX: griddepcontrol.wait)
 __device__ __forceinline__ void pdl_wait() {
-#if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(EDGELLM_EMULATED)
+    emulator::wait_for_earlier();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }

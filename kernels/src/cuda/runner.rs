@@ -9,11 +9,19 @@ use super::CudaError;
 use super::driver::{Buffer, Function, Guarded, LaunchShape, Stream, Value};
 use super::kernel::launch_shape;
 use super::packed::{Packed, PackedWeights};
-use super::target::Support;
+use super::target::{Late, Support, With};
 use crate::op::{Arg, Op, Problem, Runner};
 
-/// How late the producer of a programmatic launch writes: far longer than a consumer takes that does not wait.
-const LATE_NANOS: u64 = 20_000;
+/// How late the producer of a programmatic launch writes: far longer than the next launch takes to arrive and a consumer
+/// that does not wait takes to read or to store.
+const LATE_NANOS: u64 = 50_000;
+
+/// What outputs hold before a launch, and inputs until the late producer has written them: NaN to a float.
+const POISON: u8 = 0xFF;
+
+/// Inputs up to this size hold lengths and positions. Until they are written they are zero, as poison would lead a kernel
+/// that reads them too early to an address that belongs to nobody, and the fault would take the context with it.
+const SMALL: usize = 64;
 
 /// Runs one variant on a device: fresh buffers for every problem, outputs poisoned and between guard bands.
 pub struct CudaRunner<'a> {
@@ -33,9 +41,13 @@ pub struct CudaRunner<'a> {
     pub support: &'a Support,
     /// Weights that were packed and sent for other cases and variants.
     pub packed: &'a mut PackedWeights,
-    /// Whether it is launched with the programmatic attribute, behind a producer that writes the activations late: a
-    /// kernel that reads them before it waits is seen.
+    /// Whether it is launched with the programmatic attribute, behind one producer that writes everything late which is no
+    /// constant of the model: inputs and state get their contents, outputs their poison, scratch memory its zeros. So a
+    /// kernel is seen that reads any of them before it waits, and one that stores before it waits, as the producer writes
+    /// over that.
     pub early: bool,
+    /// Whether the function was launched before: a first launch may load code, longer than any producer is late.
+    pub warm: bool,
     /// The error after which the context is lost, where one came.
     pub fatal: Option<CudaError>,
 }
@@ -44,7 +56,7 @@ pub struct CudaRunner<'a> {
 enum Held {
     Weights(u64),
     In { buffer: Buffer, source: Option<Buffer> },
-    Out(Guarded),
+    Out { guarded: Guarded, len: usize },
     Scratch { buffer: Buffer, zeroed: bool },
     Value(Value),
 }
@@ -58,28 +70,36 @@ impl CudaRunner<'_> {
         packed: &Packed,
         problem: &Problem,
         active: &[(usize, Arc<[u8]>)],
+        early: bool,
     ) -> Result<Held, CudaError> {
         let stream = self.stream;
+        let mutable = |bytes: &[u8]| -> Result<Held, CudaError> {
+            if !early {
+                return Ok(Held::In { buffer: Buffer::of(stream, bytes, "inputs")?, source: None });
+            }
+            let buffer = Buffer::new(stream.device(), bytes.len(), "inputs")?;
+            buffer.fill(stream, 0, bytes.len(), if bytes.len() <= SMALL { 0 } else { POISON })?;
+            Ok(Held::In { buffer, source: Some(Buffer::of(stream, bytes, "inputs")?) })
+        };
         if let Some((_, buffer)) = packed.weights.iter().find(|(i, _)| *i == at) {
             return Ok(Held::Weights(buffer.address()));
         }
         Ok(match &packed.args[at] {
-            Arg::In { bytes, weights } => {
-                let bytes = active.iter().find(|(i, _)| *i == at).map_or(bytes, |(_, bytes)| bytes);
-                // Weights may be read before the wait, so that they are there from the start.
-                if self.early && !weights && !bytes.is_empty() && bytes.len().is_multiple_of(4) {
-                    let buffer = Buffer::new(stream.device(), bytes.len(), "activations")?;
-                    buffer.fill(stream, 0, bytes.len(), 0xFF)?;
-                    Held::In { buffer, source: Some(Buffer::of(stream, bytes, "activations")?) }
-                } else {
-                    Held::In { buffer: Buffer::of(stream, bytes, "inputs")?, source: None }
-                }
+            // Constants of the model may be read before the wait, so that they are there from the start.
+            Arg::In { bytes, weights: true } => {
+                Held::In { buffer: Buffer::of(stream, bytes, "weights")?, source: None }
             }
-            Arg::State { bytes } => Held::In { buffer: Buffer::of(stream, bytes, "state")?, source: None },
-            Arg::Out(i) => Held::Out(Guarded::poisoned(stream, problem.outputs[*i].bytes(), "outputs")?),
+            Arg::In { bytes, weights: false } => {
+                mutable(active.iter().find(|(i, _)| *i == at).map_or(bytes, |(_, bytes)| bytes))?
+            }
+            Arg::State { bytes } => mutable(bytes)?,
+            Arg::Out(i) => {
+                let len = problem.outputs[*i].bytes();
+                Held::Out { guarded: Guarded::poisoned(stream, len, "outputs")?, len }
+            }
             Arg::Scratch { bytes, zeroed } => {
                 let buffer = Buffer::new(stream.device(), *bytes, "scratch memory")?;
-                buffer.fill(stream, 0, *bytes, if *zeroed { 0 } else { 0xFF })?;
+                buffer.fill(stream, 0, *bytes, if *zeroed && !early { 0 } else { POISON })?;
                 Held::Scratch { buffer, zeroed: *zeroed }
             }
             Arg::I32(v) => Held::Value(Value::I32(*v)),
@@ -94,26 +114,30 @@ impl CudaRunner<'_> {
         packed: &Packed,
         active: &[(usize, Arc<[u8]>)],
         shape: &LaunchShape,
+        early: bool,
     ) -> Result<Vec<Vec<u8>>, Attempt> {
         let args = &packed.args;
         let held: Vec<Held> =
-            (0..args.len()).map(|at| self.hold(at, packed, problem, active)).collect::<Result<_, _>>()?;
+            (0..args.len()).map(|at| self.hold(at, packed, problem, active, early)).collect::<Result<_, _>>()?;
         let values: Vec<Value> = held.iter().map(Held::value).collect();
-        for h in &held {
-            if let Held::In { buffer, source: Some(from) } = h {
-                let words = buffer.len() as u64 / 4;
-                self.support.late_copy(self.stream, buffer.address(), from.address(), words, LATE_NANOS)?;
-            }
-        }
-        // SAFETY: the op gives the arguments of its kernels in their order, and `held` keeps what they point to until the
-        // stream has been waited for below. That a kernel stays inside is what the guard bands are there to tell.
-        unsafe { self.function.launch(self.stream, shape, self.early, &values)? };
+        let _table = if early {
+            // Inputs first: what a kernel stores as soon as it sees them is written over all the same.
+            let (outputs, inputs): (Vec<Late>, Vec<Late>) =
+                held.iter().filter_map(Held::late).partition(|late| matches!(late.with, With::Fill(_)));
+            // One producer: the programmatic launch overlaps with the kernel right ahead of it alone.
+            Some(self.support.write_late(self.stream, &[inputs, outputs].concat(), LATE_NANOS)?)
+        } else {
+            None
+        };
+        // SAFETY: the op gives the arguments of its kernels in their order, and `held` and the table keep what is pointed to
+        // until the stream has been waited for below. That a kernel stays inside is what the guard bands are there to tell.
+        unsafe { self.function.launch(self.stream, shape, early, &values)? };
         let doing = || format!("running {} on {} ({})", self.variant, problem.workload, problem.case);
         let mut outputs: Vec<Option<Vec<u8>>> = vec![None; problem.outputs.len()];
         for (arg, h) in args.iter().zip(&held) {
             match (arg, h) {
-                (Arg::Out(i), Held::Out(out)) => {
-                    let (bytes, touched) = out.read(self.stream, doing)?;
+                (Arg::Out(i), Held::Out { guarded, .. }) => {
+                    let (bytes, touched) = guarded.read(self.stream, doing)?;
                     if let Some(at) = touched {
                         let name = problem.outputs[*i].name;
                         let side = if at < 0 { "before" } else { "behind" };
@@ -163,8 +187,23 @@ impl Held {
         match self {
             Held::Weights(address) => Value::U64(*address),
             Held::In { buffer, .. } | Held::Scratch { buffer, .. } => Value::U64(buffer.address()),
-            Held::Out(out) => Value::U64(out.address()),
+            Held::Out { guarded, .. } => Value::U64(guarded.address()),
             Held::Value(v) => *v,
+        }
+    }
+
+    /// What a late producer writes there, which leaves it as an ordinary launch finds it.
+    fn late(&self) -> Option<Late> {
+        let late = |to: u64, bytes: usize, with| Late { to, bytes: bytes as u64, with };
+        match self {
+            Held::In { buffer, source: Some(from) } => {
+                Some(late(buffer.address(), buffer.len(), With::Copy(from.address())))
+            }
+            Held::Out { guarded, len } => Some(late(guarded.address(), *len, With::Fill(POISON))),
+            Held::Scratch { buffer, zeroed } => {
+                Some(late(buffer.address(), buffer.len(), With::Fill(if *zeroed { 0 } else { POISON })))
+            }
+            Held::In { source: None, .. } | Held::Weights(_) | Held::Value(_) => None,
         }
     }
 }
@@ -176,7 +215,14 @@ impl Runner for CudaRunner<'_> {
         let packed = self.packed.get(self.stream, self.op, problem, self.spec)?;
         // Arguments without packed weights are those of this very problem.
         let active = if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
-        self.attempt(problem, &packed, &active, &shape).map_err(|e| match e {
+        let outcome = if self.early && !self.warm {
+            self.attempt(problem, &packed, &active, &shape, false)
+                .and_then(|_| self.attempt(problem, &packed, &active, &shape, true))
+        } else {
+            self.attempt(problem, &packed, &active, &shape, self.early)
+        };
+        self.warm = true;
+        outcome.map_err(|e| match e {
             Attempt::Wrong(message) => CellFailure::new(Stage::Check, message),
             Attempt::Cuda(e) => {
                 let failure = CellFailure::from(&e);

@@ -184,6 +184,15 @@ pub enum Arg {
 }
 
 impl Arg {
+    /// Whether earlier kernels write this memory, or may still read it: it is touched behind the wait for them alone.
+    pub fn is_mutable(&self) -> bool {
+        match self {
+            Arg::In { weights, .. } => !weights,
+            Arg::State { .. } | Arg::Out(_) | Arg::Scratch { .. } => true,
+            Arg::I32(_) | Arg::I64(_) | Arg::F32(_) => false,
+        }
+    }
+
     /// The contents of an input of which cold timing rotates copies: constants of the model, and its state.
     pub fn rotated(&self) -> Option<&Arc<[u8]>> {
         match self {

@@ -2,6 +2,9 @@
 //
 // A thread runs until it meets a barrier or a warp operation, or ends. Ascending order starts with thread 0 and
 // descending with the last: a value that is read before a barrier made it safe is stale in one of the two.
+//
+// A launch is one of a programmatic chain: until a block waits for the kernels ahead, it sees poison in every buffer that
+// is no constant of the model, and may store to none. When it waits, the buffers are as the kernels ahead left them.
 #ifndef EDGELLM_EMULATOR_BLOCK_HPP
 #define EDGELLM_EMULATOR_BLOCK_HPP
 
@@ -16,7 +19,7 @@ struct Index3 {
     unsigned x, y, z;
 };
 
-enum class State : uint8_t { Ready, AtBarrier, InWarp, Ended };
+enum class State : uint8_t { Ready, Polling, AtBarrier, InWarp, AtWait, Ended };
 
 // Copies that a thread has started and that have not arrived.
 struct AsyncCopy {
@@ -69,6 +72,10 @@ struct Machine {
     size_t dynamic_bytes;
     Range ranges[MAX_RANGES];
     int n_ranges;
+    // Ranges that kernels ahead write, a bit each; what they hold, one behind the other, while they are hidden.
+    unsigned late;
+    unsigned char* held;
+    bool hidden;
 };
 
 // Zero-initialised, one per shared object: each compiled kernel has a machine of its own.
@@ -163,8 +170,69 @@ inline uint64_t meet(const char* op, unsigned mask, uint64_t in, long long argum
     return self.out;
 }
 
+constexpr unsigned char POISON = 0xff;  // Four of them are a NaN, two of them an f16 NaN.
+
+// What a late buffer holds before the wait. Small ones hold lengths and positions: zero leads to no wild address.
+inline unsigned char early_contents(size_t bytes) {
+    return bytes <= 64 ? 0 : POISON;
+}
+
+inline size_t late_bytes(const Machine& m) {
+    size_t bytes = 0;
+    for (int i = 0; i < m.n_ranges; i++) {
+        if (m.late >> i & 1) bytes += size_t(m.ranges[i].end - m.ranges[i].begin);
+    }
+    return bytes;
+}
+
+// Takes away what kernels ahead write, at the start of a block.
+inline void hide_late() {
+    Machine& m = machine;
+    unsigned char* held = m.held;
+    for (int i = 0; i < m.n_ranges; i++) {
+        if (!(m.late >> i & 1)) continue;
+        const size_t bytes = size_t(m.ranges[i].end - m.ranges[i].begin);
+        auto* at = reinterpret_cast<unsigned char*>(const_cast<char*>(m.ranges[i].begin));
+        memcpy(held, at, bytes);
+        memset(at, early_contents(bytes), bytes);
+        held += bytes;
+    }
+    m.hidden = true;
+}
+
+// Gives it back when the block waits, or has ended without. Whatever the block stored until then is lost, as the kernels
+// ahead may still write there.
+inline void show_late() {
+    Machine& m = machine;
+    if (!m.hidden) return;
+    m.hidden = false;
+    const unsigned char* held = m.held;
+    for (int i = 0; i < m.n_ranges; i++) {
+        if (!(m.late >> i & 1)) continue;
+        const size_t bytes = size_t(m.ranges[i].end - m.ranges[i].begin);
+        auto* at = reinterpret_cast<unsigned char*>(const_cast<char*>(m.ranges[i].begin));
+        for (size_t byte = 0; byte < bytes && !m.failed; byte++) {
+            if (at[byte] != early_contents(bytes)) {
+                note("block %u,%u stores at %zu of a buffer of %zu before it waits for earlier kernels", m.block_index.x,
+                     m.block_index.y, byte, bytes);
+            }
+        }
+        memcpy(at, held, bytes);
+        held += bytes;
+    }
+}
+
+// griddepcontrol.wait: every other thread goes as far as it can first, so that all that comes before the wait is seen.
+inline void wait_for_earlier() {
+    Machine& m = machine;
+    if (!m.hidden) return;
+    m.now->state = State::AtWait;
+    yield();
+}
+
 inline const char* state_name(const Thread& t) {
     switch (t.state) {
+        case State::AtWait: return "waits for earlier kernels";
         case State::AtBarrier: return "waits at __syncthreads";
         case State::InWarp: return t.op;
         case State::Ended: return "has returned";
@@ -187,16 +255,30 @@ inline void run_block(bool descending) {
     }
     m.barrier_or = m.barrier_count = 0;
     for (;;) {
-        bool ran = false;
+        bool ran = false, progressed = false;
         int ended = 0, at_barrier = 0;
         for (int step = 0; step < m.n_threads; step++) {
             Thread& t = m.threads[descending ? m.n_threads - 1 - step : step];
-            if (t.state == State::Ready) {
+            if (t.state == State::Ready || t.state == State::Polling) {
                 ran = true;
+                t.state = State::Ready;
                 m.now = &t;
                 switch_to(m.scheduler, t.context);
                 m.now = nullptr;
                 if (m.failed) return;
+                progressed |= t.state != State::Polling;
+            }
+        }
+        if (!progressed && m.hidden) {
+            bool waits = false;
+            for (int i = 0; i < m.n_threads; i++) waits |= m.threads[i].state == State::AtWait;
+            if (waits) {
+                show_late();
+                if (m.failed) return;
+                for (int i = 0; i < m.n_threads; i++) {
+                    if (m.threads[i].state == State::AtWait) m.threads[i].state = State::Ready;
+                }
+                continue;
             }
         }
         for (int i = 0; i < m.n_threads; i++) {

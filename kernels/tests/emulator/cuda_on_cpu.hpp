@@ -3,10 +3,11 @@
 // What this shows: arithmetic and indexing, bit for bit where a kernel uses integers and fused multiply-adds; barriers
 // that some threads miss; reads before a barrier, in one of two orders of threads; lanes missing from a mask; loads
 // through the dialect outside of a buffer or off their alignment; shared memory read before it is written (it holds NaN)
-// or written past its end; copies used before their wait.
+// or written past its end; copies used before their wait; loads and stores before the wait for earlier kernels that may
+// still write there.
 //
-// What it cannot show: races that need true concurrency, memory order between blocks, an early read under programmatic
-// dependent launch, what ptxas makes of a source (registers, spills), limits of a device, and any speed.
+// What it cannot show: races that need true concurrency, memory order between blocks, what ptxas makes of a source
+// (registers, spills), limits of a device, and any speed.
 #ifndef EDGELLM_EMULATOR_CUDA_ON_CPU_HPP
 #define EDGELLM_EMULATOR_CUDA_ON_CPU_HPP
 
@@ -51,7 +52,6 @@ extern char __start_edgellm_shared[] __attribute__((weak, visibility("hidden")))
 extern char __stop_edgellm_shared[] __attribute__((weak, visibility("hidden")));
 }
 
-constexpr unsigned char POISON = 0xff;  // Four of them are a NaN, two of them an f16 NaN.
 constexpr unsigned char CANARY = 0xa5;
 constexpr size_t BAND = 1024;
 
@@ -62,7 +62,13 @@ struct Launch {
     int descending;
     Range ranges[MAX_RANGES];
     int n_ranges;
+    // Bit i: kernels ahead of this one write range i, late.
+    unsigned late;
 };
+
+// Blocks at the start of a launch whose late buffers are hidden until they wait, and the last one. All run the same code,
+// and hiding takes three passes over the buffers.
+constexpr unsigned long long HIDDEN_BLOCKS = 4;
 
 template <typename Call>
 const char* launch(const Launch& what, Call call) {
@@ -85,6 +91,9 @@ const char* launch(const Launch& what, Call call) {
     char* arena = static_cast<char*>(aligned_alloc(256, (dynamic + 2 * BAND + 255) / 256 * 256));
     m.dynamic = reinterpret_cast<unsigned char*>(arena) + BAND;
     m.dynamic_bytes = what.dynamic_bytes;
+    m.late = what.late;
+    m.hidden = false;
+    m.held = static_cast<unsigned char*>(malloc(late_bytes(m) + 1));
     m.body = [](void* data) { (*static_cast<Call*>(data))(); };
     m.body_data = &call;
     const unsigned long long blocks = 1ull * what.grid.x * what.grid.y * what.grid.z;
@@ -98,7 +107,9 @@ const char* launch(const Launch& what, Call call) {
         memset(arena, CANARY, BAND);
         memset(m.dynamic, POISON, what.dynamic_bytes);
         memset(m.dynamic + what.dynamic_bytes, CANARY, dynamic - what.dynamic_bytes + BAND);
+        if (i < HIDDEN_BLOCKS || i == blocks - 1) hide_late();
         run_block(what.descending != 0);
+        show_late();
         const size_t behind = dynamic - what.dynamic_bytes + BAND;
         for (size_t at = 0; at < BAND && !m.failed; at++) {
             if (static_cast<unsigned char>(arena[at]) != CANARY) note("a write before dynamic shared memory");
@@ -109,6 +120,7 @@ const char* launch(const Launch& what, Call call) {
             }
         }
     }
+    free(m.held);
     free(arena);
     return m.failed ? m.error : nullptr;
 }

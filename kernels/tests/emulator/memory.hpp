@@ -14,7 +14,13 @@ inline void check_read(const void* at, size_t bytes) {
     const char* from = static_cast<const char*>(at);
     if (reinterpret_cast<uintptr_t>(from) % bytes != 0) fail("a load of %zu bytes is not aligned", bytes);
     for (int i = 0; i < machine.n_ranges; i++) {
-        if (from >= machine.ranges[i].begin && from + bytes <= machine.ranges[i].end) return;
+        if (from >= machine.ranges[i].begin && from + bytes <= machine.ranges[i].end) {
+            if (machine.hidden && (machine.late >> i & 1)) {
+                fail("a load of %zu bytes at %lld of a buffer that earlier kernels write, before the wait for them", bytes,
+                     (long long)(from - machine.ranges[i].begin));
+            }
+            return;
+        }
     }
     for (int i = 0; i < machine.n_ranges; i++) {
         const Range& r = machine.ranges[i];
@@ -87,6 +93,7 @@ inline void transaction_expect(Transaction* b, unsigned bytes) {
 inline void transaction_wait(const Transaction* b, unsigned parity) {
     for (int polls = 0; (*b & 1) == (parity & 1); polls++) {
         if (polls == 100000) fail("a barrier of bytes never completes: %llu bytes are missing", *b >> 32);
+        machine.now->state = State::Polling;
         yield();
     }
 }

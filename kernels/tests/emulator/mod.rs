@@ -1,7 +1,7 @@
 //! Device kernels on the processor: a variant's source is compiled as C++ over `cuda_on_cpu.hpp` and run block by block.
 //!
-//! This proves arithmetic and indexing, and that barriers are where they must be. It proves nothing about races on real
-//! hardware, memory order between blocks, early reads under programmatic launches, registers or speed.
+//! This proves arithmetic and indexing, and that barriers are where they must be, as the wait for earlier kernels of a
+//! programmatic chain. It proves nothing about races on real hardware, memory order between blocks, registers or speed.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -40,6 +40,7 @@ struct Launch {
     descending: c_int,
     ranges: [Range; MAX_RANGES],
     n_ranges: c_int,
+    late: u32,
 }
 
 type Entry = unsafe extern "C" fn(*const Launch, *mut *mut c_void, c_int) -> *const c_char;
@@ -140,7 +141,8 @@ impl Emulated {
         Emulated::compile(&text, path.parent().expect("a source lies in a folder"), entry, &defines)
     }
 
-    /// Runs a grid. `args` are pointers to the values of the kernel's parameters, `ranges` the buffers it may read.
+    /// Runs a grid. `args` are pointers to the values of the kernel's parameters, `buffers` those it may read, and bit `i` of
+    /// `late` says that earlier kernels write buffer `i`.
     ///
     /// # Safety
     /// The values have the types of the parameters, and pointers among them outlive the call.
@@ -150,6 +152,7 @@ impl Emulated {
         descending: bool,
         args: &mut [*mut c_void],
         buffers: &[Range],
+        late: u32,
     ) -> Result<(), String> {
         let mut ranges = [Range { begin: std::ptr::null(), end: std::ptr::null() }; MAX_RANGES];
         ranges[..buffers.len()].copy_from_slice(buffers);
@@ -160,6 +163,7 @@ impl Emulated {
             descending: descending.into(),
             ranges,
             n_ranges: buffers.len() as c_int,
+            late,
         };
         // SAFETY: every emulated object exports this name with this type (EDGELLM_EMULATED_ENTRY).
         let run = unsafe { self.library.get::<Entry>(b"edgellm_emulated_launch\0") }.map_err(|e| e.to_string())?;
@@ -248,6 +252,8 @@ impl Runner for EmulatedRunner<'_> {
             })
             .collect();
         let ranges: Vec<Range> = buffers.iter_mut().flatten().map(Buffer::range).collect();
+        let pointers = args.iter().filter(|arg| !matches!(arg, Arg::I32(_) | Arg::I64(_) | Arg::F32(_)));
+        let late = pointers.enumerate().filter(|(_, arg)| arg.is_mutable()).fold(0, |late, (i, _)| late | 1 << i);
         let mut places = ranges.iter();
         let mut values: Vec<u64> = args
             .iter()
@@ -262,7 +268,7 @@ impl Runner for EmulatedRunner<'_> {
         self.descending = !self.descending;
         let shape = (geometry.grid, geometry.block, geometry.smem);
         // SAFETY: the op gives the arguments of its kernels in their order; buffers and values outlive the call.
-        unsafe { self.kernel.launch(shape, self.descending, &mut pointers, &ranges) }
+        unsafe { self.kernel.launch(shape, self.descending, &mut pointers, &ranges, late) }
             .map_err(|text| CellFailure::new(Stage::Check, text))?;
         let mut outputs: Vec<Vec<u8>> = problem.outputs.iter().map(|_| Vec::new()).collect();
         for (arg, buffer) in args.iter().zip(&buffers) {
@@ -309,7 +315,7 @@ pub fn run_words(
     let mut values = [ranges[0].begin as u64, ranges[1].begin as u64];
     let mut args: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
     // SAFETY: every source that tests give takes `(const u8*, u32*)`.
-    unsafe { kernel.launch(([blocks, 1, 1], [threads, 1, 1], smem), descending, &mut args, &ranges) }?;
+    unsafe { kernel.launch(([blocks, 1, 1], [threads, 1, 1], smem), descending, &mut args, &ranges, 0) }?;
     if let Some(at) = out.touched() {
         return Err(format!("wrote at {at} of the output"));
     }

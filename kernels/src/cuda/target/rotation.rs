@@ -122,12 +122,8 @@ impl Rotation {
             slot += output.bytes().next_multiple_of(256) + GAP;
         }
         let slot = slot.max(GAP);
-        let weight_bytes: usize = inputs
-            .args()
-            .iter()
-            .filter_map(Arg::rotated)
-            .map(|bytes| bytes.len().next_multiple_of(256))
-            .sum();
+        let weight_bytes: usize =
+            inputs.args().iter().filter_map(Arg::rotated).map(|bytes| bytes.len().next_multiple_of(256)).sum();
         let plan = plan(&sizes(weight_bytes as u64, slot as u64));
         let (mut weights, mut active) = (Vec::new(), Vec::new());
         for (i, arg) in inputs.args().iter().enumerate() {

@@ -94,13 +94,31 @@ extern "C" __global__ void poison(u32* outputs, u64 stride_words, u32 slots, u64
     }
 }
 
-// A producer that lets its successor start at once and writes late: whoever reads before it waits sees the poison.
-extern "C" __global__ void late_copy(u32* to, const u32* from, u64 words, u64 delay_ns) {
+// One place that a producer writes: a copy, or `fill` in every byte where `from` is 0. Places start at multiples of 16.
+struct Late {
+    u64 to, from, bytes, fill;
+};
+
+// A producer that lets its successor start at once and writes late. Whoever reads before it waits sees what was there
+// before, and what is stored before the wait is written over. All blocks are resident together, or the successor would
+// only start when the last of them does.
+extern "C" __global__ void __launch_bounds__(256) write_late(const Late* all, u32 count, u64 delay_ns) {
     let_next_start();
     u64 start = global_nanos();
     while (global_nanos() - start < delay_ns) {
     }
-    for (u64 i = threadIdx.x; i < words; i += blockDim.x) to[i] = from[i];
+    u64 first = blockIdx.x * (u64)blockDim.x + threadIdx.x, step = (u64)gridDim.x * blockDim.x;
+    for (u32 place = 0; place < count; ++place) {
+        Late late = all[place];
+        u32 word = (u32)late.fill * 0x01010101u;
+        const uint4* from = (const uint4*)late.from;
+        uint4* to = (uint4*)late.to;
+        u64 whole = late.bytes / 16;
+        for (u64 i = first; i < whole; i += step) to[i] = from ? from[i] : make_uint4(word, word, word, word);
+        for (u64 i = whole * 16 + first; i < late.bytes; i += step) {
+            ((unsigned char*)to)[i] = from ? ((const unsigned char*)from)[i] : (unsigned char)word;
+        }
+    }
 }
 
 // Nothing: the price of a launch. With the programmatic attribute it does what a kernel of a chain must.

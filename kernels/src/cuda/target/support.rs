@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::cuda::CudaError;
 use crate::cuda::compile::{Arch, Compiler, SourceFile, Unit};
-use crate::cuda::driver::{Buffer, Device, Event, Function, Graph, HostFlag, LaunchShape, Module, Stream, Value};
+use crate::cuda::driver::{Buffer, Device, Event, Function, Graph, HostWords, LaunchShape, Module, Stream, Value};
 
 /// The names of the kernels in `support.cu`.
-const NAMES: [&str; 6] = ["stamp", "hold", "poison", "late_copy", "nothing", "read_all"];
+const NAMES: [&str; 6] = ["stamp", "hold", "poison", "write_late", "nothing", "read_all"];
 
 /// Slots for stamps; more than any device has multiprocessors.
 const STAMP_SLOTS: u32 = 1024;
@@ -53,10 +53,10 @@ pub struct Support {
     stamp: Function,
     hold: Function,
     poison: Function,
-    late_copy: Function,
+    write_late: Function,
     nothing: Function,
     read_all: Function,
-    flag: HostFlag,
+    flag: HostWords,
     ticket: Cell<u32>,
     unheld: Cell<u32>,
     timed_out: Buffer,
@@ -90,10 +90,10 @@ impl Support {
             stamp: load("stamp")?,
             hold: load("hold")?,
             poison: load("poison")?,
-            late_copy: load("late_copy")?,
+            write_late: load("write_late")?,
             nothing: load("nothing")?,
             read_all: load("read_all")?,
-            flag: HostFlag::new(device)?,
+            flag: HostWords::new(device, 1)?,
             ticket: Cell::new(0),
             unheld: Cell::new(0),
             timed_out: buffer(4)?,
@@ -106,7 +106,9 @@ impl Support {
         support.timed_out.fill(stream, 0, 4, 0)?;
         support.sink.fill(stream, 0, 256, 0)?;
         support.poison(stream, &Slots { address: support.sink.address(), stride: 128, count: 2 }, 1)?;
-        support.late_copy(stream, support.sink.address(), support.sink.address(), 4, 0)?;
+        let late = Late { to: support.sink.address(), bytes: 16, with: With::Fill(0) };
+        // Its table goes when the stream has been waited for, in the bracket below.
+        let _table = support.write_late(stream, &[late], 0)?;
         support.nothing(stream, false)?;
         support.stamp(stream, 0)?;
         support.read(stream, support.sink.address(), 256, 1, 1)?;
@@ -177,7 +179,7 @@ impl Support {
             .and_then(|()| self.end.record(stream))
             .and_then(|()| self.stamp(stream, 1));
         // The stream is let go whatever happened, or the next call would wait for the time-out.
-        self.flag.set(ticket);
+        self.flag.set(0, ticket);
         queued?;
         stream.wait(&doing)?;
         let ns = self.start.until(&self.end)?;
@@ -209,14 +211,21 @@ impl Support {
         unsafe { self.poison.launch(stream, &shape, false, &args) }
     }
 
-    /// Copies `words` words on the stream `delay_ns` after it has let the next kernel start.
+    /// Launches one producer that lets the next kernel start at once and writes all of these `delay_ns` later. The buffer,
+    /// its table, must live until the stream has been waited for.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn late_copy(&self, stream: &Stream, to: u64, from: u64, words: u64, delay_ns: u64) -> Result<(), CudaError> {
-        let args = [Value::U64(to), Value::U64(from), Value::U64(words), Value::U64(delay_ns)];
-        // SAFETY: the arguments are those of `late_copy`; the caller's buffers have that many words.
-        unsafe { self.late_copy.launch(stream, &LaunchShape::line(1, 256), false, &args) }
+    pub fn write_late(&self, stream: &Stream, writes: &[Late], delay_ns: u64) -> Result<Buffer, CudaError> {
+        let table: Vec<u8> = writes.iter().flat_map(|late| late.words()).flat_map(u64::to_le_bytes).collect();
+        let table = Buffer::of(stream, &table, "the table of a late producer")?;
+        let args = [Value::U64(table.address()), Value::U32(writes.len() as u32), Value::U64(delay_ns)];
+        // Few, so that most of the device is left to the kernel that starts meanwhile; several, for large outputs.
+        let shape = LaunchShape::line((self.sms / 4).clamp(1, 16), 256);
+        // SAFETY: the arguments are those of `write_late`; the caller's places lie in its buffers, which like the table live
+        // until the stream has been waited for.
+        unsafe { self.write_late.launch(stream, &shape, false, &args)? };
+        Ok(table)
     }
 
     /// A launch of nothing.
@@ -243,6 +252,38 @@ impl Support {
         let args = [Value::U64(data), Value::U64(bytes / 16), Value::U32(passes), Value::U64(self.sink.address())];
         // SAFETY: the arguments are those of `read_all`; the caller's buffer has that many bytes.
         unsafe { self.read_all.launch(stream, &LaunchShape::line(self.sms * blocks_per_sm, 512), false, &args) }
+    }
+}
+
+/// One place that a late producer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// Where, a multiple of 16.
+    pub to: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// What.
+    pub with: With,
+}
+
+/// What a late producer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// The bytes from this address on, a multiple of 16 other than 0.
+    Copy(u64),
+    /// The same byte everywhere.
+    Fill(u8),
+}
+
+impl Late {
+    /// As `Late` in `support.cu`.
+    fn words(&self) -> [u64; 4] {
+        let (from, fill) = match self.with {
+            With::Copy(from) => (from, 0),
+            With::Fill(byte) => (0, u64::from(byte)),
+        };
+        debug_assert!(self.to.is_multiple_of(16) && from.is_multiple_of(16), "{self:?} is not at a multiple of 16");
+        [self.to, from, self.bytes, fill]
     }
 }
 
@@ -296,6 +337,13 @@ mod tests {
         let after = stamps(&[(2000, 2030), (2000, 9), (0, 0)]);
         assert_eq!(mean_clock(&before, &after), Some(1980.0));
         assert_eq!(mean_clock(&stamps(&[(0, 0)]), &stamps(&[(5, 5)])), None);
+    }
+
+    #[test]
+    fn a_late_write_is_a_copy_or_a_fill_as_the_device_reads_it() {
+        let late = |with| Late { to: 512, bytes: 7, with }.words();
+        assert_eq!(late(With::Copy(256)), [512, 256, 7, 0]);
+        assert_eq!(late(With::Fill(0xFF)), [512, 0, 7, 0xFF]);
     }
 
     #[test]
