@@ -5,28 +5,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernels::cpu::{Cpu, CpuOptions};
-use variants::Isa;
+use kernels::cpu::Cpu;
+use kernels::cuda::CudaError;
 
+use crate::backend::{self, Backend};
 use crate::chat_template::{ChatError, ChatTemplate, Message};
-use crate::forward::{BATCH, Scratch, Wanted, forward};
-use crate::generate::{DEFAULT_CONTEXT, Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions};
+use crate::cuda::{Counters, CudaModel};
+use crate::generate::{
+    DEFAULT_CONTEXT, DeviceChoice, Event, Finish, FinishReason, GenerateError, GenerateRequest, KvType, LoadOptions,
+};
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
-use crate::kv_cache::KvCache;
-use crate::model::{Config, LoadError, Model, load_model};
+use crate::model::{Config, LoadError, Model};
 use crate::sampler::Sampler;
 use crate::stop::StopMatcher;
-use crate::tables;
 use crate::tokenizer::{TextStream, Tokenizer};
 
-/// A model in memory with the threads that run it. One request at a time.
+/// A model in memory with what runs it: threads of the processor, or a CUDA device. One request at a time.
 #[derive(Debug)]
 pub struct Engine {
-    cpu: Cpu,
-    model: Model,
-    scratch: Scratch,
-    kv: KvCache,
+    backend: Backend,
     sampler: Sampler,
     /// Prompt and generated tokens of the current request.
     history: Vec<u32>,
@@ -53,24 +51,17 @@ impl Engine {
     pub fn from_gguf(gguf: &Gguf, options: &LoadOptions) -> Result<Engine, LoadError> {
         let info = ModelInfo::from_gguf(gguf)?;
         let context = context(&info.config, options)?;
-        let cpu = start_cpu(options)?;
         // The disk can be read ahead while the tokenizer is built from the head of the file.
         gguf.mapping().will_need(0..gguf.mapping().bytes().len());
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let chat_template = ChatTemplate::from_gguf(gguf, &tokenizer)?.map(Arc::new);
-        let model = load_model(gguf, &cpu, options.precision)?;
-        cpu.take_notes().iter().for_each(|note| tables::say_once(note));
-        let kv = KvCache::new(&model.config, options.kv, context);
-        let scratch = Scratch::new(&model);
+        let (backend, device) = backend::load(gguf, &info.config, options, context)?;
         Ok(Engine {
-            sampler: Sampler::new(model.config.vocab),
+            sampler: Sampler::new(info.config.vocab),
             history: Vec::with_capacity(context),
-            cpu,
-            model,
-            scratch,
-            kv,
+            backend,
             context,
-            options: *options,
+            options: LoadOptions { device, ..*options },
             tokenizer: Arc::new(tokenizer),
             chat_template,
             info: Arc::new(info),
@@ -106,39 +97,89 @@ impl Engine {
         self.context
     }
 
-    /// What the model was loaded with.
+    /// What the model was loaded with. Its device is the one that computes, never [`DeviceChoice::Auto`].
     pub fn options(&self) -> &LoadOptions {
         &self.options
     }
 
-    /// The threads, the instruction set and the kernels in use.
-    pub fn cpu(&self) -> &Cpu {
-        &self.cpu
+    /// What the model computes on.
+    pub fn device(&self) -> DeviceChoice {
+        self.options.device
+    }
+
+    /// The type that keys and values are kept in.
+    pub fn kv(&self) -> KvType {
+        match &self.backend {
+            Backend::Cpu(_) => self.options.kv_on_cpu(),
+            Backend::Cuda(_) => self.options.kv_on_cuda(),
+        }
+    }
+
+    /// The threads, the instruction set and the kernels in use, of a model on the processor.
+    pub fn cpu(&self) -> Option<&Cpu> {
+        match &self.backend {
+            Backend::Cpu(backend) => Some(&backend.cpu),
+            Backend::Cuda(_) => None,
+        }
+    }
+
+    /// The model on the device, of one on a CUDA device.
+    pub fn cuda(&self) -> Option<&CudaModel> {
+        match &self.backend {
+            Backend::Cpu(_) => None,
+            Backend::Cuda(model) => Some(model),
+        }
+    }
+
+    /// What was done on the device since the model was loaded, of one on a CUDA device.
+    pub fn counters(&mut self) -> Option<Counters> {
+        match &mut self.backend {
+            Backend::Cpu(_) => None,
+            Backend::Cuda(model) => Some(model.counters()),
+        }
     }
 
     /// Hash of everything that decides which kernels run: part of every result (R26).
     pub fn table_hash(&self) -> &str {
-        self.cpu.table().hash()
+        match &self.backend {
+            Backend::Cpu(backend) => backend.cpu.table().hash(),
+            Backend::Cuda(model) => model.table_hash(),
+        }
     }
 
-    /// The weights.
-    pub fn model(&self) -> &Model {
-        &self.model
+    /// The weights, of a model on the processor.
+    pub fn model(&self) -> Option<&Model> {
+        match &self.backend {
+            Backend::Cpu(backend) => Some(&backend.model),
+            Backend::Cuda(_) => None,
+        }
+    }
+
+    /// Shapes and constants of the model.
+    pub fn config(&self) -> &Config {
+        &self.info.config
     }
 
     /// Processes tokens at positions from `pos0` on and returns the logits after the last, `[vocab]`.
     ///
+    /// # Errors
+    /// What failed on the device. The processor does not fail.
+    ///
     /// # Panics
     /// Where there are no tokens, or they do not fit behind what is in the context.
-    pub fn feed(&mut self, ids: &[u32], pos0: usize) -> &[f32] {
-        forward(&self.cpu, &self.model, &mut self.kv, ids, pos0, &mut self.scratch, Wanted::Last)
+    pub fn feed(&mut self, ids: &[u32], pos0: usize) -> Result<&[f32], CudaError> {
+        assert!(!ids.is_empty(), "a forward pass needs a token");
+        assert!(pos0 + ids.len() <= self.context, "positions {pos0}..{} of {}", pos0 + ids.len(), self.context);
+        self.backend.feed(ids, pos0)?;
+        self.backend.logits()
     }
 
     /// Answers one request. `on_event` hears what happens as it happens, and breaks off by returning `Break`; after
     /// that it hears `Finished` and no more.
     ///
     /// # Errors
-    /// [`GenerateError`] where the request cannot be answered; nothing was generated then, and no event was sent.
+    /// [`GenerateError`] where the request cannot be answered; nothing was generated then, and no event was sent. Only
+    /// [`GenerateError::Device`] may come later, in place of the rest of the answer.
     pub fn generate(
         &mut self,
         request: &GenerateRequest,
@@ -170,19 +211,19 @@ impl Engine {
         let mut stops = StopMatcher::new(&request.stop, text.capacity());
 
         // All batches but the last only fill the cache.
-        let (head, last) = request.prompt.split_at((prompt_tokens - 1) / BATCH * BATCH);
+        let batch_len = self.backend.batch();
+        let (head, last) = request.prompt.split_at((prompt_tokens - 1) / batch_len * batch_len);
         let mut cancelled = false;
-        for (i, batch) in head.chunks(BATCH).enumerate() {
+        for (i, batch) in head.chunks(batch_len).enumerate() {
             cancelled = given_up();
             if cancelled {
                 break;
             }
-            forward(&self.cpu, &self.model, &mut self.kv, batch, i * BATCH, &mut self.scratch, Wanted::None);
+            self.backend.fill(batch, i * batch_len)?;
         }
-        let mut logits = match cancelled {
-            true => &[],
-            false => forward(&self.cpu, &self.model, &mut self.kv, last, head.len(), &mut self.scratch, Wanted::Last),
-        };
+        if !cancelled {
+            self.backend.feed(last, head.len())?;
+        }
         let prompt_time = start.elapsed();
         let finish =
             |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
@@ -197,7 +238,8 @@ impl Engine {
         let mut generated = 0;
         let mut reason = FinishReason::Length;
         while generated < most {
-            let id = self.sampler.sample(logits, &self.history);
+            let step = self.backend.next(&mut self.sampler, &self.history, generated + 1 < most)?;
+            let id = step.id;
             generated += 1;
             self.history.push(id);
             let ends = !request.ignore_eos && tokenizer.stop_ids().binary_search(&id).is_ok();
@@ -217,8 +259,9 @@ impl Engine {
             if last || stopped {
                 break;
             }
-            let pos = prompt_tokens + generated - 1;
-            logits = forward(&self.cpu, &self.model, &mut self.kv, &[id], pos, &mut self.scratch, Wanted::Last);
+            if !step.fed {
+                self.backend.feed(&[id], prompt_tokens + generated - 1)?;
+            }
         }
         let finish = finish(reason, generated, decode_start.elapsed());
         // The request is over either way, so there is nothing left to break off.
@@ -228,7 +271,7 @@ impl Engine {
 
     fn check(&self, request: &GenerateRequest) -> Result<(), GenerateError> {
         request.sampling.check()?;
-        let (tokens, context, vocab) = (request.prompt.len(), self.context, self.model.config.vocab);
+        let (tokens, context, vocab) = (request.prompt.len(), self.context, self.config().vocab);
         if tokens == 0 {
             return Err(GenerateError::EmptyPrompt);
         }
@@ -249,35 +292,6 @@ fn context(config: &Config, options: &LoadOptions) -> Result<usize, LoadError> {
         Some(asked) if asked >= 2 && asked <= most => Ok(asked),
         Some(asked) => Err(LoadError::Context { asked, most }),
     }
-}
-
-/// The instruction set that `EDGELLM_ISA` names, for trying a lower one without changing a program.
-fn isa_from_environment() -> Result<Option<Isa>, LoadError> {
-    match std::env::var("EDGELLM_ISA") {
-        Ok(word) if !word.is_empty() => Ok(Some(word.parse()?)),
-        _ => Ok(None),
-    }
-}
-
-fn start_cpu(options: &LoadOptions) -> Result<Cpu, LoadError> {
-    let best = Isa::detect();
-    let isa = match options.isa {
-        Some(isa) => isa,
-        None => isa_from_environment()?.unwrap_or(best),
-    };
-    if !best.runs(isa) {
-        return Err(LoadError::Isa { asked: isa, best });
-    }
-    let threads = match options.threads {
-        Some(0) => return Err(LoadError::NoThreads),
-        Some(threads) => threads,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let (table, note) = tables::choose(options.table, isa, threads)?;
-    if let Some(note) = note {
-        tables::say_once(&note);
-    }
-    Ok(Cpu::new(CpuOptions { threads, isa, table, pin: false }))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use kernels::cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -101,6 +102,9 @@ pub enum EvalError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(#[from] CudaError),
     /// There is nothing to compare.
     #[error("the reference has no steps")]
     Empty,
@@ -163,7 +167,7 @@ impl ReferenceFile {
 /// Prompts are prefilled in batches and the continuation is fed token by token, as in generation.
 ///
 /// # Errors
-/// [`EvalError`] where the reference is empty, was made with another model, or does not fit the context.
+/// [`EvalError`] where the reference is empty, was made with another model, or does not fit the context, or where the device fails.
 pub fn evaluate(
     engine: &mut Engine,
     reference: &ReferenceFile,
@@ -183,7 +187,7 @@ pub fn evaluate(
                 tokens.push(id);
                 filled += 1;
             }
-            let logits = engine.feed(&tokens[fed..], fed);
+            let logits = engine.feed(&tokens[fed..], fed)?;
             fed = tokens.len();
             tokens.push(step.id);
             let log_sum = log_sum_exp(logits);
@@ -223,7 +227,7 @@ fn check(engine: &Engine, reference: &ReferenceFile) -> Result<(), EvalError> {
             return Err(EvalError::OtherModel { found: found.to_owned(), want: want.clone() });
         }
     }
-    let vocab = engine.model().config.vocab;
+    let vocab = engine.config().vocab;
     for (case, c) in reference.cases.iter().enumerate() {
         let lacking = lacking_tokens(engine.tokenizer(), c).len();
         let (tokens, context) = (c.prompt_ids.len() + c.steps.len() + lacking, engine.context());

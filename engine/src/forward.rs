@@ -63,6 +63,11 @@ impl Scratch {
             logits: vec![0.0; config.vocab],
         }
     }
+
+    /// The logits that the last pass with [`Wanted::Last`] left, `[vocab]`.
+    pub(crate) fn last_logits(&self, vocab: usize) -> &[f32] {
+        &self.logits[..vocab]
+    }
 }
 
 fn heads(config: &Config) -> HeadShape {

@@ -3,11 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-pub use kernels::cpu::KvType;
 use kernels::cpu::Precision;
+use kernels::cuda::CudaError;
 use variants::Isa;
 
-/// Which row of the dispatch table the CPU kernels are taken from.
+pub use crate::device::DeviceChoice;
+pub use crate::kv_type::KvType;
+
+/// Which row of the dispatch table the kernels are taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableChoice {
     /// The row of this device's table, and the default kernel where there is none.
@@ -24,6 +27,8 @@ pub enum TableChoice {
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
+    /// What the model computes on.
+    pub device: DeviceChoice,
     /// Worker threads; `None` takes one for each core.
     pub threads: Option<usize>,
     /// The instruction set to use; `None` takes the best that this machine has. One that the machine lacks is
@@ -33,8 +38,9 @@ pub struct LoadOptions {
     pub table: TableChoice,
     /// Whether activations stay in float32 or may be quantised to eight bits.
     pub precision: Precision,
-    /// How keys and values are stored.
-    pub kv: KvType,
+    /// How keys and values are stored; `None` takes f32 where nothing else is rounded either (exact precision on the
+    /// processor), and f16 elsewhere. A type that the device has no kernels for is an error.
+    pub kv: Option<KvType>,
     /// Positions of the KV cache; `None` takes the smaller of the model's own context and [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
 }
@@ -46,11 +52,12 @@ pub const DEFAULT_CONTEXT: usize = 8192;
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         LoadOptions {
+            device: DeviceChoice::Cpu,
             threads: None,
             isa: None,
             table: TableChoice::Device,
             precision: Precision::Fast,
-            kv: KvType::F16,
+            kv: None,
             context: None,
         }
     }
@@ -231,6 +238,9 @@ pub enum GenerateError {
     /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The device failed. What was generated before is right; the rest of the answer is missing.
+    #[error("the device failed: {0}")]
+    Device(#[from] CudaError),
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use harness_spec::{Bytes, DType};
-use kernels::cpu::KvType;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::chat_template::ChatError;
+use crate::generate::KvType;
 use crate::gguf::Gguf;
 use crate::model::{Config, LoadError, TensorFacts, WeightFacts};
 
@@ -152,6 +152,7 @@ impl ModelInfo {
             "weight_bytes_per_token": self.weights.bytes_per_token,
             "kv_bytes_per_position_f16": c.kv_bytes_per_position(KvType::F16),
             "kv_bytes_per_position_f32": c.kv_bytes_per_position(KvType::F32),
+            "kv_bytes_per_position_int8": c.kv_bytes_per_position(KvType::Int8),
             "pre_tokenizer": self.pre_tokenizer,
             "chat_template": self.chat_template,
         })

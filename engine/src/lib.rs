@@ -1,6 +1,9 @@
 //! The engine: GGUF files in, tokens out. It emits events and never times itself for a benchmark.
 
+mod backend;
 pub mod chat_template;
+pub mod cuda;
+pub mod device;
 pub mod engine;
 pub mod eval;
 pub mod forward;
@@ -8,6 +11,7 @@ pub mod generate;
 pub mod gguf;
 pub mod info;
 pub mod kv_cache;
+mod kv_type;
 pub mod model;
 pub mod models;
 pub mod reference;

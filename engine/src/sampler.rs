@@ -47,17 +47,21 @@ impl Sampler {
         self.rng = ChaCha8Rng::seed_from_u64(params.seed.unwrap_or_else(|| rand::rng().random()));
     }
 
+    /// Whether every choice of this request is the largest logit as it is.
+    pub fn is_argmax(&self) -> bool {
+        // Of k = 1 and of a temperature of 0 the best token is all that is left.
+        (self.params.temperature == 0.0 || self.params.top_k == 1) && self.params.repeat_penalty == 1.0
+    }
+
     /// Chooses a token. `history` is the prompt and what was generated.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
-        // Of k = 1 and of a temperature of 0 the best token is all that is left.
-        let greedy = self.params.temperature == 0.0 || self.params.top_k == 1;
-        if greedy && self.params.repeat_penalty == 1.0 {
+        if self.is_argmax() {
             return argmax(logits);
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         self.penalise(history);
-        if greedy {
+        if self.params.temperature == 0.0 || self.params.top_k == 1 {
             return argmax(&self.logits);
         }
         self.truncate();

@@ -1,11 +1,14 @@
 //! Which table the kernels are taken from: that of this device, one that was asked for, or none.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use harness_spec::DeviceKey;
 use kernels::cpu::{device_key, last_level_cache};
-use variants::{Isa, Limits, Table, TableFile};
+use kernels::cuda::driver::Facts;
+use kernels::cuda::kernel::limits as cuda_limits;
+use variants::{Backend, Isa, Limits, Table, TableFile};
 
 use crate::generate::TableChoice;
 use crate::model::LoadError;
@@ -20,31 +23,60 @@ pub fn folders() -> Vec<PathBuf> {
 /// or of another device means the defaults, which are right everywhere, only slower.
 ///
 /// # Errors
-/// [`LoadError::Table`] where a file that was asked for by its path cannot be used.
+/// [`LoadError::Table`] where a file that was asked for by its path cannot be used, [`LoadError::TableBackend`] where it is
+/// that of another kind of device.
 pub(crate) fn choose(choice: TableChoice, isa: Isa, threads: usize) -> Result<(Table, Option<String>), LoadError> {
-    let device = device_key(isa, threads);
-    let limits = Limits::cpu(isa, last_level_cache());
     match choice {
+        // Neither depends on the cache or on the number of threads, and so their hashes do not either.
         TableChoice::Default => Ok((Table::default_for(isa), None)),
         TableChoice::Baseline => Ok((Table::baseline(), None)),
-        TableChoice::Device => {
-            let (table, loaded) = Table::for_device(&device, limits, &folders());
-            let note = loaded.is_default().then(|| loaded.to_string());
-            Ok((table, note))
-        }
+        TableChoice::Device => Ok(of_device(&device_key(isa, threads), Limits::cpu(isa, last_level_cache()))),
         TableChoice::File(path) => {
-            let file = TableFile::load(path).map_err(LoadError::Table)?;
-            let foreign = file.device != device;
-            let note = foreign.then(|| {
-                let (there, here) = (&file.device.name, &device.name);
-                format!(
-                    "the table {} was measured on {there} under other conditions than {here} has now",
-                    path.display()
-                )
-            });
-            Ok((Table::of_file(file, limits), note))
+            of_file(path, &device_key(isa, threads), Backend::Cpu, Limits::cpu(isa, last_level_cache()))
         }
     }
+}
+
+/// The same for a CUDA device of these facts and this key ([`Device::key`](kernels::cuda::driver::Device::key)).
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_on_cuda(
+    choice: TableChoice,
+    key: &DeviceKey,
+    facts: &Facts,
+) -> Result<(Table, Option<String>), LoadError> {
+    let limits = cuda_limits(facts);
+    match choice {
+        TableChoice::Default => Ok((Table::default_on(Backend::Cuda, limits), None)),
+        TableChoice::Baseline => Ok((Table::baseline_on(Backend::Cuda, limits), None)),
+        TableChoice::Device => Ok(of_device(key, limits)),
+        TableChoice::File(path) => of_file(path, key, Backend::Cuda, limits),
+    }
+}
+
+fn of_device(device: &DeviceKey, limits: Limits) -> (Table, Option<String>) {
+    let (table, loaded) = Table::for_device(device, limits, &folders());
+    let note = loaded.is_default().then(|| loaded.to_string());
+    (table, note)
+}
+
+fn of_file(
+    path: &Path,
+    device: &DeviceKey,
+    backend: Backend,
+    limits: Limits,
+) -> Result<(Table, Option<String>), LoadError> {
+    let file = TableFile::load(path).map_err(LoadError::Table)?;
+    if file.device.backend != device.backend {
+        let (found, here) = (format!("{} ({})", file.device.name, file.device.backend), backend.name());
+        return Err(LoadError::TableBackend { path: path.to_owned(), found, here });
+    }
+    let note = (file.device != *device).then(|| {
+        let (there, here) = (&file.device.name, &device.name);
+        format!("the table {} was measured on {there} under other conditions than {here} has now", path.display())
+    });
+    Ok((Table::of_file(file, limits), note))
 }
 
 /// Logs a note the first time that this process hears it: a server loads models again and again.
@@ -52,5 +84,84 @@ pub(crate) fn say_once(note: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(note.to_owned()) {
         tracing::warn!("{note}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harness_spec::Policy;
+    use variants::TABLE_SCHEMA;
+
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            name: "A GPU".to_owned(),
+            uuid: String::new(),
+            cc: 90,
+            sms: 132,
+            l2: 50 << 20,
+            smem: 227 << 10,
+            threads_per_sm: 2048,
+            memory: 1 << 36,
+            driver_cuda: (13, 0),
+        }
+    }
+
+    fn key(backend: &str, name: &str) -> DeviceKey {
+        let conditions = [("driver".to_owned(), "580".to_owned())].into();
+        DeviceKey { backend: backend.to_owned(), name: name.to_owned(), arch: "sm_90".to_owned(), conditions }
+    }
+
+    fn file(folder: &Path, device: DeviceKey) -> TableChoice {
+        let table = TableFile {
+            schema: TABLE_SCHEMA,
+            policy: Policy::COLD_GRAPH,
+            date: "2026-01-01T00:00:00Z".to_owned(),
+            tool: "a test".to_owned(),
+            record: "a test".to_owned(),
+            incomplete: None,
+            device,
+            rows: Vec::new(),
+            buckets: Vec::new(),
+        };
+        let path = folder.join("table.toml");
+        std::fs::write(&path, table.to_text()).unwrap();
+        TableChoice::File(Box::leak(path.into()))
+    }
+
+    #[test]
+    fn every_choice_on_a_gpu_is_a_table_of_cuda_kernels() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = key("cuda", "A GPU");
+        let shape = harness_spec::Shape::of([("N", 4096), ("K", 4096)]);
+        let from_file = file(folder.path(), here.clone());
+        for choice in [TableChoice::Default, TableChoice::Baseline, TableChoice::Device, from_file] {
+            let (table, note) = choose_on_cuda(choice, &here, &facts()).unwrap();
+            let chosen = table.choose("gemv_q4_0", &shape).unwrap();
+            assert_eq!(chosen.spec.backend, Backend::Cuda, "{choice:?}");
+            assert_eq!(chosen.spec.baseline, choice == TableChoice::Baseline, "{choice:?}");
+            // Nobody has measured this GPU, which is said; what was asked for by name is not remarked on.
+            assert_eq!(note.is_some(), choice == TableChoice::Device, "{note:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_gpu_is_used_where_it_was_named_and_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let choice = file(folder.path(), key("cuda", "Another GPU"));
+        let (_, note) = choose_on_cuda(choice, &key("cuda", "A GPU"), &facts()).unwrap();
+        assert!(note.is_some_and(|note| note.contains("Another GPU") && note.contains("table.toml")));
+    }
+
+    #[test]
+    fn a_table_of_another_kind_of_device_is_refused_on_both_sides() {
+        let folder = tempfile::tempdir().unwrap();
+        let for_cuda = file(folder.path(), key("cuda", "A GPU"));
+        let said = choose(for_cuda, Isa::Scalar, 1).unwrap_err().to_string();
+        assert!(said.contains("A GPU (cuda)") && said.contains("loaded for cpu"), "{said}");
+        let for_cpu = file(folder.path(), key("cpu", "A processor"));
+        let said = choose_on_cuda(for_cpu, &key("cuda", "A GPU"), &facts()).unwrap_err().to_string();
+        assert!(said.contains("A processor (cpu)") && said.contains("loaded for cuda"), "{said}");
     }
 }

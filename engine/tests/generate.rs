@@ -215,7 +215,7 @@ fn every_chunk_is_whole_characters_and_the_whole_is_the_text_of_the_tokens() {
 fn e18_an_instruction_set_can_be_forced_and_one_that_is_absent_is_an_error() {
     for isa in Isa::available() {
         let options = LoadOptions { isa: Some(isa), ..LoadOptions::default() };
-        assert_eq!(load(&options).unwrap().cpu().isa(), isa);
+        assert_eq!(load(&options).unwrap().cpu().unwrap().isa(), isa);
     }
     match Isa::ALL.into_iter().find(|&isa| !Isa::detect().runs(isa)) {
         Some(absent) => {

@@ -23,7 +23,7 @@ fn exact(isa: Isa, threads: usize) -> LoadOptions {
         threads: Some(threads),
         isa: Some(isa),
         precision: Precision::Exact,
-        kv: KvType::F32,
+        kv: Some(KvType::F32),
         ..LoadOptions::default()
     }
 }
@@ -43,7 +43,7 @@ fn best(logits: &[f64]) -> usize {
 /// The largest error over all positions, token by token.
 fn worst_error(gguf: &Gguf, options: &LoadOptions, ids: &[u32], want: &[Vec<f64>]) -> f64 {
     let mut engine = Engine::from_gguf(gguf, options).unwrap();
-    let errors = ids.iter().enumerate().map(|(pos, &id)| relative_error(engine.feed(&[id], pos), &want[pos]));
+    let errors = ids.iter().enumerate().map(|(pos, &id)| relative_error(engine.feed(&[id], pos).unwrap(), &want[pos]));
     errors.fold(0.0, |worst, e| if e <= worst { worst } else { e })
 }
 
@@ -78,7 +78,7 @@ fn every_weight_type_gives_the_logits_of_its_decoded_weights() {
             let error = worst_error(&gguf, &exact(isa, 2), &ids, &want);
             assert!(error < 5e-5, "{} exact on {isa}: {error:.1e}", scheme.name());
             // Eight-bit activations round each input to one part in 254 of its group's largest.
-            let fast = LoadOptions { precision: Precision::Fast, kv: KvType::F16, ..exact(isa, 2) };
+            let fast = LoadOptions { precision: Precision::Fast, kv: Some(KvType::F16), ..exact(isa, 2) };
             let error = worst_error(&gguf, &fast, &ids, &want);
             assert!(error < 0.1, "{} fast on {isa}: {error:.1e}", scheme.name());
         }
@@ -119,13 +119,14 @@ fn a_prompt_in_one_batch_gives_the_logits_of_its_tokens_one_by_one() {
             // More than one batch, and no multiple of it.
             let ids: Vec<u32> = (0..300).map(|i| (i * i * 31 % shape.vocab) as u32).collect();
             let mut engine = Engine::from_gguf(&gguf, &exact(Isa::detect(), 2)).unwrap();
-            let singly = ids.iter().enumerate().map(|(pos, &id)| engine.feed(&[id], pos).to_vec()).last().unwrap();
+            let singly =
+                ids.iter().enumerate().map(|(pos, &id)| engine.feed(&[id], pos).unwrap().to_vec()).last().unwrap();
             let singly: Vec<f64> = singly.iter().map(|&x| f64::from(x)).collect();
             for split in [300, 299, 130, 1] {
                 let mut engine = Engine::from_gguf(&gguf, &exact(Isa::detect(), 2)).unwrap();
                 let mut fed = 0;
                 for part in ids.chunks(split) {
-                    let logits = engine.feed(part, fed).to_vec();
+                    let logits = engine.feed(part, fed).unwrap().to_vec();
                     fed += part.len();
                     if fed == ids.len() {
                         let error = relative_error(&logits, &singly);
@@ -164,7 +165,7 @@ fn greedy_tokens_are_those_of_the_reference() {
         let mut engine = Engine::from_gguf(&gguf, &exact(Isa::detect(), 2)).unwrap();
         let mut fed = 0;
         for _ in 0..16 {
-            let got = engine::sampler::argmax(engine.feed(&ids[fed..], fed));
+            let got = engine::sampler::argmax(engine.feed(&ids[fed..], fed).unwrap());
             fed = ids.len();
             let want = reference.logits(&ids).pop().unwrap();
             assert_eq!(got as usize, best(&want), "{} after {fed} tokens", shape.name);

@@ -24,7 +24,7 @@ fn report(options: &LoadOptions) -> Option<EvalReport> {
 
 #[test]
 fn the_exact_path_is_the_reference_but_for_near_ties() {
-    let options = LoadOptions { precision: Precision::Exact, kv: KvType::F32, ..LoadOptions::default() };
+    let options = LoadOptions { precision: Precision::Exact, kv: Some(KvType::F32), ..LoadOptions::default() };
     let Some(report) = report(&options) else { return };
     assert!(report.top1_agreement >= 0.998);
     assert!(report.largest_miss_gap < 0.01, "a miss is a near tie");

@@ -22,7 +22,7 @@ fn every_scheme_makes_a_file_that_loads_and_whose_logits_are_finite_and_spread()
     for scheme in Scheme::ALL {
         let gguf = tiny::gguf(&tiny::llama(), scheme, 9);
         let mut engine = Engine::from_gguf(&gguf, &LoadOptions::default()).unwrap();
-        let logits = engine.feed(&[1, 2, 3, 4], 0);
+        let logits = engine.feed(&[1, 2, 3, 4], 0).unwrap();
         let max = logits.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
         let min = logits.iter().fold(f32::INFINITY, |m, &x| m.min(x));
         assert!(logits.iter().all(|x| x.is_finite()), "{}", scheme.name());

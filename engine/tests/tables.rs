@@ -76,7 +76,7 @@ fn table(folder: &Path, shape: &Shape, variant: VariantId) -> TableChoice {
 fn a_row_decides_the_kernel_of_its_shape_and_the_others_keep_their_default() {
     let folder = tempfile::tempdir().unwrap();
     let mut by_default = load(TableChoice::Default).unwrap();
-    let gate = &by_default.model().layers[0].gate;
+    let gate = &by_default.model().unwrap().layers[0].gate;
     let shape = Shape::of([("N", gate.n() as u64), ("K", gate.k() as u64)]);
     let plain = gate.variant().clone();
     let (_, spec) = registry().find(&plain).unwrap();
@@ -87,7 +87,7 @@ fn a_row_decides_the_kernel_of_its_shape_and_the_others_keep_their_default() {
     let mut other = plain.clone();
     other.tunables.insert("PREFETCH".to_owned(), *values.last().unwrap());
     let mut by_table = load(table(folder.path(), &shape, other.clone())).unwrap();
-    let model = by_table.model();
+    let model = by_table.model().unwrap();
     assert_eq!(model.layers[0].gate.variant(), &other);
     assert_ne!(model.layers[0].wk.variant(), &other);
     assert_ne!(by_table.table_hash(), by_default.table_hash());
@@ -98,10 +98,10 @@ fn a_row_decides_the_kernel_of_its_shape_and_the_others_keep_their_default() {
 fn a_row_can_name_the_plain_kernel() {
     let folder = tempfile::tempdir().unwrap();
     let mut by_default = load(TableChoice::Default).unwrap();
-    let gate = &by_default.model().layers[0].gate;
+    let gate = &by_default.model().unwrap().layers[0].gate;
     let shape = Shape::of([("N", gate.n() as u64), ("K", gate.k() as u64)]);
     let mut by_table = load(table(folder.path(), &shape, "gemv_q8_0/plain@cpu".parse().unwrap())).unwrap();
-    assert_eq!(by_table.model().layers[0].gate.variant().kernel, "plain");
+    assert_eq!(by_table.model().unwrap().layers[0].gate.variant().kernel, "plain");
     assert_eq!(tokens(&mut by_table).len(), tokens(&mut by_default).len());
 }
 

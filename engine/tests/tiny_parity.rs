@@ -17,7 +17,7 @@ fn fixture(name: &str) -> PathBuf {
 
 fn report(model: &str, isa: Isa, precision: Precision, kv: KvType) -> EvalReport {
     let reference = ReferenceFile::read(&fixture(&format!("{model}.json"))).unwrap();
-    let options = LoadOptions { isa: Some(isa), threads: Some(2), precision, kv, ..LoadOptions::default() };
+    let options = LoadOptions { isa: Some(isa), threads: Some(2), precision, kv: Some(kv), ..LoadOptions::default() };
     let mut engine = Engine::load(&fixture(&format!("{model}.gguf")), &options).unwrap();
     evaluate(&mut engine, &reference, &mut |_| {}).unwrap()
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use kernels::cpu::{KvType, Pairing};
+use kernels::cpu::Pairing;
 
+use crate::generate::KvType;
 use crate::gguf::{Gguf, MetaError};
 
 /// A model family whose forward pass the engine knows.
@@ -209,12 +210,7 @@ impl Config {
 
     /// Bytes that one position takes in the KV cache of the whole model.
     pub fn kv_bytes_per_position(&self, kv: KvType) -> usize {
-        2 * self.layers
-            * self.kv_width()
-            * match kv {
-                KvType::F16 => 2,
-                KvType::F32 => 4,
-            }
+        2 * self.layers * self.n_kv_heads * kv.head_bytes(self.head_dim)
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use kernels::cpu::{BuildError, Cpu, Precision};
+use kernels::cuda::CudaError;
 use variants::{Isa, TableError, UnknownIsa};
 
 use super::config::{Architecture, Config, ConfigError};
-use super::weights::{Source, WeightFacts};
+use super::weights::{Source, Tensors, WeightFacts};
 use super::{Layer, Model};
 use crate::chat_template::ChatError;
+use crate::generate::KvType;
 use crate::gguf::{Gguf, GgufError};
 use crate::tokenizer::TokenizerError;
 
@@ -79,6 +81,55 @@ pub enum LoadError {
     /// A table that was asked for by its path and cannot be used.
     #[error("--table: {0}")]
     Table(#[source] TableError),
+    /// A table that was asked for by its path and is that of another kind of device.
+    #[error(
+        "--table: {} is a table for {found} and the model is loaded for {here}\nhint: choose a table of this device, or --table default",
+        path.display()
+    )]
+    TableBackend {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the table is for.
+        found: String,
+        /// What the model is loaded for.
+        here: &'static str,
+    },
+    /// Keys and values of a type that the device has no kernels for.
+    #[error("--kv {asked} is not possible on {device}, which has {has}\nhint: choose one of these, or leave --kv out")]
+    Kv {
+        /// The type asked for.
+        asked: KvType,
+        /// The device, in words.
+        device: &'static str,
+        /// The types that it has, in words.
+        has: &'static str,
+    },
+    /// The device that was asked for is not there, or CUDA failed on it.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// A model that the CUDA engine has no kernels for.
+    #[error("the CUDA engine does not run this model: {what}\nhint: --device cpu runs it")]
+    NotOnCuda {
+        /// What it has no kernel for.
+        what: String,
+    },
+    /// A model that is larger than what is free on the device.
+    #[error(
+        "the model needs {} MiB of GPU memory and {} MiB are free on {device}\nhint: {}",
+        need.div_ceil(1 << 20),
+        free >> 20,
+        fix
+    )]
+    Vram {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes free.
+        free: u64,
+        /// The device's name.
+        device: String,
+        /// What would help.
+        fix: String,
+    },
     /// No threads to run on.
     #[error("0 threads cannot run a model\nhint: leave the number out to take one for each core")]
     NoThreads,
@@ -92,8 +143,8 @@ pub enum LoadError {
     },
 }
 
-pub(super) const EMBED: &str = "token_embd.weight";
-pub(super) const HEAD: &str = "output.weight";
+pub(crate) const EMBED: &str = "token_embd.weight";
+pub(crate) const HEAD: &str = "output.weight";
 
 /// Loads the weights of a file.
 ///
@@ -104,13 +155,13 @@ pub fn load_model(gguf: &Gguf, cpu: &Cpu, precision: Precision) -> Result<Model,
     let mut source = Source::new(gguf, cpu, precision);
     let embed = Arc::new(source.matrix(EMBED, config.vocab, config.hidden)?);
     let layers = (0..config.layers).map(|i| load_layer(&mut source, &config, i)).collect::<Result<Vec<_>, _>>()?;
-    let out_norm = source.vector("output_norm.weight", config.hidden)?;
-    let head = match source.has(HEAD) {
+    let out_norm = source.tensors.vector("output_norm.weight", config.hidden)?;
+    let head = match source.tensors.has(HEAD) {
         true => Arc::new(source.matrix(HEAD, config.vocab, config.hidden)?),
         false => Arc::clone(&embed),
     };
-    let rope_factors = rope_factors(&mut source, &config)?;
-    source.finish()?;
+    let rope_factors = rope_factors(&mut source.tensors, &config)?;
+    source.tensors.finish()?;
     let facts = WeightFacts::of(gguf);
     Ok(Model { config, embed, layers, out_norm, head, rope_factors, facts })
 }
@@ -122,20 +173,20 @@ fn load_layer(source: &mut Source<'_>, config: &Config, layer: usize) -> Result<
     // Norms on heads are part of Qwen3's forward pass and of no other's; elsewhere such a tensor is refused as unused.
     let head_norms = config.architecture == Architecture::Qwen3;
     let head_norm = |source: &mut Source<'_>, tensor| -> Result<Option<Vec<f32>>, LoadError> {
-        if head_norms { source.vector(&name(tensor), config.head_dim).map(Some) } else { Ok(None) }
+        if head_norms { source.tensors.vector(&name(tensor), config.head_dim).map(Some) } else { Ok(None) }
     };
     Ok(Layer {
-        attn_norm: source.vector(&name("attn_norm.weight"), hidden)?,
+        attn_norm: source.tensors.vector(&name("attn_norm.weight"), hidden)?,
         wq: source.matrix(&name("attn_q.weight"), q, hidden)?,
         wk: source.matrix(&name("attn_k.weight"), kv, hidden)?,
         wv: source.matrix(&name("attn_v.weight"), kv, hidden)?,
         wo: source.matrix(&name("attn_output.weight"), hidden, q)?,
-        bq: source.optional_vector(&name("attn_q.bias"), q)?,
-        bk: source.optional_vector(&name("attn_k.bias"), kv)?,
-        bv: source.optional_vector(&name("attn_v.bias"), kv)?,
+        bq: source.tensors.optional_vector(&name("attn_q.bias"), q)?,
+        bk: source.tensors.optional_vector(&name("attn_k.bias"), kv)?,
+        bv: source.tensors.optional_vector(&name("attn_v.bias"), kv)?,
         q_norm: head_norm(source, "attn_q_norm.weight")?,
         k_norm: head_norm(source, "attn_k_norm.weight")?,
-        ffn_norm: source.vector(&name("ffn_norm.weight"), hidden)?,
+        ffn_norm: source.tensors.vector(&name("ffn_norm.weight"), hidden)?,
         gate: source.matrix(&name("ffn_gate.weight"), inter, hidden)?,
         up: source.matrix(&name("ffn_up.weight"), inter, hidden)?,
         down: source.matrix(&name("ffn_down.weight"), hidden, inter)?,
@@ -143,8 +194,8 @@ fn load_layer(source: &mut Source<'_>, config: &Config, layer: usize) -> Result<
 }
 
 /// What each frequency is divided by: the factor tensor and linear scaling, where the file has them.
-fn rope_factors(source: &mut Source<'_>, config: &Config) -> Result<Option<Vec<f32>>, LoadError> {
-    let tensor = source.optional_vector("rope_freqs.weight", config.rope.dims / 2)?;
+pub(crate) fn rope_factors(tensors: &mut Tensors<'_>, config: &Config) -> Result<Option<Vec<f32>>, LoadError> {
+    let tensor = tensors.optional_vector("rope_freqs.weight", config.rope.dims / 2)?;
     let linear = config.rope.linear_factor;
     if linear == 1.0 {
         return Ok(tensor);

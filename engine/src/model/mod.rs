@@ -10,6 +10,8 @@ use kernels::cpu::Matrix;
 
 pub use config::{Architecture, Config, ConfigError, RopeConfig};
 pub use load::{LoadError, load_model};
+pub(crate) use load::{EMBED, HEAD, rope_factors};
+pub(crate) use weights::Tensors;
 pub use weights::{TensorFacts, WeightFacts};
 
 /// One transformer block. Matrices are `[N, K]`, row-major: N outputs for each token of K inputs.

@@ -1,7 +1,6 @@
 //! Takes tensors out of a file by name, checks their shape, and counts what was taken.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use harness_spec::DType;
 use kernels::cpu::{Cpu, Matrix, Precision, Weights};
@@ -49,16 +48,14 @@ impl WeightFacts {
 }
 
 /// The tensors of a file, and which of them the model has asked for.
-pub(super) struct Source<'a> {
-    gguf: &'a Gguf,
-    cpu: &'a Cpu,
-    precision: Precision,
+pub(crate) struct Tensors<'a> {
+    pub gguf: &'a Gguf,
     taken: BTreeSet<String>,
 }
 
-impl<'a> Source<'a> {
-    pub fn new(gguf: &'a Gguf, cpu: &'a Cpu, precision: Precision) -> Source<'a> {
-        Source { gguf, cpu, precision, taken: BTreeSet::new() }
+impl<'a> Tensors<'a> {
+    pub fn new(gguf: &'a Gguf) -> Tensors<'a> {
+        Tensors { gguf, taken: BTreeSet::new() }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -77,18 +74,9 @@ impl<'a> Source<'a> {
         Ok(info)
     }
 
-    /// The matrix of this name with `n` rows of `k`, in the layout of its kernel.
-    pub fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<Matrix, LoadError> {
-        let info = self.take(name, &[k, n])?;
-        let mapping = Arc::clone(self.gguf.mapping());
-        let weights = Weights::Shared { owner: mapping, range: info.span.clone() };
-        let matrix = Matrix::from_gguf(self.cpu, info.dtype, n, k, weights, self.precision)
-            .map_err(|source| LoadError::Matrix { tensor: name.to_owned(), source })?;
-        if !matrix.borrows_source() {
-            // The kernel's layout is a copy: the file's pages would only double the memory.
-            self.gguf.mapping().drop_pages(info.span.clone());
-        }
-        Ok(matrix)
+    /// The matrix of this name with `n` rows of `k`.
+    pub fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<&'a TensorInfo, LoadError> {
+        self.take(name, &[k, n])
     }
 
     /// The vector of this name and length, as floats.
@@ -111,5 +99,32 @@ impl<'a> Source<'a> {
             Some((name, _)) => Err(LoadError::UnusedTensor { tensor: name.to_owned() }),
             None => Ok(()),
         }
+    }
+}
+
+/// The tensors of a file, matrices in the layout of the processor's kernels.
+pub(super) struct Source<'a> {
+    pub tensors: Tensors<'a>,
+    cpu: &'a Cpu,
+    precision: Precision,
+}
+
+impl<'a> Source<'a> {
+    pub fn new(gguf: &'a Gguf, cpu: &'a Cpu, precision: Precision) -> Source<'a> {
+        Source { tensors: Tensors::new(gguf), cpu, precision }
+    }
+
+    /// The matrix of this name with `n` rows of `k`, in the layout of its kernel.
+    pub fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<Matrix, LoadError> {
+        let info = self.tensors.matrix(name, n, k)?;
+        let mapping = self.tensors.gguf.mapping();
+        let weights = Weights::Shared { owner: mapping.clone(), range: info.span.clone() };
+        let matrix = Matrix::from_gguf(self.cpu, info.dtype, n, k, weights, self.precision)
+            .map_err(|source| LoadError::Matrix { tensor: name.to_owned(), source })?;
+        if !matrix.borrows_source() {
+            // The kernel's layout is a copy: the file's pages would only double the memory.
+            mapping.drop_pages(info.span.clone());
+        }
+        Ok(matrix)
     }
 }

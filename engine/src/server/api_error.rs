@@ -94,6 +94,7 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         match self {
             ApiError::Invalid { .. } | ApiError::Unsupported { .. } => StatusCode::BAD_REQUEST,
+            ApiError::Generate(GenerateError::Device(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Generate(_) | ApiError::Chat(_) => StatusCode::BAD_REQUEST,
             ApiError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::Model(StoreError::Unknown { .. } | StoreError::Dangling { .. } | StoreError::NoFile { .. }) => {

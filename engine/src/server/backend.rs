@@ -4,18 +4,25 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::chat_template::{ChatError, Message};
-use crate::generate::{Event, Finish, GenerateError, GenerateRequest};
+use crate::cuda::Counters;
+use crate::generate::{DeviceChoice, Event, Finish, GenerateError, GenerateRequest, KvType};
 
 /// A loaded model, used by one thread at a time.
 pub trait Backend: Send {
     /// Positions of the KV cache: prompt and answer together.
     fn context(&self) -> usize;
 
-    /// Threads that it computes on.
-    fn threads(&self) -> usize;
+    /// What it computes on.
+    fn device(&self) -> DeviceFacts;
+
+    /// Threads that it computes on; `None` where no number of them makes a difference.
+    fn threads(&self) -> Option<usize>;
 
     /// Bytes of memory that the model holds, weights and KV cache.
     fn memory_bytes(&self) -> u64;
+
+    /// What was done on the GPU since the model was loaded; `None` on the processor.
+    fn counters(&mut self) -> Option<Counters>;
 
     /// The tokens of a prompt, special tokens parsed and BOS added where the model asks for it.
     fn prompt_ids(&self, text: &str) -> Vec<u32>;
@@ -37,6 +44,21 @@ pub trait Backend: Send {
         given_up: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError>;
+}
+
+/// What a loaded model computes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// As the command line writes it.
+    pub device: DeviceChoice,
+    /// The GPU's name; `None` on the processor.
+    pub name: Option<String>,
+    /// Bytes of memory that the model holds on the GPU.
+    pub vram_bytes: u64,
+    /// The type that keys and values are kept in.
+    pub kv: KvType,
+    /// Hash of everything that decides which kernels run.
+    pub table_hash: String,
 }
 
 /// Why a model could not be loaded or read: the engine's own error, of which the server only shows the text.

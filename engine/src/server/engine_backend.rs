@@ -4,8 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::backend::{Backend, LoadFailure, LoadWish, Loader, ModelFacts};
+use kernels::cpu::Cpu;
+
+use super::backend::{Backend, DeviceFacts, LoadFailure, LoadWish, Loader, ModelFacts};
 use crate::chat_template::{ChatError, ChatTemplate, Message};
+use crate::cuda::{Counters, CudaModel};
 use crate::engine::Engine;
 use crate::generate::{Event, Finish, GenerateError, GenerateRequest, LoadOptions};
 use crate::gguf::Gguf;
@@ -48,14 +51,31 @@ impl Backend for Engine {
         Engine::context(self)
     }
 
-    fn threads(&self) -> usize {
-        self.cpu().threads()
+    fn device(&self) -> DeviceFacts {
+        DeviceFacts {
+            device: Engine::device(self),
+            name: self.cuda().map(|model| model.device().facts().name.clone()),
+            vram_bytes: self.cuda().map_or(0, CudaModel::vram),
+            kv: self.kv(),
+            table_hash: self.table_hash().to_owned(),
+        }
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.cpu().map(Cpu::threads)
     }
 
     fn memory_bytes(&self) -> u64 {
+        if let Some(model) = self.cuda() {
+            return model.vram();
+        }
         let info = self.info();
-        let kv = info.kv_bytes_per_position(self.options().kv).0 * self.context() as u64;
+        let kv = info.kv_bytes_per_position(self.kv()).0 * self.context() as u64;
         info.file_bytes.0 + kv
+    }
+
+    fn counters(&mut self) -> Option<Counters> {
+        Engine::counters(self)
     }
 
     fn prompt_ids(&self, text: &str) -> Vec<u32> {

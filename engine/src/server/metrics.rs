@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::cuda::Counters;
+
 /// What the server has done since it started.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -20,6 +22,7 @@ struct Inner {
     cancelled: u64,
     loads: u64,
     load_seconds: f64,
+    device: Counters,
     ttft: Histogram,
     inter_token: Histogram,
 }
@@ -98,6 +101,17 @@ impl Metrics {
         inner.load_seconds += took.as_secs_f64();
     }
 
+    /// Adds what was done on a GPU between two states of a model's counters.
+    pub(super) fn on_device(&self, before: Counters, after: Counters) {
+        let device = &mut self.inner().device;
+        device.graph_launches += after.graph_launches - before.graph_launches;
+        device.kernel_launches += after.kernel_launches - before.kernel_launches;
+        device.syncs += after.syncs - before.syncs;
+        device.h2d_bytes += after.h2d_bytes - before.h2d_bytes;
+        device.d2h_bytes += after.d2h_bytes - before.d2h_bytes;
+        device.tokens += after.tokens - before.tokens;
+    }
+
     /// The text that Prometheus reads.
     pub(super) fn render(&self, gauges: Gauges) -> String {
         let inner = self.inner();
@@ -107,12 +121,19 @@ impl Metrics {
         for ((endpoint, status), n) in &inner.requests {
             line(&mut out, format_args!("{name}{{endpoint=\"{endpoint}\",status=\"{status}\"}} {n}"));
         }
+        let device = &inner.device;
         let counters = [
             ("edgellm_prompt_tokens_total", "Prompt tokens processed.", inner.prompt_tokens as f64),
             ("edgellm_generated_tokens_total", "Tokens generated.", inner.generated_tokens as f64),
             ("edgellm_cancelled_total", "Requests that their client left.", inner.cancelled as f64),
             ("edgellm_model_loads_total", "Models loaded.", inner.loads as f64),
             ("edgellm_model_load_seconds_total", "Time spent on loading models.", inner.load_seconds),
+            ("edgellm_gpu_graph_launches_total", "Graphs launched on the GPU.", device.graph_launches as f64),
+            ("edgellm_gpu_kernel_launches_total", "Kernels launched outside graphs.", device.kernel_launches as f64),
+            ("edgellm_gpu_syncs_total", "Waits for the GPU.", device.syncs as f64),
+            ("edgellm_gpu_bytes_sent_total", "Bytes sent to the GPU.", device.h2d_bytes as f64),
+            ("edgellm_gpu_bytes_received_total", "Bytes fetched from the GPU.", device.d2h_bytes as f64),
+            ("edgellm_gpu_decoded_tokens_total", "Tokens decoded on the GPU.", device.tokens as f64),
         ];
         for (name, help, value) in counters {
             header(&mut out, name, help, "counter");
@@ -155,6 +176,9 @@ mod tests {
         metrics.first_token(Duration::from_millis(3));
         metrics.first_token(Duration::from_millis(30));
         metrics.finished(7, 5, true);
+        let before = Counters { graph_launches: 3, d2h_bytes: 40, ..Counters::default() };
+        let after = Counters { graph_launches: 10, d2h_bytes: 68, tokens: 7, ..Counters::default() };
+        metrics.on_device(before, after);
         let text = metrics.render(Gauges { clients: 3, waiting: 2, running: 1, models_loaded: 1 });
         for want in [
             "edgellm_http_requests_total{endpoint=\"/api/generate\",status=\"200\"} 2",
@@ -163,6 +187,9 @@ mod tests {
             "edgellm_generated_tokens_total 5",
             "edgellm_cancelled_total 1",
             "edgellm_queue_depth 2",
+            "edgellm_gpu_graph_launches_total 7",
+            "edgellm_gpu_bytes_received_total 28",
+            "edgellm_gpu_decoded_tokens_total 7",
             "edgellm_ttft_seconds_bucket{le=\"0.002\"} 0",
             "edgellm_ttft_seconds_bucket{le=\"0.005\"} 1",
             "edgellm_ttft_seconds_bucket{le=\"300\"} 2",

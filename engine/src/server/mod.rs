@@ -20,7 +20,7 @@ mod stops;
 mod worker;
 
 pub use api_error::ApiError;
-pub use backend::{Backend, LoadFailure, LoadWish, Loader, ModelFacts};
+pub use backend::{Backend, DeviceFacts, LoadFailure, LoadWish, Loader, ModelFacts};
 pub use catalog::ServedModel;
 pub use engine_backend::EngineLoader;
 pub use keep_alive::{KeepAlive, KeepAliveError};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use kernels::cuda::CudaError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -72,6 +73,9 @@ pub enum ServeError {
     /// The model to be loaded first cannot be.
     #[error(transparent)]
     Preload(ApiError),
+    /// The GPU failed in a way that only a new process gets over.
+    #[error("{0}\nhint: the driver needs a new process after this error: start the server again")]
+    DeviceLost(CudaError),
     /// A thread, the runtime or the listening socket failed.
     #[error("the server failed: {0}")]
     Io(#[from] io::Error),
@@ -91,7 +95,8 @@ fn hint_for(error: &io::Error) -> &'static str {
 /// The listener's requests are taken up once the model to preload is loaded.
 ///
 /// # Errors
-/// [`ServeError::Preload`] where that model cannot be loaded, [`ServeError::Io`] where a thread cannot be started.
+/// [`ServeError::Preload`] where that model cannot be loaded, [`ServeError::DeviceLost`] where the GPU failed for good,
+/// [`ServeError::Io`] where a thread cannot be started.
 pub async fn serve(
     options: ServeOptions,
     listener: TcpListener,
@@ -118,7 +123,10 @@ async fn serve_then(
     let (ending, mut has_ended) = watch::channel(false);
     let closing = app.clone();
     let until = async move {
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            () = closing.worker.shared.until_lost() => {}
+        }
         closing.worker.close();
         // The receiver lives as long as this function.
         let _ = ending.send(true);
@@ -147,7 +155,8 @@ async fn serve_then(
     let worker = app.clone();
     // Joined away from the runtime's thread, which may be the only one.
     let joined = tokio::task::spawn_blocking(move || worker.worker.join()).await;
-    joined.map_err(|e| ServeError::Io(io::Error::other(e)))
+    joined.map_err(|e| ServeError::Io(io::Error::other(e)))?;
+    app.worker.shared.lost().map_or(Ok(()), |error| Err(ServeError::DeviceLost(error)))
 }
 
 async fn preload(app: &App, name: &str) -> Result<(), ApiError> {

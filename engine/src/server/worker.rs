@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::Semaphore;
+use kernels::cuda::CudaError;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{Semaphore, watch};
 
 use super::api_error::ApiError;
-use super::backend::{Backend, LoadWish, Loader};
+use super::backend::{Backend, DeviceFacts, LoadWish, Loader};
 use super::job::{Answer, Done, DoneReason, Input, Job, JobModel, Prompt, Reply, Settings};
 use super::keep_alive::KeepAlive;
 use super::metrics::{Gauges, Metrics};
 use crate::chat_template::{ChatError, Message};
+use crate::cuda::Counters;
 use crate::generate::{Event, FinishReason, GenerateError, GenerateRequest};
+use crate::model::LoadError;
 
 /// The handlers' end of the engine's thread.
 pub(super) struct Worker {
@@ -39,6 +42,8 @@ pub(super) struct Shared {
     is_closing: AtomicBool,
     /// The running answer is broken off.
     is_cancelled: AtomicBool,
+    /// The error after which the device is of no use to this process any more.
+    lost: watch::Sender<Option<CudaError>>,
 }
 
 /// The model in memory, for `/api/ps`.
@@ -47,6 +52,10 @@ pub(super) struct Loaded {
     pub model: String,
     pub context: usize,
     pub memory_bytes: u64,
+    /// What it computes on.
+    pub device: DeviceFacts,
+    /// What it has done there, up to the last answer.
+    pub counters: Option<Counters>,
     /// When it will be unloaded; `None` is never.
     pub expires: Option<SystemTime>,
 }
@@ -54,6 +63,17 @@ pub(super) struct Loaded {
 impl Shared {
     pub fn loaded(&self) -> Option<Loaded> {
         self.lock_loaded().clone()
+    }
+
+    /// Waits for an error after which the device is of no use to this process any more. Most servers never see one.
+    pub async fn until_lost(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.lost.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The error after which the device was lost.
+    pub fn lost(&self) -> Option<CudaError> {
+        self.lost.borrow().clone()
     }
 
     fn lock_loaded(&self) -> MutexGuard<'_, Option<Loaded>> {
@@ -69,6 +89,7 @@ impl Worker {
             running: AtomicUsize::new(0),
             is_closing: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
+            lost: watch::Sender::new(None),
         });
         let (sender, receiver) = channel();
         let state =
@@ -173,7 +194,10 @@ impl State {
             self.shared.running.store(0, Ordering::Relaxed);
             let reply = match outcome {
                 Ok(Ok(done)) => done.map(Reply::Done),
-                Ok(Err(error)) => Some(Reply::Failed(error)),
+                Ok(Err(error)) => {
+                    self.mind_the_device(&error);
+                    Some(Reply::Failed(error))
+                }
                 Err(_) => {
                     // Whatever state the model is in after a panic, no further request may meet it.
                     self.unload();
@@ -185,6 +209,23 @@ impl State {
             }
         }
         self.unload();
+    }
+
+    /// Lets go of a model whose device has failed, so that the next request loads it anew. Where the driver has lost the
+    /// context nothing works any more in this process, and the server ends: whoever watches over it starts another.
+    fn mind_the_device(&mut self, error: &ApiError) {
+        let cause = match error {
+            ApiError::Generate(GenerateError::Device(cause)) => cause,
+            ApiError::Load { cause, .. } => match cause.downcast_ref::<LoadError>() {
+                Some(LoadError::Cuda(cause)) => cause,
+                _ => return,
+            },
+            _ => return,
+        };
+        self.unload();
+        if cause.is_fatal() {
+            self.shared.lost.send_replace(Some(cause.clone()));
+        }
     }
 
     /// Sleeps until there is a job, or until the model's time has come.
@@ -237,7 +278,7 @@ impl State {
         self.unload();
         let start = Instant::now();
         let loaded = self.loader.load(&job.model.path, &job.wish);
-        let backend = loaded.map_err(|cause| ApiError::Load { model: job.model.name.clone(), cause })?;
+        let mut backend = loaded.map_err(|cause| ApiError::Load { model: job.model.name.clone(), cause })?;
         let took = start.elapsed();
         self.shared.metrics.loaded(took);
         tracing::info!(model = job.model.name, seconds = took.as_secs_f64(), "loaded");
@@ -245,6 +286,8 @@ impl State {
             model: job.model.name.clone(),
             context: backend.context(),
             memory_bytes: backend.memory_bytes(),
+            device: backend.device(),
+            counters: backend.counters(),
             expires: None,
         });
         self.current = Some(Current { path: job.model.path.clone(), wish: job.wish, backend, unload_at: None });
@@ -302,6 +345,7 @@ impl State {
         send(job, Reply::Started { prompt: request.prompt.clone() });
         let shared = &self.shared;
         let mut last: Option<Instant> = None;
+        let before = backend.counters();
         let given_up = || job.replies.is_closed() || shared.is_cancelled.load(Ordering::Relaxed);
         let finish = backend.generate(&request, &given_up, &mut |event| {
             if let Event::Token { id, text } = event {
@@ -316,6 +360,12 @@ impl State {
             }
             if given_up() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if let (Some(before), Some(after)) = (before, backend.counters()) {
+            shared.metrics.on_device(before, after);
+            if let Some(loaded) = shared.lock_loaded().as_mut() {
+                loaded.counters = Some(after);
+            }
+        }
         let is_cancelled = finish.reason == FinishReason::Cancelled;
         shared.metrics.finished(finish.prompt_tokens, finish.generated, is_cancelled);
         let Some(reason) = DoneReason::of(finish.reason) else {
@@ -342,7 +392,8 @@ impl Current {
         let is_at_its_most = |asked| self.wish.context.is_some_and(|before| asked <= before);
         let fits = job.wish.context.is_none_or(|asked| asked <= self.backend.context() || is_at_its_most(asked));
         let has_its_threads = match job.wish.threads {
-            Some(asked) => asked == self.backend.threads(),
+            // A model on a GPU has none of its own, and any number will do.
+            Some(asked) => self.backend.threads().is_none_or(|own| asked == own),
             // The server's own number, which the model has unless a request asked for another.
             None => self.wish.threads.is_none(),
         };

@@ -36,6 +36,7 @@ impl Home {
         for (name, value) in self.environment() {
             command.env(name, value);
         }
+        command.env_remove("EDGELLM_DEVICE");
         command.args(words);
         command
     }
@@ -84,6 +85,8 @@ fn wrong_usage_is_64_and_says_what_is_wrong() {
         (&["run", home.model(), "hi", "--top-p", "2"], "top_p is 2"),
         (&["run", home.model(), "hi", "--ctx", "0"], "must be at least 1"),
         (&["run", home.model(), "hi", "--isa", "neon9"], "unknown instruction set"),
+        (&["run", home.model(), "hi", "--device", "tpu"], "unknown device `tpu`; write auto, cpu, cuda or cuda:N"),
+        (&["info", home.model(), "--kv", "f32"], "f16 or int8"),
         (&["run", home.model(), "hi", "--interactive"], "takes no prompt"),
         (&["run", home.model(), ""], "the prompt is empty"),
         (&["run", "no/../name", "hi"], "is not a model name"),
@@ -118,6 +121,13 @@ fn what_cannot_be_done_is_3_and_names_the_fix() {
         (&["info", "llama9"], "edgellm pull llama9"),
         (&["run", home.model(), "hi", "--ctx", "100000"], "100000"),
         (&["run", home.model(), "long ".repeat(600).as_str(), "--raw"], "the context holds 512"),
+        (&["run", home.model(), "hi", "--kv", "int8", "--device", "cpu"], "--kv int8 is not possible on the processor"),
+        (
+            &["run", home.model(), "hi", "--kv", "f32", "--device", "cuda:0"],
+            "--kv f32 is not possible on a CUDA device",
+        ),
+        (&["run", home.model(), "hi", "--device", "cuda:4096"], "no CUDA d"),
+        (&["info", home.model(), "--ctx", "100000"], "100000"),
         (&["pull", "./absent.gguf"], "there is no file ./absent.gguf"),
         (&["pull", text], "is not a GGUF file"),
         (&["pull", "llama3.2"], "hint: check the network"),
@@ -135,6 +145,39 @@ fn what_cannot_be_done_is_3_and_names_the_fix() {
         let stderr = String::from_utf8(output.get_output().stderr.clone()).unwrap();
         assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_where_it_was_named_and_a_note_where_it_was_not() {
+    let home = home();
+    // Hides the GPUs of a machine that has some.
+    let without_gpu = |words: &[&str]| {
+        let mut command = home.edgellm(words);
+        command.env_remove("EDGELLM_ISA").env("CUDA_VISIBLE_DEVICES", "");
+        command
+    };
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama3.json");
+    let reference = reference.to_str().unwrap();
+    for words in [
+        &["run", home.model(), "hi", "--device", "cuda:0"][..],
+        &["run", home.model(), "--interactive", "--device", "cuda"],
+        &["eval", "--reference", reference, "--model", home.model(), "--device", "cuda:0"],
+        &["serve", "--port", "0", "--model", home.model(), "--device", "cuda:0"],
+        &["info", home.model(), "--device", "cuda:0"],
+    ] {
+        let said = without_gpu(words).assert().code(3).stdout("").stderr(contains("no CUDA d").and(contains("hint: ")));
+        let stderr = String::from_utf8(said.get_output().stderr.clone()).unwrap();
+        assert_eq!(stderr.matches("no CUDA d").count(), 1, "{words:?} says it once: {stderr}");
+    }
+    let run = ["run", home.model(), "hi", "-n", "4", "--temperature", "0"];
+    let by_itself = without_gpu(&run).assert().success();
+    let stderr = String::from_utf8(by_itself.get_output().stderr.clone()).unwrap();
+    assert_eq!(stderr.matches("computing on the processor: no CUDA d").count(), 1, "{stderr}");
+    let on_cpu = without_gpu(&[&run[..], &["--device", "cpu"]].concat()).assert().success().stderr("");
+    assert_eq!(on_cpu.get_output().stdout, by_itself.get_output().stdout);
+    // The environment chooses where the command line does not.
+    without_gpu(&run).env("EDGELLM_DEVICE", "cpu").assert().success().stderr("");
+    without_gpu(&run).env("EDGELLM_DEVICE", "cuda:0").assert().code(3);
 }
 
 #[test]
@@ -163,6 +206,11 @@ fn info_prints_the_architecture_the_tensors_by_type_and_the_bytes_per_token() {
     assert_eq!(info["architecture"], "llama");
     assert_eq!(info["quantization"], "Q4_0");
     assert!(info["weight_bytes_per_token"].as_u64().unwrap() > 0);
+    let vram = &info["vram"];
+    let part = |name: &str| vram[name].as_u64().unwrap();
+    let parts = ["weights", "embedding", "kv", "rope", "decode", "prefill", "reserve"].map(part);
+    assert_eq!(part("need_bytes"), parts.iter().sum::<u64>());
+    assert_eq!((&vram["context"], &vram["kv_type"], &vram["gpu"]), (&512.into(), &"f16".into(), &Value::Null));
     let tensors = info["tensors"].as_object().unwrap();
     let per_token = info["weight_bytes_per_token"].to_string();
     let mut shown = home.edgellm(&["info", home.model()]).assert().success().stdout(contains(per_token));

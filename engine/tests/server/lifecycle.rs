@@ -136,6 +136,39 @@ async fn a_panic_in_the_engine_is_a_500_and_the_next_request_works() {
     assert_eq!(server.post_json("/api/generate", request("tiny:1b", false)).await.0, 200);
 }
 
+#[tokio::test]
+async fn a_device_that_fails_is_a_500_and_the_next_request_loads_the_model_anew() {
+    let server = start(Script::saying(&["a", "b"])).await;
+    // Out of memory: the context lives on.
+    *server.script.fails_with.lock().unwrap() = Some(2);
+    let (status, body) = server.post_json("/api/generate", request("tiny:1b", false)).await;
+    assert_eq!(status, 500);
+    let said = body["error"].as_str().unwrap();
+    assert!(said.contains("the device failed") && said.contains("cuGraphLaunch"), "{said}");
+    let lines = lines(server.post("/api/generate", request("tiny:1b", true)).await).await;
+    assert_eq!(lines[0]["response"], "a", "what was generated before has been sent");
+    assert!(lines[1]["error"].as_str().unwrap().contains("the device failed"), "{lines:?}");
+    let (status, body) = server.post_json("/v1/completions", json!({"model":"tiny:1b","prompt":"x"})).await;
+    assert_eq!((status, &body["error"]["type"]), (500, &json!("server_error")));
+    *server.script.fails_with.lock().unwrap() = None;
+    assert_eq!(server.post_json("/api/generate", request("tiny:1b", false)).await.0, 200);
+    assert_eq!(server.script.loads.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_server_whose_device_is_lost_for_good_answers_and_ends_with_the_reason() {
+    let server = start(Script::saying(&["a", "b"])).await;
+    // An illegal address: nothing on the device works in this process any more.
+    *server.script.fails_with.lock().unwrap() = Some(700);
+    let (status, body) = server.post_json("/api/generate", request("tiny:1b", false)).await;
+    assert_eq!(status, 500);
+    assert!(body["error"].as_str().unwrap().contains("the device failed"), "{body}");
+    let ended = server.ended().await.unwrap_err();
+    assert!(matches!(ended, ServeError::DeviceLost(_)), "{ended}");
+    let said = ended.to_string();
+    assert!(said.contains("cuGraphLaunch") && said.contains("start the server again"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_the_end_a_running_answer_finishes_and_a_waiting_one_is_told() {
     let mut server = start(Script::saying(&["a", "b", "c"])).await;

@@ -170,6 +170,11 @@ async fn an_empty_prompt_loads_and_a_keep_alive_of_zero_unloads() {
     assert_eq!(ps["models"][0]["name"], "tiny:1b");
     assert_eq!(ps["models"][0]["size"], 12_345);
     assert_eq!(ps["models"][0]["context_length"], CONTEXT);
+    assert_eq!(ps["models"][0]["size_vram"], 6_789);
+    let device = &ps["models"][0]["edgellm"];
+    assert_eq!((&device["device"], &device["gpu"]), (&json!("cuda:1"), &json!("A GPU")));
+    assert_eq!((&device["kv_type"], &device["table_hash"]), (&json!("f16"), &json!("hash")));
+    assert!(device["counters"]["graph_launches"].is_u64(), "{device}");
     assert!(ps["models"][0]["expires_at"].as_str().unwrap().starts_with("9999-"));
     let (_, body) = server.post_json("/api/generate", json!({"model":"tiny:1b","keep_alive":"5m"})).await;
     assert_eq!(body["done_reason"], "load");

@@ -8,10 +8,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use engine::chat_template::{ChatError, Message};
-use engine::generate::{Event, Finish, FinishReason, GenerateError, GenerateRequest, LoadOptions};
-use engine::server::{
-    Backend, KeepAlive, LoadFailure, LoadWish, Loader, ModelFacts, ServeError, ServeOptions, ServedModel, serve,
+use engine::cuda::Counters;
+use engine::generate::{
+    DeviceChoice, Event, Finish, FinishReason, GenerateError, GenerateRequest, KvType, LoadOptions,
 };
+use engine::server::{
+    Backend, DeviceFacts, KeepAlive, LoadFailure, LoadWish, Loader, ModelFacts, ServeError, ServeOptions, ServedModel,
+    serve,
+};
+use kernels::cuda::CudaError;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -27,6 +32,8 @@ pub struct Script {
     /// It waits before each token until the gate lets it go on.
     pub gate: Gate,
     pub panics: AtomicBool,
+    /// The device fails with this driver's code after the first token.
+    pub fails_with: Mutex<Option<u32>>,
     pub has_no_template: bool,
     pub requests: Mutex<Vec<GenerateRequest>>,
     pub prompts: Mutex<Vec<String>>,
@@ -90,8 +97,23 @@ impl Backend for Scripted {
         CONTEXT
     }
 
-    fn threads(&self) -> usize {
-        self.1
+    fn device(&self) -> DeviceFacts {
+        DeviceFacts {
+            device: DeviceChoice::Cuda(1),
+            name: Some("A GPU".to_owned()),
+            vram_bytes: 6_789,
+            kv: KvType::F16,
+            table_hash: "hash".to_owned(),
+        }
+    }
+
+    fn counters(&mut self) -> Option<Counters> {
+        let tokens = self.0.tokens.load(Ordering::SeqCst) as u64;
+        Some(Counters { graph_launches: tokens, d2h_bytes: 4 * tokens, tokens, ..Counters::default() })
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.1)
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -139,6 +161,11 @@ impl Backend for Scripted {
         let mut generated = 0;
         while !is_left && generated < request.max_tokens {
             script.gate.pass();
+            if let (1, Some(code)) = (generated, *script.fails_with.lock().unwrap()) {
+                let (name, text) = ("CUDA_ERROR".to_owned(), "it failed".to_owned());
+                let doing = "decoding a token".to_owned();
+                return Err(CudaError::Driver { call: "cuGraphLaunch", code, name, text, doing }.into());
+            }
             let text = script.words[generated % script.words.len()];
             generated += 1;
             script.tokens.fetch_add(1, Ordering::SeqCst);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use engine::chat_template::{ChatTemplate, Message};
+use engine::generate::KvType;
 use engine::gguf::Gguf;
 use engine::info::ModelInfo;
 use engine::models::{self, PullSettings, Source, Store, StoreError, TerminalProgress};
 use engine::tokenizer::{Specials, Tokenizer};
 use harness_spec::record::{ModelFacts, TensorGroup};
-use kernels::cpu::KvType;
 
 /// A prompt as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

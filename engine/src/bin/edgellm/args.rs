@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
+use engine::generate::{DeviceChoice, KvType, LoadOptions, SamplingParams, TableChoice};
 use engine::models::{DEFAULT_MODEL, ModelName};
 use engine::server::{DEFAULT_PORT, KeepAlive};
 use kernels::cpu::Precision;
@@ -67,16 +67,20 @@ pub struct LoadArgs {
     /// Positions of the KV cache: prompt and answer together [default: the model's, at most 8192]
     #[arg(long = "ctx", visible_alias = "context", value_name = "N", value_parser = positive)]
     pub context: Option<usize>,
-    /// Threads [default: one for each core]
+    /// What to compute on: auto, cpu, cuda or cuda:N; auto is the first GPU that can run the model, else the processor
+    #[arg(long, env = "EDGELLM_DEVICE", value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// Threads on the processor [default: one for each core]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
-    /// Instruction set: scalar, avx2 or avx512_vnni [default: the best of this machine]
+    /// Instruction set of the processor: scalar, avx2 or avx512_vnni [default: the best of this machine]
     #[arg(long, env = "EDGELLM_ISA", value_name = "NAME")]
     pub isa: Option<Isa>,
     /// Which kernels to run on: default, baseline (the plain ones), or the path of a table [default: this device's table]
     #[arg(long, value_name = "TABLE", value_parser = table)]
     pub table: Option<TableChoice>,
-    /// How keys and values are stored [default: f16, or f32 with --precision exact]
+    /// How keys and values are stored; a GPU has f16 and int8, the processor f16 and f32 [default: f16, or f32 with
+    /// --precision exact on the processor]
     #[arg(long, value_enum)]
     pub kv: Option<KvArg>,
     /// Whether activations stay in float32 or may be quantised to eight bits
@@ -91,12 +95,16 @@ impl LoadArgs {
             PrecisionArg::Exact => Precision::Exact,
             PrecisionArg::Fast => Precision::Fast,
         };
-        let kv = match (self.kv, self.precision) {
-            (Some(KvArg::F32), _) | (None, PrecisionArg::Exact) => KvType::F32,
-            (Some(KvArg::F16), _) | (None, PrecisionArg::Fast) => KvType::F16,
-        };
-        let table = self.table.unwrap_or_default();
-        LoadOptions { threads: self.threads, isa: self.isa, table, precision, kv, context: self.context }
+        let kv = self.kv.map(KvType::from);
+        LoadOptions {
+            device: self.device,
+            threads: self.threads,
+            isa: self.isa,
+            table: self.table.unwrap_or_default(),
+            precision,
+            kv,
+            context: self.context,
+        }
     }
 }
 
@@ -114,6 +122,17 @@ fn table(text: &str) -> Result<TableChoice, String> {
 pub enum KvArg {
     F16,
     F32,
+    Int8,
+}
+
+impl From<KvArg> for KvType {
+    fn from(kv: KvArg) -> KvType {
+        match kv {
+            KvArg::F16 => KvType::F16,
+            KvArg::F32 => KvType::F32,
+            KvArg::Int8 => KvType::Int8,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -282,6 +301,15 @@ pub enum ModelsVerb {
 pub struct InfoArgs {
     /// A model's name or a GGUF file
     pub model: String,
+    /// Say whether the model fits on this GPU: cuda or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    /// Positions of the KV cache, for the memory on a GPU [default: the model's, at most 8192]
+    #[arg(long = "ctx", visible_alias = "context", value_name = "N", value_parser = positive)]
+    pub context: Option<usize>,
+    /// How keys and values are stored there
+    #[arg(long, value_enum, default_value_t = KvArg::F16)]
+    pub kv: KvArg,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -365,8 +393,17 @@ mod tests {
     #[test]
     fn exact_precision_keeps_exact_keys_and_values_unless_told_otherwise() {
         let options = |words: &[&str]| serve(words).load.options();
-        assert_eq!(options(&["--precision", "exact"]).kv, KvType::F32);
-        assert_eq!(options(&["--precision", "exact", "--kv", "f16"]).kv, KvType::F16);
-        assert_eq!(options(&[]).kv, KvType::F16);
+        assert_eq!(options(&["--precision", "exact"]).kv_on_cpu(), KvType::F32);
+        assert_eq!(options(&["--precision", "exact", "--kv", "f16"]).kv_on_cpu(), KvType::F16);
+        assert_eq!(options(&[]).kv_on_cpu(), KvType::F16);
+        assert_eq!(options(&["--kv", "int8"]).kv_on_cuda(), KvType::Int8);
+    }
+
+    #[test]
+    fn the_device_is_chosen_by_itself_unless_it_is_named() {
+        let device = |words: &[&str]| serve(words).load.options().device;
+        assert_eq!(device(&["--device", "cuda:1"]), DeviceChoice::Cuda(1));
+        assert_eq!(device(&["--device", "cpu"]), DeviceChoice::Cpu);
+        assert!(Cli::try_parse_from(["edgellm", "serve", "--device", "tpu"]).is_err());
     }
 }

@@ -85,8 +85,23 @@ pub(in crate::server) async fn ps(State(app): Shared) -> Result<Response, Ollama
         let entry = app.catalog.find(&loaded.model)?;
         let mut model = described(&app, &entry)?;
         model["size"] = json!(loaded.memory_bytes);
-        model["size_vram"] = json!(0);
+        model["size_vram"] = json!(loaded.device.vram_bytes);
         model["context_length"] = json!(loaded.context);
+        // What Ollama has no field for; `bench` reads it.
+        model["edgellm"] = json!({
+            "device": loaded.device.device.to_string(),
+            "gpu": loaded.device.name,
+            "kv_type": loaded.device.kv.name(),
+            "table_hash": loaded.device.table_hash,
+            "counters": loaded.counters.map(|c| json!({
+                "graph_launches": c.graph_launches,
+                "kernel_launches": c.kernel_launches,
+                "syncs": c.syncs,
+                "h2d_bytes": c.h2d_bytes,
+                "d2h_bytes": c.d2h_bytes,
+                "tokens": c.tokens,
+            })),
+        });
         // A model that stays for ever has a time that no client will live to see.
         let forever = || "9999-12-31T23:59:59Z".to_owned();
         model["expires_at"] = json!(loaded.expires.map_or_else(forever, rfc3339));

@@ -1,10 +1,15 @@
-//! `edgellm info`: what a model's file says.
+//! `edgellm info`: what a model's file says, and what it takes on a GPU.
 
 use std::io::Write;
 
 use anyhow::Context;
-use engine::generate::KvType;
+use engine::cuda::vram::{self, VramNeed};
+use engine::generate::{DEFAULT_CONTEXT, DeviceChoice, KvType};
+use engine::gguf::Gguf;
 use engine::info::ModelInfo;
+use engine::model::LoadError;
+use harness_spec::Bytes;
+use kernels::cuda::driver::Device;
 
 use super::{binary, cannot_use, find};
 use crate::args::InfoArgs;
@@ -12,18 +17,62 @@ use crate::exit::Failure;
 
 pub fn run(args: &InfoArgs) -> Result<(), Failure> {
     let entry = find(&args.model)?;
-    let info = ModelInfo::read(&entry.path).with_context(|| cannot_use(&entry))?;
+    let gguf = Gguf::open(&entry.path).with_context(|| cannot_use(&entry))?;
+    let info = ModelInfo::from_gguf(&gguf).with_context(|| cannot_use(&entry))?;
+    let (context, kv) = (args.context.unwrap_or(info.config.context_train.min(DEFAULT_CONTEXT)), args.kv.into());
+    if kv == KvType::F32 {
+        return Err(Failure::Usage("a GPU keeps keys and values as f16 or int8".to_owned()));
+    }
+    if context > info.config.context_train {
+        return Err(LoadError::Context { asked: context, most: info.config.context_train }.into());
+    }
+    let need = VramNeed::of(&info.config, gguf.tensors(), context, kv);
+    let gpu = match args.device {
+        None | Some(DeviceChoice::Cpu) => None,
+        Some(DeviceChoice::Auto) => Some(Device::open(0)?),
+        Some(DeviceChoice::Cuda(ordinal)) => Some(Device::open(ordinal)?),
+    };
+    let free = gpu.as_ref().map(|gpu| gpu.free_memory().map(Bytes)).transpose()?;
+    let sha256 = entry.sha256.as_ref().map(|digest| digest.as_str());
     let text = if args.json {
         let mut json = info.to_json();
-        json["sha256"] = entry.sha256.as_ref().map(|digest| digest.as_str()).into();
+        json["sha256"] = sha256.into();
+        json["vram"] = serde_json::json!({
+            "context": context,
+            "kv_type": kv.name(),
+            "need_bytes": need.total().0,
+            "weights": need.weights.0,
+            "embedding": need.embedding.0,
+            "kv": need.kv.0,
+            "rope": need.rope.0,
+            "decode": need.decode.0,
+            "prefill": need.prefill.0,
+            "reserve": need.reserve.0,
+            "gpu": gpu.as_ref().map(|gpu| &gpu.facts().name),
+            "free_bytes": free.map(|free| free.0),
+        });
         serde_json::to_string_pretty(&json).expect("strings and numbers have a JSON form")
     } else {
-        describe(&info, entry.sha256.as_ref().map(|digest| digest.as_str()))
+        let mut rows = rows(&info, sha256);
+        rows.push((
+            "on a GPU",
+            format!(
+                "{} with {context} positions in {kv}, {} of them keys and values",
+                binary(need.total().0),
+                binary(need.kv.0)
+            ),
+        ));
+        if let (Some(gpu), Some(free)) = (&gpu, free) {
+            let fits = vram::check(&info.config, || gguf.tensors(), context, kv, free, &gpu.facts().name);
+            let verdict = fits.map_or_else(|e| e.to_string().replace('\n', "; "), |_| "the model fits".to_owned());
+            rows.push(("gpu", format!("{}, {} free: {verdict}", gpu.facts().name, binary(free.0))));
+        }
+        describe(&info, rows)
     };
     writeln!(std::io::stdout(), "{text}").map_err(Failure::output)
 }
 
-fn describe(info: &ModelInfo, sha256: Option<&str>) -> String {
+fn rows(info: &ModelInfo, sha256: Option<&str>) -> Vec<(&'static str, String)> {
     let c = &info.config;
     let per_token = info.weight_bytes_per_token().0;
     let kv = info.kv_bytes_per_position(KvType::F16).0;
@@ -44,6 +93,10 @@ fn describe(info: &ModelInfo, sha256: Option<&str>) -> String {
         ("kv per position", format!("{kv} bytes in f16")),
     ];
     rows.extend(sha256.map(|digest| ("sha256", digest.to_owned())));
+    rows
+}
+
+fn describe(info: &ModelInfo, rows: Vec<(&'static str, String)>) -> String {
     let mut lines: Vec<String> = rows.into_iter().map(|(key, value)| format!("{key:16} {value}")).collect();
     lines.push(format!("\n{:16} {:>8} {:>14}", "tensors", "count", "bytes"));
     for (dtype, facts) in &info.weights.tensors {

@@ -1,0 +1,17 @@
+//! A model on a CUDA device: weights, keys and values, activations, the present token and its position all live there. A
+//! decoded token is the launch of one graph and four bytes back.
+//!
+//! - `weights`: a file's tensors on the device, in the layouts of the kernels that the table names.
+//! - `decode`: the steps of one token, fused where there are kernels for it.
+//! - `prompt`: many tokens at once.
+//! - [`vram`]: how much memory that takes, before anything is loaded.
+//! - [`CudaModel`]: what the engine drives.
+
+mod buffers;
+mod decode;
+mod model;
+mod prompt;
+pub mod vram;
+mod weights;
+
+pub use model::{Counters, CudaModel};

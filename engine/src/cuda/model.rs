@@ -1,0 +1,423 @@
+//! What the engine drives: tokens in, the next token or logits out.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use harness_spec::Bytes;
+use kernels::cpu;
+use kernels::cuda::CudaError;
+use kernels::cuda::compile::{Arch, NotAnArch};
+use kernels::cuda::driver::{Device, Facts, Graph, HostWords};
+use kernels::cuda::exec::{Exec, Precision, Program, StepTime};
+use kernels::cuda::library::nvrtc;
+
+use super::buffers::{Buffers, CHUNK};
+use super::decode::Builder;
+use super::prompt::{FEW, Prompt};
+use super::weights::{self, DeviceModel};
+use super::vram;
+use crate::generate::LoadOptions;
+use crate::gguf::Gguf;
+use crate::model::{Config, LoadError};
+use crate::tables;
+
+/// Words that the device writes tokens to: one a position, modulo this. The kernels know the number.
+const RING: usize = 1024;
+
+/// What was done since the model was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Tokens decoded one at a time.
+    pub tokens: u64,
+    /// Launches of a token's graph.
+    pub graph_launches: u64,
+    /// Kernels launched outside graphs, for prompts.
+    pub kernel_launches: u64,
+    /// Times that the host waited for the device.
+    pub syncs: u64,
+    /// Bytes sent to the device.
+    pub h2d_bytes: u64,
+    /// Bytes that came back.
+    pub d2h_bytes: u64,
+}
+
+/// A model on a device.
+#[derive(Debug)]
+pub struct CudaModel {
+    device: Arc<Device>,
+    table_hash: String,
+    vram: u64,
+    // One thread at a time uses the stream and the graph; whoever holds the model alone needs no lock.
+    work: Mutex<Work>,
+}
+
+/// What runs.
+#[derive(Debug)]
+struct Work {
+    // Before what it uses: a graph goes first.
+    graph: Graph,
+    program: Program,
+    prompt: Option<Prompt>,
+    builder: Parts,
+    ring: HostWords,
+    logits: Vec<f32>,
+    counters: Counters,
+    /// The position whose successor the host has not taken yet.
+    last: usize,
+    /// Positions whose words the device may still write or has written, from here to `last`.
+    untaken: usize,
+}
+
+#[derive(Debug)]
+struct Parts {
+    exec: Exec,
+    model: DeviceModel,
+    buffers: Buffers,
+    precision: Precision,
+}
+
+impl CudaModel {
+    fn work(&mut self) -> &mut Work {
+        self.work.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Weights, keys and values, and the graph of a token on device `ordinal`.
+    ///
+    /// # Errors
+    /// [`LoadError`]: no device, no room, or a part of the model that there is no kernel for.
+    pub fn load(
+        gguf: &Gguf,
+        config: &Config,
+        ordinal: u32,
+        options: &LoadOptions,
+        context: usize,
+    ) -> Result<CudaModel, LoadError> {
+        let device = Device::open(ordinal)?;
+        let kv = options.kv_on_cuda();
+        if !kv.is_on_cuda() {
+            return Err(LoadError::Kv { asked: kv, device: "a CUDA device", has: "f16 and int8" });
+        }
+        let free = Bytes(device.free_memory()?);
+        vram::check(config, || gguf.tensors(), context, kv, free, &device.facts().name)?;
+        let arch = arch_from_environment()?;
+        // Kernels of another architecture are chosen as that one would have them.
+        let facts = Facts { cc: arch.map_or(device.facts().cc, |a| a.cc), ..device.facts().clone() };
+        let key = device.key(&nvrtc()?.version_text());
+        let (table, note) = tables::choose_on_cuda(options.table, &key, &facts)?;
+        note.iter().for_each(|note| tables::say_once(note));
+        let precision = match options.precision {
+            cpu::Precision::Exact => Precision::Plain,
+            cpu::Precision::Fast if table.is_baseline() => Precision::Plain,
+            cpu::Precision::Fast => Precision::Table,
+        };
+        let exec = Exec::new(&device, table, arch)?;
+        let work = Work::new(gguf, config, exec, precision, kv, context).map_err(|e| match e {
+            LoadError::Cuda(e @ CudaError::NoKernel { .. }) => LoadError::NotOnCuda { what: e.to_string() },
+            e => e,
+        })?;
+        let (table_hash, vram) = (work.builder.exec.table().hash().to_owned(), work.builder.model.bytes);
+        Ok(CudaModel { device, table_hash, vram, work: Mutex::new(work) })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Hash of everything that decides which kernels run.
+    pub fn table_hash(&self) -> &str {
+        &self.table_hash
+    }
+
+    /// Bytes of weights, keys and values on the device.
+    pub fn vram(&self) -> u64 {
+        self.vram
+    }
+
+    /// What was done since the model was loaded.
+    pub fn counters(&self) -> Counters {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).counters
+    }
+
+    /// The launches of a token: op and variant of each.
+    pub fn steps(&mut self) -> Vec<(String, String)> {
+        let steps = self.work().program.steps().iter();
+        steps.map(|step| (step.op().to_owned(), step.variant().to_owned())).collect()
+    }
+
+    /// Nodes of a token's graph, and those of its edges by which a kernel may start before the one ahead has ended.
+    pub fn graph_facts(&mut self) -> (usize, Option<usize>) {
+        let graph = &self.work().graph;
+        (graph.nodes(), graph.programmatic_edges())
+    }
+
+    /// How prompts are multiplied.
+    pub fn prompt_products(&mut self) -> &'static str {
+        let work = self.work();
+        match &work.prompt {
+            None => "token by token",
+            Some(_) if work.builder.exec.has_library() => "cuBLASLt",
+            Some(_) => "gemm",
+        }
+    }
+
+    /// Processes tokens at positions from `pos0` on. Afterwards the logits behind the last of them and the most likely next
+    /// token are on the device.
+    ///
+    /// # Errors
+    /// The driver's error.
+    ///
+    /// # Panics
+    /// Where there are no tokens, or they do not fit the context: the engine checks requests.
+    pub fn feed(&mut self, ids: &[u32], pos0: usize) -> Result<(), CudaError> {
+        self.work().process(ids, pos0, true)
+    }
+
+    /// As [`CudaModel::feed`], and only fills the cache.
+    ///
+    /// # Errors
+    /// The driver's error.
+    ///
+    /// # Panics
+    /// As [`CudaModel::feed`].
+    pub fn fill(&mut self, ids: &[u32], pos0: usize) -> Result<(), CudaError> {
+        self.work().process(ids, pos0, false)
+    }
+
+    /// The most likely token behind what was fed or decoded last. With `more` the step that feeds it back is queued first,
+    /// so that the device goes on meanwhile; where nobody asks for that step's token, what is fed next takes its place.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn next_greedy(&mut self, more: bool) -> Result<u32, CudaError> {
+        self.work().next_greedy(more)
+    }
+
+    /// The logits behind what was fed or decoded last, `[vocab]`.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn logits(&mut self) -> Result<&[f32], CudaError> {
+        self.work().logits()
+    }
+
+    /// What each step of a token takes at a position, in a graph that lets no two of them overlap: `repeats` launches, the
+    /// median of each step. What the context held at that position is lost.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
+        self.work().profile(pos, repeats)
+    }
+}
+
+impl Work {
+    fn new(
+        gguf: &Gguf,
+        config: &Config,
+        exec: Exec,
+        precision: Precision,
+        kv: crate::generate::KvType,
+        context: usize,
+    ) -> Result<Work, LoadError> {
+        let model = weights::load(gguf, config, &exec, precision, kv, context)?;
+        let buffers = Buffers::new(exec.stream(), config, model.heads)?;
+        let ring = HostWords::new(exec.device(), RING)?;
+        let parts = Parts { exec, model, buffers, precision };
+        let program = parts.builder(ring.address()).token()?;
+        let stream = parts.exec.stream();
+        // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
+        parts.set_state(0, 0)?;
+        program.run(stream, false)?;
+        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
+        ring.take(0);
+        let graph = program.capture(stream, parts.exec.early())?;
+        let prompt = match Prompt::takes(&parts.model, precision) {
+            true => Some(Prompt::new(&parts.exec, &parts.model)?),
+            false => None,
+        };
+        parts.exec.take_notes().iter().for_each(|note| tables::say_once(note));
+        let logits = vec![0.0; config.vocab];
+        Ok(Work {
+            graph,
+            program,
+            prompt,
+            builder: parts,
+            ring,
+            logits,
+            counters: Counters::default(),
+            last: 0,
+            untaken: 0,
+        })
+    }
+
+    fn process(&mut self, ids: &[u32], pos0: usize, head: bool) -> Result<(), CudaError> {
+        let context = self.builder.model.layers.first().map_or(0, |l| l.cache.max_len);
+        assert!(!ids.is_empty() && pos0 + ids.len() <= context, "positions {pos0}..{} of {context}", pos0 + ids.len());
+        self.builder.exec.device().bind()?;
+        self.forget_queued()?;
+        for (i, chunk) in ids.chunks(CHUNK).enumerate() {
+            let pos = pos0 + i * CHUNK;
+            let last = pos + chunk.len() == pos0 + ids.len();
+            match &self.prompt {
+                Some(_) if chunk.len() > FEW => self.chunk(chunk, pos, head && last)?,
+                _ => self.one_by_one(chunk, pos)?,
+            }
+        }
+        self.last = pos0 + ids.len() - 1;
+        self.untaken = self.last;
+        Ok(())
+    }
+
+    fn chunk(&mut self, ids: &[u32], pos: usize, head: bool) -> Result<(), CudaError> {
+        let Parts { exec, model, buffers: b, .. } = &self.builder;
+        let (stream, m) = (exec.stream(), ids.len());
+        let prompt = self.prompt.as_ref().expect("the caller has seen it");
+        let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        b.ids.upload(stream, &words(ids))?;
+        b.positions.upload(stream, &words(&[pos as u32, (pos + m - 1) as u32]))?;
+        self.counters.h2d_bytes += 4 * m as u64 + 8;
+        self.counters.kernel_launches += prompt.run(exec, model, b, m)?;
+        if head {
+            let hidden = 4 * model.config.hidden;
+            let mut program = Program::new();
+            let last = b.x.part((m - 1) * hidden, hidden);
+            self.builder.builder(self.ring.address()).head(&last, &b.positions.part(4, 4), &mut program)?;
+            program.run(stream, false)?;
+            self.counters.kernel_launches += program.steps().len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Each token through the graph. The words of the ring that are not asked for are taken away.
+    fn one_by_one(&mut self, ids: &[u32], pos: usize) -> Result<(), CudaError> {
+        for (i, &id) in ids.iter().enumerate() {
+            self.builder.set_state(id, pos + i)?;
+            self.counters.h2d_bytes += 16;
+            self.launch()?;
+            if i + 1 < ids.len() {
+                self.await_token(pos + i)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self) -> Result<(), CudaError> {
+        self.counters.graph_launches += 1;
+        self.counters.tokens += 1;
+        self.graph.launch(self.builder.exec.stream())
+    }
+
+    /// Waits for steps that were queued and not asked for, and takes their tokens out of the ring.
+    fn forget_queued(&mut self) -> Result<(), CudaError> {
+        self.counters.syncs += 1;
+        self.builder.exec.stream().wait(|| "waiting for the last request".to_owned())?;
+        (self.untaken..=self.last).for_each(|pos| {
+            self.ring.take(pos % RING);
+        });
+        Ok(())
+    }
+
+    fn next_greedy(&mut self, more: bool) -> Result<u32, CudaError> {
+        let pos = self.last;
+        if more {
+            self.launch()?;
+            self.last += 1;
+        }
+        let id = self.await_token(pos)?;
+        self.untaken = pos + 1;
+        self.counters.d2h_bytes += 4;
+        Ok(id)
+    }
+
+    /// Waits until the device has written the token of a position. The host polls: it has nothing else to do, and a wait in
+    /// the driver would cost it microseconds.
+    fn await_token(&mut self, pos: usize) -> Result<u32, CudaError> {
+        let started = Instant::now();
+        let mut spins = 0u32;
+        loop {
+            let word = self.ring.take(pos % RING);
+            if word != 0 {
+                return Ok(word - 1);
+            }
+            spins += 1;
+            if spins % 1024 == 0 && started.elapsed() > Duration::from_millis(1) {
+                let doing = || format!("decoding the token behind position {pos}");
+                // A fault shows here, and a step that ended without a token cannot be waited for.
+                let done = self.builder.exec.stream().is_done(doing)?;
+                if done && self.ring.take(pos % RING) == 0 && started.elapsed() > Duration::from_secs(10) {
+                    return Err(CudaError::NoKernel {
+                        op: "norm_logits".to_owned(),
+                        shape: format!("position {pos}"),
+                        reason: "the steps ended and no token came".to_owned(),
+                    });
+                }
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn logits(&mut self) -> Result<&[f32], CudaError> {
+        let Parts { exec, buffers, .. } = &self.builder;
+        let bytes = buffers.logits.download(exec.stream(), 4 * self.logits.len(), || "computing logits".to_owned())?;
+        self.counters.syncs += 1;
+        self.counters.d2h_bytes += bytes.len() as u64;
+        for (out, bytes) in self.logits.iter_mut().zip(bytes.chunks_exact(4)) {
+            *out = f32::from_le_bytes(bytes.try_into().expect("chunks of four"));
+        }
+        Ok(&self.logits)
+    }
+
+    fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
+        self.forget_queued()?;
+        let exec = &self.builder.exec;
+        let (graph, marks) = self.program.capture_marked(exec.stream())?;
+        let mut all: Vec<Vec<StepTime>> = Vec::new();
+        for _ in 0..repeats.max(1) + 3 {
+            self.builder.set_state(0, pos)?;
+            graph.launch(exec.stream())?;
+            exec.stream().wait(|| "timing the steps of a token".to_owned())?;
+            all.push(self.program.times(&marks)?);
+        }
+        self.ring.take(pos % RING);
+        let timed = &all[3..];
+        let median = |i: usize| {
+            let mut nanos: Vec<f64> = timed.iter().map(|run| run[i].nanos).collect();
+            nanos.sort_by(f64::total_cmp);
+            nanos[nanos.len() / 2]
+        };
+        let first = &timed[0];
+        Ok(first.iter().enumerate().map(|(i, step)| StepTime { nanos: median(i), ..step.clone() }).collect())
+    }
+}
+
+/// The architecture that `EDGELLM_CUDA_ARCH` names, such as `compute_75`: the kernels of an older device, which the driver
+/// compiles for this one. For trying their results, not their speed.
+fn arch_from_environment() -> Result<Option<Arch>, LoadError> {
+    match std::env::var("EDGELLM_CUDA_ARCH") {
+        Ok(word) if !word.is_empty() => word.parse().map(Some).map_err(|e: NotAnArch| LoadError::NotOnCuda {
+            what: format!("EDGELLM_CUDA_ARCH: {e}"),
+        }),
+        _ => Ok(None),
+    }
+}
+
+impl Parts {
+    fn builder(&self, ring: u64) -> Builder<'_> {
+        Builder { exec: &self.exec, model: &self.model, buffers: &self.buffers, precision: self.precision, ring }
+    }
+
+    fn set_state(&self, id: u32, pos: usize) -> Result<(), CudaError> {
+        let words = [id, pos as u32, pos as u32 + 1, 0];
+        let bytes: Vec<u8> = words.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.buffers.state.upload(self.exec.stream(), &bytes)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Nothing that a launch uses is freed before the launch has ended. After a fault the wait fails at once.
+        let _ = self.builder.exec.stream().wait(|| "unloading a model".to_owned());
+    }
+}

@@ -1,0 +1,216 @@
+//! How much memory a model takes on a CUDA device, computed from its header before anything is loaded.
+
+use harness_spec::Bytes;
+use kernels::layout;
+use variants::Layout;
+
+use crate::generate::KvType;
+use crate::gguf::TensorInfo;
+use crate::model::{Config, EMBED, HEAD, LoadError};
+
+/// Tokens that prefill takes at once.
+pub const PREFILL_TOKENS: usize = 512;
+
+/// What the driver takes beside our buffers: code, graphs, and the rounding of allocations to its pages. An allowance: the
+/// driver tells beforehand of none of it.
+const RESERVE: u64 = 96 << 20;
+
+/// Allocations start at multiples of this.
+const ALIGN: u64 = 256;
+
+/// Bytes on the device, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VramNeed {
+    /// Matrices in the layout of the kernels, and vectors.
+    pub weights: Bytes,
+    /// The embedding as the file has it, of which a token takes one row.
+    pub embedding: Bytes,
+    /// Keys and values of every position.
+    pub kv: Bytes,
+    /// Cosines and sines of every position.
+    pub rope: Bytes,
+    /// Activations of a decoded token, its logits among them.
+    pub decode: Bytes,
+    /// Activations of a batch of the prompt, and the largest matrix of a block in 16 bits.
+    pub prefill: Bytes,
+    /// What the driver takes.
+    pub reserve: Bytes,
+}
+
+impl VramNeed {
+    /// What a model of these tensors needs with room for `context` positions.
+    pub fn of<'a>(
+        config: &Config,
+        tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>,
+        context: usize,
+        kv: KvType,
+    ) -> VramNeed {
+        let (mut weights, mut embedding, mut tied_head, mut has_head) = (0, 0, 0, false);
+        for (name, tensor) in tensors {
+            if name == EMBED {
+                embedding = aligned(tensor.span.len());
+                tied_head = packed(tensor);
+                continue;
+            }
+            has_head |= name == HEAD;
+            weights += if tensor.n() > 1 { packed(tensor) } else { aligned(4 * tensor.len()) };
+        }
+        if !has_head {
+            weights += tied_head;
+        }
+        let (hidden, inter) = (config.hidden, config.inter);
+        let (q, joined) = (config.q_width(), config.q_width() + 2 * config.kv_width());
+        let m = PREFILL_TOKENS.min(context);
+        // The residual stream, projections before and behind attention, gate and up in floats; what enters a product in 16
+        // bits, of which a batch has the widest.
+        let floats = hidden + joined + q + 2 * inter;
+        let halves = hidden.max(q).max(inter);
+        // Q, K and V lie behind each other, and so do gate and up.
+        let largest = (joined * hidden).max(2 * inter * hidden).max(hidden * q);
+        VramNeed {
+            weights: Bytes(weights),
+            embedding: Bytes(embedding),
+            kv: Bytes((config.kv_bytes_per_position(kv) * context) as u64),
+            rope: Bytes((context * config.rope.dims / 2 * 8) as u64),
+            decode: Bytes((4 * (config.vocab + 2 * floats + halves)) as u64),
+            prefill: Bytes((m * (4 * floats + 2 * halves) + 2 * largest) as u64),
+            reserve: Bytes(RESERVE),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> Bytes {
+        let parts = [self.weights, self.embedding, self.kv, self.rope, self.decode, self.prefill, self.reserve];
+        Bytes(parts.iter().map(|part| part.0).sum())
+    }
+}
+
+/// The bytes of a matrix in the layout of the kernels. A type that has no layout of its own stays as the file has it.
+fn packed(tensor: &TensorInfo) -> u64 {
+    let bytes = layout::bytes(Layout::Planes, tensor.dtype, tensor.n(), tensor.k());
+    aligned(bytes.unwrap_or(tensor.span.len()))
+}
+
+fn aligned(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(ALIGN)
+}
+
+/// Whether a model fits what is free on a device, before anything of it is loaded.
+///
+/// # Errors
+/// [`LoadError::Vram`] with both numbers and what would help.
+pub fn check<'a, I>(
+    config: &Config,
+    tensors: impl Fn() -> I,
+    context: usize,
+    kv: KvType,
+    free: Bytes,
+    device: &str,
+) -> Result<VramNeed, LoadError>
+where
+    I: Iterator<Item = (&'a str, &'a TensorInfo)>,
+{
+    let of = |context, kv| VramNeed::of(config, tensors(), context, kv);
+    let need = of(context, kv);
+    if need.total().0 <= free.0 {
+        return Ok(need);
+    }
+    let fits = |context, kv| of(context, kv).total().0 <= free.0;
+    // Halved until it fits, in steps that people choose.
+    let shorter = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
+    let shorter = shorter.map(|c| 1 << c.ilog2()).find(|&c| fits(c, kv));
+    let fix = match shorter {
+        _ if kv != KvType::Int8 && fits(context, KvType::Int8) => {
+            "--kv int8 fits; or take a smaller --ctx, a smaller model, or --device cpu".to_owned()
+        }
+        Some(shorter) => format!("--ctx {shorter} fits; or take a smaller model, or --device cpu"),
+        None => "no --ctx and no --kv makes it fit: take a smaller model, or --device cpu".to_owned(),
+    };
+    Err(LoadError::Vram { need: need.total().0, free: free.0, device: device.to_owned(), fix })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::Gguf;
+    use crate::synth::{Scheme, Shape, SynthOptions, to_bytes};
+
+    fn shape(tied_head: bool) -> Shape {
+        Shape {
+            name: "tiny".into(),
+            architecture: "llama".into(),
+            hidden: 64,
+            inter: 96,
+            layers: 2,
+            n_heads: 4,
+            n_kv_heads: 2,
+            head_dim: 16,
+            vocab: 288,
+            tied_head,
+            qkv_bias: false,
+            eps: 1e-5,
+            rope_base: 1e4,
+            context: 4096,
+            pre_tokenizer: "smollm".into(),
+            rope_llama3: None,
+            rope_linear: None,
+        }
+    }
+
+    fn gguf(tied_head: bool) -> Gguf {
+        let options = SynthOptions { scheme: Scheme::Q8_0, layers: None, seed: 1 };
+        Gguf::from_bytes(to_bytes(&shape(tied_head), &options).unwrap()).unwrap()
+    }
+
+    fn need(gguf: &Gguf, context: usize, kv: KvType) -> VramNeed {
+        VramNeed::of(&Config::from_gguf(gguf).unwrap(), gguf.tensors(), context, kv)
+    }
+
+    #[test]
+    fn every_part_is_what_the_shapes_say() {
+        let need = need(&gguf(false), 1024, KvType::F16);
+        // Q8_0 has 34 bytes for 32 weights, and its planes as many.
+        let matrix = |n: usize, k: usize| aligned(n * k / 32 * 34);
+        let block = matrix(64, 64) * 2 + matrix(32, 64) * 2 + matrix(96, 64) * 2 + matrix(64, 96) + 2 * aligned(4 * 64);
+        assert_eq!(need.weights.0, 2 * block + aligned(4 * 64) + matrix(288, 64));
+        assert_eq!(need.embedding.0, matrix(288, 64));
+        assert_eq!(need.kv.0, 1024 * 2 * 2 * 2 * 16 * 2);
+        assert_eq!(need.rope.0, 1024 * 16 / 2 * 8);
+        // 64 + 128 + 64 + 192 floats and 96 halves a token, and gate with up in 16 bits.
+        assert_eq!(need.prefill.0, 512 * (4 * 448 + 2 * 96) + 2 * 192 * 64);
+        assert_eq!(need.decode.0, 4 * (288 + 2 * 448 + 96));
+    }
+
+    #[test]
+    fn a_tied_head_is_there_twice_and_a_context_costs_in_proportion() {
+        let (tied, untied) = (need(&gguf(true), 1024, KvType::F16), need(&gguf(false), 1024, KvType::F16));
+        assert_eq!((tied.weights, tied.embedding), (untied.weights, untied.embedding));
+        let twice = need(&gguf(true), 2048, KvType::F16);
+        assert_eq!((twice.kv.0, twice.rope.0), (2 * tied.kv.0, 2 * tied.rope.0));
+        assert_eq!(twice.prefill, tied.prefill);
+        assert!(need(&gguf(true), 256, KvType::F16).prefill.0 < tied.prefill.0);
+    }
+
+    #[test]
+    fn keys_and_values_in_eight_bits_take_a_byte_each_and_a_scale_a_head() {
+        let (half, int8) = (need(&gguf(true), 1024, KvType::F16), need(&gguf(true), 1024, KvType::Int8));
+        assert_eq!(int8.kv.0, half.kv.0 * (16 + 4) / 32);
+        assert_eq!((int8.weights, int8.prefill), (half.weights, half.prefill));
+    }
+
+    #[test]
+    fn too_little_memory_is_said_with_both_numbers_and_what_fits() {
+        let gguf = gguf(true);
+        let config = Config::from_gguf(&gguf).unwrap();
+        let total = |context, kv| need(&gguf, context, kv).total();
+        let try_with = |kv, free| check(&config, || gguf.tensors(), 4096, kv, free, "A GPU").map_err(|e| e.to_string());
+        assert!(try_with(KvType::F16, total(4096, KvType::F16)).is_ok());
+        let said = try_with(KvType::F16, total(4096, KvType::Int8)).unwrap_err();
+        assert!(said.contains("A GPU") && said.contains("--kv int8 fits"), "{said}");
+        let said = try_with(KvType::Int8, total(1024, KvType::Int8)).unwrap_err();
+        let mib = total(4096, KvType::Int8).0.div_ceil(1 << 20);
+        assert!(said.contains(&format!("{mib} MiB")) && said.contains("--ctx 1024 fits"), "{said}");
+        let said = try_with(KvType::F16, Bytes(1 << 20)).unwrap_err();
+        assert!(said.contains("1 MiB are free") && said.contains("smaller model"), "{said}");
+    }
+}
