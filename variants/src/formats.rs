@@ -21,6 +21,7 @@ fn sizes(format: &str) -> (u32, u32) {
     match format {
         "q8_0" => (32, 16),
         "q4_k" | "q5_k" | "q6_k" => (256, 32),
+        "tq2_0" => (256, 64),
         // Rows of floats are read with their activations in groups of 32.
         "f16" | "bf16" => (32, 8),
         "f32" => (32, 4),

@@ -18,6 +18,8 @@ const FILES: &[(&str, &str)] = embedded![
     "add",
     "argmax",
     "attn_decode",
+    "attn_prefill",
+    "attn_token",
     "gemv_bf16",
     "gemv_f16",
     "gemv_f32",
@@ -36,12 +38,13 @@ const FILES: &[(&str, &str)] = embedded![
     "rmsnorm",
     "rmsnorm_half",
     "rope",
+    "rope_append",
     "stream_read",
     "swiglu",
 ];
 
 /// Spaces that list the kernels of an op for each of several weight types; see [`crate::formats`].
-const OF_FORMATS: &[(&str, &str)] = embedded!["gate_up", "gemv_add", "norm_logits", "qkv_rope"];
+const OF_FORMATS: &[(&str, &str)] = embedded!["embed", "gate_up", "gemv_add", "norm_logits", "qkv_rope"];
 
 /// Spaces by op.
 #[derive(Clone, Debug)]

@@ -115,6 +115,9 @@ fn every_op_has_a_variant_on_the_least_device_of_each_backend() {
             "KV_HEADS" => (d.as_str(), 2),
             "LEN" => (d.as_str(), 10),
             "OUT" => (d.as_str(), 8),
+            "KV" => (d.as_str(), 16),
+            "PAIRING" => (d.as_str(), 0),
+            "ROT" => (d.as_str(), 64),
             _ => (d.as_str(), 4096),
         }));
         for backend in backends(space) {
@@ -147,6 +150,9 @@ fn the_default_of_every_cuda_kernel_is_admitted_at_some_shape() {
                 "KV_HEADS" => ("KV_HEADS", 4),
                 "LEN" => ("LEN", 200),
                 "OUT" => ("OUT", 8),
+                "KV" => ("KV", 16),
+                "PAIRING" => ("PAIRING", 0),
+                "ROT" => ("ROT", 64),
                 other => (other, n),
             }));
             kernel.admits(&kernel.default_variant(), &shape, &limits).map_err(|e| reasons.insert(e)).is_ok()

@@ -1,5 +1,7 @@
 //! What is right, and whether outputs are that. Every comparison is written so that NaN fails.
 
+use std::ops::Range;
+
 use half::f16;
 
 /// What the outputs of a problem must be, one entry each.
@@ -16,11 +18,35 @@ pub enum Want {
     Floats(Floats),
     /// 16-bit floats; the bounds leave room for their rounding.
     Halves(Floats),
+    /// Signed bytes; the bounds leave room for their rounding.
+    SignedBytes(Floats),
+    /// A part of an output: these bytes, one range after the other, are what is wanted. All others hold the poison still, as
+    /// with rows that are appended to a cache.
+    Part {
+        /// Where the part lies, in ascending order.
+        ranges: Vec<Range<usize>>,
+        /// What it must be.
+        want: Box<Want>,
+    },
+    /// So many bytes again and again, the last time perhaps cut short, as with rows of weights that repeat.
+    Cycle {
+        /// Bytes of what repeats.
+        bytes: usize,
+        /// What they must be.
+        want: Box<Want>,
+    },
     /// One u32: the lowest index of the largest value of the output `of`, NaN left out, and among the reference's values one
     /// that lies within the bounds of the largest.
     Argmax {
         /// The output that holds the values.
         of: usize,
+    },
+    /// u32 words: an index as [`Want::Argmax`] has it, then these.
+    Next {
+        /// Which output has the values.
+        of: usize,
+        /// The words behind the index.
+        behind: Vec<u32>,
     },
     /// u32 words whose sum, modulo 2³², is this. Words that still hold the poison were not written and are left out.
     WordSum(u32),
@@ -94,6 +120,7 @@ impl Expected {
                 .map(|w| match w {
                     Want::Floats(f) => Want::Floats(scaled(f)),
                     Want::Halves(f) => Want::Halves(scaled(f)),
+                    Want::SignedBytes(f) => Want::SignedBytes(scaled(f)),
                     other => other.clone(),
                 })
                 .collect(),
@@ -103,13 +130,17 @@ impl Expected {
     /// Bytes it holds, for caches that keep it.
     pub fn bytes(&self) -> usize {
         let floats = |f: &Floats| 8 * (f.want.len() + f.bound.len() + f.norms.as_ref().map_or(0, |n| 2 * n.want.len()));
-        let of = |want: &Want| match want {
-            Want::Floats(f) | Want::Halves(f) => floats(f),
-            Want::Slabs(s) => 16 * s.want.len(),
-            Want::Slab { codes, scales } => codes.len() + 4 * scales.len(),
-            Want::Argmax { .. } | Want::WordSum(_) => 64,
-        };
-        self.outputs.iter().map(of).sum()
+        fn of(want: &Want, floats: &impl Fn(&Floats) -> usize) -> usize {
+            match want {
+                Want::Floats(f) | Want::Halves(f) | Want::SignedBytes(f) => floats(f),
+                Want::Part { ranges, want } => 16 * ranges.len() + of(want, floats),
+                Want::Cycle { want, .. } => of(want, floats),
+                Want::Slabs(s) => 16 * s.want.len(),
+                Want::Slab { codes, scales } => codes.len() + 4 * scales.len(),
+                Want::Argmax { .. } | Want::Next { .. } | Want::WordSum(_) => 64,
+            }
+        }
+        self.outputs.iter().map(|want| of(want, &floats)).sum()
     }
 }
 
@@ -191,6 +222,18 @@ pub enum Mismatch {
         /// What it should hold.
         want: u32,
     },
+    /// A word behind the index of the largest value is another.
+    #[error("output {output} word {index}: got {got} instead of {want}{}", unwritten(&(*.got == u32::MAX)))]
+    Word {
+        /// Which output.
+        output: usize,
+        /// Which word.
+        index: usize,
+        /// What it holds.
+        got: u32,
+        /// What it should hold.
+        want: u32,
+    },
     /// A checksum differs.
     #[error("output {output}: words sum to {got:#010x} instead of {want:#010x}")]
     Sum {
@@ -200,6 +243,14 @@ pub enum Mismatch {
         got: u32,
         /// What it should be.
         want: u32,
+    },
+    /// A byte outside of the part that is to be written was written.
+    #[error("output {output}: byte {at} was written, which lies outside of the part that is to be")]
+    Touched {
+        /// Which output.
+        output: usize,
+        /// Which byte.
+        at: usize,
     },
     /// A code of a slab differs.
     #[error("output {output} code {index}: got {got} instead of {want}")]
@@ -243,44 +294,91 @@ pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Misma
     }
     let mut errors = Errors::default();
     for (output, (want, bytes)) in expected.outputs.iter().zip(outputs).enumerate() {
-        let sized = |want: usize| {
-            if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) }
-        };
-        match want {
-            Want::Floats(want) => {
-                sized(want.want.len() * 4)?;
-                errors = errors.or(floats(output, want, &as_f32(bytes), u32::MAX)?);
-            }
-            Want::Halves(want) => {
-                sized(want.want.len() * 2)?;
-                errors = errors.or(floats(output, want, &as_f16(bytes), f16::from_bits(u16::MAX).to_f32().to_bits())?);
-            }
-            Want::Argmax { of } => {
-                sized(4)?;
-                let values = as_f32(&outputs[*of]);
-                index(output, as_u32(bytes)[0], &values, &expected.outputs[*of])?;
-            }
-            Want::WordSum(want) => {
-                if !bytes.len().is_multiple_of(4) {
-                    return Err(Mismatch::Length { output, got: bytes.len(), want: bytes.len() / 4 * 4 });
+        errors = errors.or(one(output, want, bytes, (expected, outputs))?);
+    }
+    Ok(errors)
+}
+
+/// Compares one output, or a part of it; `all` is what the whole problem expects and has got.
+fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -> Result<Errors, Mismatch> {
+    let sized =
+        |want: usize| if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) };
+    let mut errors = Errors::default();
+    match want {
+        Want::Floats(want) => {
+            sized(want.want.len() * 4)?;
+            errors = floats(output, want, &as_f32(bytes), u32::MAX)?;
+        }
+        Want::Halves(want) => {
+            sized(want.want.len() * 2)?;
+            errors = floats(output, want, &as_f16(bytes), f16::from_bits(u16::MAX).to_f32().to_bits())?;
+        }
+        Want::SignedBytes(want) => {
+            sized(want.want.len())?;
+            let got: Vec<f32> = bytes.iter().map(|&b| f32::from(b as i8)).collect();
+            // A byte of poison is a code like any other, -1.
+            errors = floats(output, want, &got, u32::MAX)?;
+        }
+        Want::Part { ranges, want } => {
+            let mut part = Vec::new();
+            let mut last = 0;
+            for range in ranges.iter().cloned().chain([bytes.len()..bytes.len()]) {
+                let between = bytes.get(last..range.start).unwrap_or_default();
+                if let Some(at) = between.iter().position(|&b| b != u8::MAX) {
+                    return Err(Mismatch::Touched { output, at: last + at });
                 }
-                let got = as_u32(bytes).into_iter().filter(|&w| w != u32::MAX).fold(0, u32::wrapping_add);
-                if got != *want {
-                    return Err(Mismatch::Sum { output, got, want: *want });
-                }
+                part.extend_from_slice(bytes.get(range.clone()).unwrap_or_default());
+                last = range.end;
             }
-            Want::Slab { codes, scales } => {
-                sized(crate::op::activations::slab_stride(codes.len(), codes.len() / scales.len()))?;
-                slab(output, codes, scales, bytes)?;
+            errors = one(output, want, &part, all)?;
+        }
+        Want::Cycle { bytes: period, want } => {
+            let mut whole = bytes.chunks_exact(*period);
+            for part in &mut whole {
+                errors = errors.or(one(output, want, part, all)?);
             }
-            Want::Slabs(want) => {
-                let stride = crate::op::activations::slab_stride(want.k, want.group);
-                sized(want.want.len() / want.k * stride)?;
-                let tokens = want.want.chunks(want.k).zip(want.bound.chunks(want.k)).zip(bytes.chunks(stride));
-                for (token, ((values, bounds), bytes)) in tokens.enumerate() {
-                    let worst = near_slab(output, token * want.k, want.group, (values, bounds), bytes)?;
-                    errors.worst_of_bound = errors.worst_of_bound.max(worst);
-                }
+            // What is cut short is judged with the rest of the turn before it.
+            let cut = whole.remainder();
+            if !cut.is_empty() {
+                let last = bytes.len().checked_sub(cut.len() + period);
+                let before = last.and_then(|at| bytes.get(at..)).unwrap_or_default();
+                let turn: Vec<u8> = cut.iter().chain(before.get(cut.len()..*period).unwrap_or_default()).copied().collect();
+                errors = errors.or(one(output, want, &turn, all)?);
+            }
+        }
+        Want::Argmax { of } => {
+            sized(4)?;
+            let values = as_f32(&all.1[*of]);
+            index(output, as_u32(bytes)[0], &values, &all.0.outputs[*of])?;
+        }
+        Want::Next { of, behind } => {
+            sized(4 * (1 + behind.len()))?;
+            let words = as_u32(bytes);
+            index(output, words[0], &as_f32(&all.1[*of]), &all.0.outputs[*of])?;
+            if let Some(i) = words[1..].iter().zip(behind).position(|(got, want)| got != want) {
+                return Err(Mismatch::Word { output, index: 1 + i, got: words[1 + i], want: behind[i] });
+            }
+        }
+        Want::WordSum(want) => {
+            if !bytes.len().is_multiple_of(4) {
+                return Err(Mismatch::Length { output, got: bytes.len(), want: bytes.len() / 4 * 4 });
+            }
+            let got = as_u32(bytes).into_iter().filter(|&w| w != u32::MAX).fold(0, u32::wrapping_add);
+            if got != *want {
+                return Err(Mismatch::Sum { output, got, want: *want });
+            }
+        }
+        Want::Slab { codes, scales } => {
+            sized(crate::op::activations::slab_stride(codes.len(), codes.len() / scales.len()))?;
+            slab(output, codes, scales, bytes)?;
+        }
+        Want::Slabs(want) => {
+            let stride = crate::op::activations::slab_stride(want.k, want.group);
+            sized(want.want.len() / want.k * stride)?;
+            let tokens = want.want.chunks(want.k).zip(want.bound.chunks(want.k)).zip(bytes.chunks(stride));
+            for (token, ((values, bounds), bytes)) in tokens.enumerate() {
+                let worst = near_slab(output, token * want.k, want.group, (values, bounds), bytes)?;
+                errors.worst_of_bound = errors.worst_of_bound.max(worst);
             }
         }
     }
@@ -558,6 +656,52 @@ mod tests {
         assert!(compare(&expected, &bytes([1.0, 2.0].map(f16::from_f32))).is_ok());
         let wrong = compare(&expected, &bytes([f16::ONE, f16::from_bits(u16::MAX)])).unwrap_err();
         assert!(wrong.to_string().contains("never written"), "{wrong}");
+    }
+
+    #[test]
+    fn a_part_of_an_output_is_compared_and_the_rest_must_be_untouched() {
+        let codes = Floats { want: vec![-3.2, 7.0], bound: vec![0.5; 2], norms: None };
+        let want = Want::Part { ranges: vec![1..2, 4..5], want: Box::new(Want::SignedBytes(codes)) };
+        let expected = Expected { outputs: vec![want] };
+        let good = vec![0xff, -3i8 as u8, 0xff, 0xff, 7, 0xff];
+        assert!(compare(&expected, &[good.clone()]).is_ok());
+        for (at, value) in [(0, 0), (2, 1), (5, 0), (1, 0xff), (4, 6)] {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            assert!(compare(&expected, &[bytes]).is_err(), "byte {at}");
+        }
+        assert!(compare(&expected, &[good[..4].to_vec()]).is_err());
+    }
+
+    #[test]
+    fn what_repeats_is_compared_turn_by_turn_and_a_last_one_that_is_cut_short_too() {
+        let words = |v: &[f32]| vec![bytes(v)];
+        let Expected { outputs } = floats(&[1.0, 2.0, 3.0], 0.1);
+        let want = Want::Cycle { bytes: 12, want: Box::new(outputs[0].clone()) };
+        let expected = Expected { outputs: vec![want] };
+        let good = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0];
+        assert!(compare(&expected, &words(&good)).is_ok());
+        assert!(compare(&expected, &words(&good[..6])).is_ok());
+        for at in 0..good.len() {
+            let mut wrong = good;
+            wrong[at] = 9.0;
+            assert!(compare(&expected, &words(&wrong)).is_err(), "{at}");
+        }
+        assert!(compare(&expected, &words(&good[..2])).is_err(), "less than one turn");
+    }
+
+    #[test]
+    fn the_words_behind_an_index_must_be_the_very_ones() {
+        let mut expected = floats(&[1.0, 3.0], 0.1);
+        expected.outputs.push(Want::Next { of: 0, behind: vec![8, 9, 0] });
+        let check = |words: &[u32]| {
+            let words = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+            compare(&expected, &[bytes(&[1.0, 3.0]), words])
+        };
+        assert!(check(&[1, 8, 9, 0]).is_ok());
+        assert!(matches!(check(&[0, 8, 9, 0]), Err(Mismatch::Index { got: 0, want: 1, .. })));
+        assert!(matches!(check(&[1, 8, 8, 0]), Err(Mismatch::Word { index: 2, got: 8, want: 9, .. })));
+        assert!(matches!(check(&[1, 8, 9]), Err(Mismatch::Length { .. })));
     }
 
     #[test]

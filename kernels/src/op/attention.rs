@@ -10,14 +10,14 @@ use half::f16;
 use harness_spec::{Bytes, CellFailure, Shape, Workload};
 use variants::{Activations, KernelSpec};
 
-use super::Op;
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::random::Rng;
 use super::recipe::{Recipe, Scores};
+use super::{Op, cache};
 use crate::check::{Expected, Floats, Norms, Want};
 
 /// The largest relative L2 error of a head.
-const CLASS: f64 = 2e-3;
+pub(super) const CLASS: f64 = 2e-3;
 /// The most parts that a launch may split the positions of a head into.
 pub const MOST_SPLITS: usize = 256;
 
@@ -25,12 +25,16 @@ pub const MOST_SPLITS: usize = 256;
 #[derive(Debug)]
 pub(super) struct AttnDecode;
 
-struct Sizes {
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    len: usize,
-    max_len: usize,
+/// The sizes that data follow from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub dim: usize,
+    /// Positions that exist.
+    pub len: usize,
+    /// Positions that there is room for.
+    pub max_len: usize,
 }
 
 fn sizes(shape: &Shape) -> Sizes {
@@ -42,12 +46,40 @@ fn case(name: impl Into<String>, seed: u64, scores: Scores) -> Case {
     Case { name: name.into(), seed, dtype: None, recipe: Recipe::Attention(scores) }
 }
 
+/// Every kind of scores.
+pub(super) fn cases(seed: u64, count: u64) -> Vec<Case> {
+    let random = (0..count)
+        .map(|i| case(format!("random seed {i}"), seed.wrapping_mul(0x1_0001).wrapping_add(i), Scores::Random));
+    let others = [
+        case("realistic peaks and outliers", seed, Scores::Peaked),
+        case("AD-14 all scores negative", seed, Scores::Negative),
+        case("AD-14 one score of 1e4", seed, Scores::OneHuge),
+        case("AD-14 equal scores", seed, Scores::Equal),
+        case("AD-16 keys of growing magnitude", seed, Scores::Growing),
+        case("AD-16 values that tell their position", seed, Scores::Positions),
+    ];
+    random.chain(others).collect()
+}
+
+/// What the rows of one head each are and how far off they may be: an element by itself may be anything that its head
+/// allows; NaN and infinity still fail.
+pub(super) fn judged(want: Vec<f64>, square: Vec<f64>, dim: usize) -> Floats {
+    let bound = square.chunks(dim).flat_map(|square| {
+        let size = square.iter().sum::<f64>().sqrt();
+        std::iter::repeat_n(4.0 * CLASS * size + 1e-30, dim)
+    });
+    let bound = bound.collect();
+    let classes = vec![CLASS; want.len() / dim];
+    let norms = Some(Norms { want: want.clone(), square, row: dim, classes });
+    Floats { want, bound, norms }
+}
+
 fn half(v: f32) -> u16 {
     f16::from_f32(v).to_bits()
 }
 
 /// Queries, keys and values of the positions that exist.
-fn data(s: &Sizes, scores: Scores, rng: &mut Rng) -> (Vec<f32>, Vec<u16>, Vec<u16>) {
+pub(super) fn data(s: &Sizes, scores: Scores, rng: &mut Rng) -> (Vec<f32>, Vec<u16>, Vec<u16>) {
     let q = queries(s, scores, rng);
     let count = s.kv_heads * s.max_len * s.dim;
     let nan = f16::NAN.to_bits();
@@ -84,7 +116,7 @@ fn data(s: &Sizes, scores: Scores, rng: &mut Rng) -> (Vec<f32>, Vec<u16>, Vec<u1
     (q, k, v)
 }
 
-fn queries(s: &Sizes, scores: Scores, rng: &mut Rng) -> Vec<f32> {
+pub(super) fn queries(s: &Sizes, scores: Scores, rng: &mut Rng) -> Vec<f32> {
     match scores {
         Scores::Negative | Scores::OneHuge => vec![1.0; s.heads * s.dim],
         _ => rng.many(s.heads * s.dim, Rng::normal),
@@ -112,17 +144,7 @@ impl Op for AttnDecode {
 
     fn cases(&self, _: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
         let count = if depth == Depth::Full { 5 } else { 3 };
-        let random = (0..count)
-            .map(|i| case(format!("random seed {i}"), seed.wrapping_mul(0x1_0001).wrapping_add(i), Scores::Random));
-        let others = [
-            case("realistic peaks and outliers", seed, Scores::Peaked),
-            case("AD-14 all scores negative", seed, Scores::Negative),
-            case("AD-14 one score of 1e4", seed, Scores::OneHuge),
-            case("AD-14 equal scores", seed, Scores::Equal),
-            case("AD-16 keys of growing magnitude", seed, Scores::Growing),
-            case("AD-16 values that tell their position", seed, Scores::Positions),
-        ];
-        random.chain(others).collect()
+        cases(seed, count)
     }
 
     fn awkward_shapes(&self, shape: &Shape, depth: Depth) -> Vec<Shape> {
@@ -167,37 +189,14 @@ impl Op for AttnDecode {
         let (mut want, mut square) = (Vec::new(), Vec::new());
         for (head, q) in q.chunks_exact(s.dim).enumerate() {
             let from = head / group * s.max_len * s.dim;
-            let rows = |all: &[u16], pos: usize| -> Vec<f64> {
-                all[from + pos * s.dim..][..s.dim].iter().map(|&b| f16::from_bits(b).to_f64()).collect()
-            };
-            let score = |pos: usize| {
-                let dot: f64 = q.iter().zip(rows(k, pos)).map(|(&q, k)| f64::from(q) * k).sum();
-                dot / (s.dim as f64).sqrt()
-            };
-            let scores: Vec<f64> = (0..s.len).map(score).collect();
-            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = scores.iter().map(|x| (x - max).exp()).sum();
-            // The square of a mean with these weights were its values of random sign: what rounding scales with.
-            let (mut out, mut noise) = (vec![0.0; s.dim], vec![0.0; s.dim]);
-            for (pos, score) in scores.iter().enumerate() {
-                let p = (score - max).exp() / total;
-                for ((o, n), v) in out.iter_mut().zip(&mut noise).zip(rows(v, pos)) {
-                    *o += p * v;
-                    *n += (p * v).powi(2);
-                }
-            }
-            square.extend(out.iter().zip(noise).map(|(o, n)| o * o + n));
+            let [k, v] = [k, v].map(|all| -> Vec<f64> {
+                all[from..from + s.len * s.dim].iter().map(|&b| f16::from_bits(b).to_f64()).collect()
+            });
+            let (out, of_out) = cache::attend(q, &k, &v);
             want.extend(out);
+            square.extend(of_out);
         }
-        // An element by itself may be anything that its head allows; NaN and infinity still fail.
-        let bound = want.chunks(s.dim).zip(square.chunks(s.dim)).flat_map(|(w, square)| {
-            let size = square.iter().sum::<f64>().sqrt();
-            w.iter().map(move |_| 4.0 * CLASS * size + 1e-30)
-        });
-        let bound = bound.collect();
-        let classes = vec![CLASS; s.heads];
-        let norms = Some(Norms { want: want.clone(), square, row: s.dim, classes });
-        Some(Expected { outputs: vec![Want::Floats(Floats { want, bound, norms })] })
+        Some(Expected { outputs: vec![Want::Floats(judged(want, square, s.dim))] })
     }
 
     fn arguments(&self, problem: &Problem, _: &KernelSpec) -> Result<Vec<Arg>, CellFailure> {

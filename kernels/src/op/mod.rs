@@ -13,12 +13,20 @@
 //! | `add` | a, b f32 `[COUNT]` | y f32 `[COUNT]` |
 //! | `quantize_a8` | x f32 `[K]` | slab u8 |
 //! | `attn_decode` | q f32 `[HEADS, DIM]`, k and v f16 `[KV_HEADS, MAX_LEN, DIM]`, len i32 `[1]` | out f32 `[HEADS, DIM]` |
+//! | `attn_token` | q, k, v as `attn_decode` or k, v int8 with scales f32 `[KV_HEADS, MAX_LEN]`, len | out f32 or a slab u8 |
+//! | `attn_prefill` | q f32 `[M, HEADS, DIM]`, k, v as `attn_token`, pos u32 `[1]` | out f16 `[M, HEADS, DIM]` |
+//! | `rope_append` | qkv f32 `[M, (HEADS + 2 KV_HEADS) DIM]`, bias, norms, angles, pos u32 `[1]` | q f32, k, v, their scales |
+//! | `embed_*` | W `[N, K]`, ids u32 `[M]` | x f32 `[M, K]` |
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
 mod add;
+mod append;
+mod attend;
 mod attention;
 mod blocks;
+mod cache;
+mod embed;
 mod gemv;
 mod logits;
 mod problem;
@@ -149,6 +157,7 @@ pub fn op(name: &str) -> Option<&'static dyn Op> {
 static OTHERS: &[&dyn Op] = &[
     &quantize::QuantizeA8,
     &attention::AttnDecode,
+    &append::RopeAppend,
     &stream::StreamRead,
     &swiglu::SwiGlu,
     &add::Add,
@@ -159,7 +168,9 @@ pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
     let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
     let norms = rmsnorm::RMSNORM.iter().map(|op| op as &'static dyn Op);
-    gemv.chain(logits).chain(norms).chain(OTHERS.iter().copied())
+    let embed = embed::EMBED.iter().map(|op| op as &'static dyn Op);
+    let attend = attend::ATTEND.iter().map(|op| op as &'static dyn Op);
+    gemv.chain(logits).chain(norms).chain(embed).chain(attend).chain(OTHERS.iter().copied())
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub enum Recipe {
     Rows(Values),
     /// Queries, keys and values.
     Attention(Scores),
+    /// Rows of queries, keys and values that are rotated and appended.
+    Append(Append),
     /// Plain bytes.
     Stream,
 }
@@ -87,6 +89,32 @@ pub enum Values {
     Halves,
     /// The largest magnitude in the last columns alone, growing to the end.
     LastLargest,
+}
+
+/// How rows are made that are appended to a cache.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Append {
+    /// The rows before the bias.
+    pub values: Values,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// Whether the heads of queries and keys are normalised.
+    pub norms: bool,
+    /// The position of the first row.
+    pub place: Place,
+}
+
+/// Where rows are appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At position 0.
+    Start,
+    /// At position 1, or 0 where that leaves no room.
+    Second,
+    /// Anywhere.
+    Random,
+    /// So that the last row is at the last position (AD-16).
+    Last,
 }
 
 /// What the scores of attention look like.

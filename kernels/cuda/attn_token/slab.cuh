@@ -1,0 +1,30 @@
+// One head's result as floats or as a part of a slab a8/32 (quantize_a8): K int8, then K/32 pairs (f32 s, f32 t), zeros up to
+// a multiple of 16.
+#ifndef EDGELLM_ATTN_SLAB_CUH
+#define EDGELLM_ATTN_SLAB_CUH
+
+#include "dialect.cuh"
+#include "quantize_a8/rounding.cuh"
+#include "warp.cuh"
+
+// Stores element `at` of K. The 32 lanes of a warp must call this together with the 32 elements of a group in their order.
+__device__ __forceinline__ void store_result(u8* out, int K, int at, float value, int bits) {
+    if (bits != 8) {
+        ((float*)out)[at] = value;
+        return;
+    }
+    const float largest = warp_max(fabsf(value));
+    const float inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
+    const int code = a8_code(value, inverse), sum = warp_sum(code);
+    out[at] = (u8)code;
+    if (at % 32 == 0) {
+        float* const pair = (float*)(out + K) + at / 32 * 2;
+        const float s = largest / 127.0f;
+        pair[0] = s;
+        pair[1] = s * (float)sum;
+        // An odd number of groups leaves 8 bytes to the next multiple of 16; K is a multiple of 32.
+        if (at == K - 32 && K / 32 % 2 == 1) pair[2] = pair[3] = 0.0f;
+    }
+}
+
+#endif
