@@ -82,6 +82,12 @@ fn shape(op: &str) -> Shape {
             ("PAIRING", 0),
         ]),
         "embed_tq2_0" => Shape::of([("N", 19), ("K", 512), ("M", 3)]),
+        _ if op.starts_with("qkv_rope") => {
+            let k = if op.contains("_k") { 256 } else { 96 };
+            let [heads, dim] = [("HEADS", 2), ("DIM", 16)];
+            Shape::of([heads, ("KV_HEADS", 1), dim, ("K", k), ("MAX_LEN", 7), ("KV", 16), ("PAIRING", 0)])
+        }
+        _ if op.starts_with("gate_up") => Shape::of([("F", 32), ("K", if op.contains("_k") { 512 } else { 352 })]),
         "gemv_g128" => Shape::of([("N", 19), ("K", 384)]),
         _ if op.contains("_k") || op == "gemv_ternary" => Shape::of([("N", 19), ("K", 512)]),
         _ => Shape::of([("N", 19), ("K", 352)]),
@@ -174,6 +180,34 @@ ops! {
     embed_f16_is_right_on_the_emulator: "embed_f16",
     embed_bf16_is_right_on_the_emulator: "embed_bf16",
     embed_f32_is_right_on_the_emulator: "embed_f32",
+    qkv_rope_q4_0_is_right_on_the_emulator: "qkv_rope_q4_0",
+    qkv_rope_q4_1_is_right_on_the_emulator: "qkv_rope_q4_1",
+    qkv_rope_q5_0_is_right_on_the_emulator: "qkv_rope_q5_0",
+    qkv_rope_q8_0_is_right_on_the_emulator: "qkv_rope_q8_0",
+    qkv_rope_q4_k_is_right_on_the_emulator: "qkv_rope_q4_k",
+    qkv_rope_q5_k_is_right_on_the_emulator: "qkv_rope_q5_k",
+    qkv_rope_q6_k_is_right_on_the_emulator: "qkv_rope_q6_k",
+    gate_up_q4_0_is_right_on_the_emulator: "gate_up_q4_0",
+    gate_up_q4_1_is_right_on_the_emulator: "gate_up_q4_1",
+    gate_up_q5_0_is_right_on_the_emulator: "gate_up_q5_0",
+    gate_up_q8_0_is_right_on_the_emulator: "gate_up_q8_0",
+    gate_up_q4_k_is_right_on_the_emulator: "gate_up_q4_k",
+    gate_up_q5_k_is_right_on_the_emulator: "gate_up_q5_k",
+    gate_up_q6_k_is_right_on_the_emulator: "gate_up_q6_k",
+    gemv_add_q4_0_is_right_on_the_emulator: "gemv_add_q4_0",
+    gemv_add_q4_1_is_right_on_the_emulator: "gemv_add_q4_1",
+    gemv_add_q5_0_is_right_on_the_emulator: "gemv_add_q5_0",
+    gemv_add_q8_0_is_right_on_the_emulator: "gemv_add_q8_0",
+    gemv_add_q4_k_is_right_on_the_emulator: "gemv_add_q4_k",
+    gemv_add_q5_k_is_right_on_the_emulator: "gemv_add_q5_k",
+    gemv_add_q6_k_is_right_on_the_emulator: "gemv_add_q6_k",
+    norm_logits_q4_0_is_right_on_the_emulator: "norm_logits_q4_0",
+    norm_logits_q4_1_is_right_on_the_emulator: "norm_logits_q4_1",
+    norm_logits_q5_0_is_right_on_the_emulator: "norm_logits_q5_0",
+    norm_logits_q8_0_is_right_on_the_emulator: "norm_logits_q8_0",
+    norm_logits_q4_k_is_right_on_the_emulator: "norm_logits_q4_k",
+    norm_logits_q5_k_is_right_on_the_emulator: "norm_logits_q5_k",
+    norm_logits_q6_k_is_right_on_the_emulator: "norm_logits_q6_k",
     stream_read_is_right_on_the_emulator: "stream_read",
 }
 

@@ -53,6 +53,11 @@ fn every_weight_type_has_a_space_that_takes_it() {
     }
 }
 
+/// Whether this is what the op of a weight type has behind the name of its file: `_q4_0`.
+fn is_format(suffix: &str) -> bool {
+    DType::ALL.iter().any(|dtype| suffix.strip_prefix('_') == Some(dtype.to_string().to_lowercase().as_str()))
+}
+
 #[test]
 fn every_space_file_on_disk_is_embedded() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/spaces");
@@ -61,8 +66,16 @@ fn every_space_file_on_disk_is_embedded() {
         .map(|e| e.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     on_disk.sort();
-    let embedded: Vec<_> = registry().spaces().iter().map(|s| s.op.clone()).collect();
-    assert_eq!(on_disk, embedded);
+    let ops: Vec<_> = registry().spaces().iter().map(|s| s.op.as_str()).collect();
+    assert!(ops.is_sorted(), "{ops:?}");
+    // A file serves the op of its name, or ops of its name and a weight type.
+    let serves = |file: &str, op: &str| op == file || op.strip_prefix(file).is_some_and(is_format);
+    for file in &on_disk {
+        assert!(ops.iter().any(|op| serves(file, op)), "{file}.toml is not embedded");
+    }
+    for op in ops {
+        assert!(on_disk.iter().any(|file| serves(file, op)), "{op} is of no file");
+    }
 }
 
 /// Every kernel has all that a record, a report and the compiler ask of it. That every op has a reference and a byte model
@@ -110,13 +123,12 @@ fn every_op_has_a_variant_on_the_least_device_of_each_backend() {
         let dims = space.dims.iter().filter(|d| *d != "M");
         let shape = Shape::of(dims.map(|d| match d.as_str() {
             "N" | "K" => (d.as_str(), 256),
+            "KV" => (d.as_str(), 16),
             "DIM" => (d.as_str(), 64),
             "HEADS" => (d.as_str(), 8),
             "KV_HEADS" => (d.as_str(), 2),
             "LEN" => (d.as_str(), 10),
             "OUT" => (d.as_str(), 8),
-            "KV" => (d.as_str(), 16),
-            "PAIRING" => (d.as_str(), 0),
             "ROT" => (d.as_str(), 64),
             _ => (d.as_str(), 4096),
         }));
@@ -145,13 +157,13 @@ fn the_default_of_every_cuda_kernel_is_admitted_at_some_shape() {
         let runs = shapes.into_iter().any(|(n, m)| {
             let shape = Shape::of(space.dims.iter().map(|d| match d.as_str() {
                 "M" => ("M", m),
+                "KV" => ("KV", 16),
+                "PAIRING" => ("PAIRING", 0),
                 "DIM" => ("DIM", 64),
                 "HEADS" => ("HEADS", 16),
                 "KV_HEADS" => ("KV_HEADS", 4),
                 "LEN" => ("LEN", 200),
                 "OUT" => ("OUT", 8),
-                "KV" => ("KV", 16),
-                "PAIRING" => ("PAIRING", 0),
                 "ROT" => ("ROT", 64),
                 other => (other, n),
             }));

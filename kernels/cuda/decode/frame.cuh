@@ -139,9 +139,9 @@ __device__ __forceinline__ void each_tile(const u8* W, int N, int K, int tiles, 
 
 // The row of a tile whose sum `own_sum` gives to this thread; none where it is -1.
 __device__ __forceinline__ int own_row() {
-    const int lane = threadIdx.x % WARP;
-    if (KW > 1) return (int)threadIdx.x < TILE_ROWS ? (int)threadIdx.x : -1;
-    return lane % LPR < RPL ? (threadIdx.x / WARP * GROUPS_PER_WARP + lane / LPR) * RPL + lane % LPR : -1;
+    const int thread = threadIdx.x, lane = thread % WARP;
+    if (KW > 1) return thread < TILE_ROWS ? thread : -1;
+    return lane % LPR < RPL ? (thread / WARP * GROUPS_PER_WARP + lane / LPR) * RPL + lane % LPR : -1;
 }
 
 // Puts the sums of a tile into shared memory for `row_sum`, up to and with the barrier.

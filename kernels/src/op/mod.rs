@@ -17,6 +17,10 @@
 //! | `attn_prefill` | q f32 `[M, HEADS, DIM]`, k, v as `attn_token`, pos u32 `[1]` | out f16 `[M, HEADS, DIM]` |
 //! | `rope_append` | qkv f32 `[M, (HEADS + 2 KV_HEADS) DIM]`, bias, norms, angles, pos u32 `[1]` | q f32, k, v, their scales |
 //! | `embed_*` | W `[N, K]`, ids u32 `[M]` | x f32 `[M, K]` |
+//! | `qkv_rope_*` | W `[N, K]`, x and norm f32 `[K]`, bias, angles, state u32 `[4]`; eps | q f32 `[HEADS, DIM]`, k, v |
+//! | `gate_up_*` | W `[2 F, K]`, x f32 `[K]`, norm f32 `[K]`; eps | slab u8 of `[F]` |
+//! | `gemv_add_*` | W `[N, K]`, x f32 `[K]`, r f32 `[N]` | y f32 `[N]` |
+//! | `norm_logits_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`, pos u32 `[1]`; eps | y f32 `[N]`, next u32 `[4]` |
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
@@ -27,10 +31,15 @@ mod attention;
 mod blocks;
 mod cache;
 mod embed;
+mod gate_up;
 mod gemv;
+mod gemv_add;
 mod logits;
+mod norm_logits;
+mod normed;
 mod problem;
 mod product;
+mod qkv_rope;
 mod quantize;
 mod random;
 mod recipe;
@@ -165,12 +174,17 @@ static OTHERS: &[&dyn Op] = &[
 
 /// Every op.
 pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
+    let qkv = qkv_rope::QKV_ROPE.iter().map(|op| op as &'static dyn Op);
+    let gate_up = gate_up::GATE_UP.iter().map(|op| op as &'static dyn Op);
+    let gemv_add = gemv_add::GEMV_ADD.iter().map(|op| op as &'static dyn Op);
+    let heads = norm_logits::NORM_LOGITS.iter().map(|op| op as &'static dyn Op);
+    let fused = qkv.chain(gate_up).chain(gemv_add).chain(heads);
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
     let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
     let norms = rmsnorm::RMSNORM.iter().map(|op| op as &'static dyn Op);
     let embed = embed::EMBED.iter().map(|op| op as &'static dyn Op);
     let attend = attend::ATTEND.iter().map(|op| op as &'static dyn Op);
-    gemv.chain(logits).chain(norms).chain(embed).chain(attend).chain(OTHERS.iter().copied())
+    gemv.chain(logits).chain(fused).chain(norms).chain(embed).chain(attend).chain(OTHERS.iter().copied())
 }
 
 #[cfg(test)]

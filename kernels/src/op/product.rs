@@ -177,60 +177,38 @@ impl Product {
 
     /// The reference of `y`, with the bound of each output and the norms of each row.
     pub(crate) fn expected(&self, problem: &Problem, form: Activations) -> Option<Floats> {
-        let Tensor::Weights { dtype, n, k, bytes, period } = &problem.inputs[0] else {
-            panic!("the first input of a product is its weights")
-        };
-        let (n, k, period) = (*n, *k, *period);
         let x = float_rows(problem);
         let seen = activations::seen(x, form)?;
-        let m = x.len() / k;
-        let relative = 4.0 * (k as f64).sqrt() / f64::from(1u32 << 24);
-        let mut of_period = vec![Output::default(); m * period];
-        let (mut row, mut offset) = (vec![0.0f32; k], vec![0.0f32; k]);
-        let row_bytes = bytes.len() / n;
-        for r in 0..period {
-            let blocks = &bytes[r * row_bytes..][..row_bytes];
-            quant::dequantize_row(*dtype, blocks, &mut row);
-            blocks::offsets(*dtype, blocks, &mut offset);
-            for t in 0..m {
-                let range = t * k..(t + 1) * k;
-                of_period[t * period + r] = output(&row, &offset, &seen[range.clone()], &x[range]);
-            }
-        }
-        let all = |of: &dyn Fn(&Output) -> f64| -> Vec<f64> {
-            (0..m * n).map(|i| of(&of_period[i / n * period + i % n % period])).collect()
-        };
-        // A quarter is the unit of the exact inputs: a sum of fewer than 2^24 units is exact in any order.
-        let exact = problem.exact && of_period.iter().all(|o| o.magnitude * 4.0 < f64::from(1u32 << 24));
-        let bound = |o: &Output| if exact { 0.0 } else { relative * o.magnitude + k as f64 * TINY };
-        Some(Floats {
-            want: all(&|o| o.seen),
-            bound: all(&bound),
-            norms: Some(Norms {
-                want: all(&|o| o.exact),
-                square: all(&|o| o.square(k)),
-                row: n,
-                classes: of_period.chunks(period).map(|row| class(row, n, k, form)).collect(),
-            }),
-        })
+        let exact = x.iter().map(|&v| f64::from(v)).collect();
+        let x = Operand { seen, exact, unsure: Vec::new(), relative: 0.0 };
+        Some(floats(&problem.inputs[0], &x, form, problem.exact))
+    }
+
+    /// Bytes of the weights in the layout of a kernel.
+    pub(crate) fn weight_bytes(&self, n: usize, k: usize, spec: &KernelSpec) -> usize {
+        let dtype = *spec.dtypes.first().unwrap_or(&self.dtypes[0]);
+        stored_bytes(spec.layout.unwrap_or(Layout::Gguf), dtype, n, k)
     }
 
     /// Weights as stored, activations in the form that the kernel reads, and outputs.
     pub(crate) fn bytes(&self, shape: &Shape, spec: &KernelSpec) -> Bytes {
         let (n, k, m) = (dim(shape, "N"), dim(shape, "K"), dim(shape, "M"));
-        let dtype = *spec.dtypes.first().unwrap_or(&self.dtypes[0]);
         let form = spec.activations.unwrap_or(Activations::F32);
-        let weights = stored_bytes(spec.layout.unwrap_or(Layout::Gguf), dtype, n, k);
-        Bytes((weights + activations::bytes(m, k, form) + m * n * 4) as u64)
+        Bytes((self.weight_bytes(n, k, spec) + activations::bytes(m, k, form) + m * n * 4) as u64)
     }
 
     /// Weights and activations as a device kernel takes them.
     pub(crate) fn operands(&self, problem: &Problem, spec: &KernelSpec) -> Result<[Arg; 2], CellFailure> {
+        let x = activations(problem, spec);
+        Ok([self.weights(problem, spec)?, Arg::In { bytes: x, weights: false }])
+    }
+
+    /// Weights as a device kernel takes them.
+    pub(crate) fn weights(&self, problem: &Problem, spec: &KernelSpec) -> Result<Arg, CellFailure> {
         let (dtype, n, k, bytes) = problem.weights().expect("a product has weights");
         let layout = spec.layout.unwrap_or(Layout::Gguf);
         let bytes = if layout == Layout::Gguf { bytes.clone() } else { pack(layout, dtype, n, k, bytes)?.into() };
-        let x = activations(problem, spec);
-        Ok([Arg::In { bytes, weights: true }, Arg::In { bytes: x, weights: false }])
+        Ok(Arg::In { bytes, weights: true })
     }
 
     /// Small shapes that the adversarial inputs run at, the smallest first: the first that a kernel takes is used.
@@ -270,6 +248,62 @@ impl Product {
     }
 }
 
+/// The activations of a product, `[M, K]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Operand {
+    /// As the kernel sees them.
+    pub seen: Vec<f64>,
+    /// As they are.
+    pub exact: Vec<f64>,
+    /// How far an element may be from what is seen, where a kernel may round it to the code beside; empty: none is.
+    pub unsure: Vec<f64>,
+    /// How far all of them may be off by one factor.
+    pub relative: f64,
+}
+
+/// The product of weights, bounds and norms with it. `exact`: every sum is exact in 32-bit floats in any order.
+pub(crate) fn floats(weights: &Tensor, x: &Operand, form: Activations, exact: bool) -> Floats {
+    let Tensor::Weights { dtype, n, k, bytes, period } = weights else {
+        panic!("the first input of a product is its weights")
+    };
+    let (n, k, period) = (*n, *k, *period);
+    let m = x.seen.len() / k;
+    let relative = 4.0 * (k as f64).sqrt() / f64::from(1u32 << 24) + x.relative;
+    let mut of_period = vec![Output::default(); m * period];
+    let (mut row, mut offset) = (vec![0.0f32; k], vec![0.0f32; k]);
+    let row_bytes = bytes.len() / n;
+    for r in 0..period {
+        let blocks = &bytes[r * row_bytes..][..row_bytes];
+        quant::dequantize_row(*dtype, blocks, &mut row);
+        blocks::offsets(*dtype, blocks, &mut offset);
+        for t in 0..m {
+            let range = t * k..(t + 1) * k;
+            let out = &mut of_period[t * period + r];
+            *out = output(&row, &offset, &x.seen[range.clone()], &x.exact[range.clone()]);
+            if let Some(unsure) = x.unsure.get(range) {
+                out.unsure =
+                    row.iter().zip(unsure).map(|(&w, u)| if *u == 0.0 { 0.0 } else { f64::from(w.abs()) * u }).sum();
+            }
+        }
+    }
+    let all = |of: &dyn Fn(&Output) -> f64| -> Vec<f64> {
+        (0..m * n).map(|i| of(&of_period[i / n * period + i % n % period])).collect()
+    };
+    // A quarter is the unit of the exact inputs: a sum of fewer than 2^24 units is exact in any order.
+    let exact = exact && of_period.iter().all(|o| o.magnitude * 4.0 < f64::from(1u32 << 24));
+    let bound = |o: &Output| if exact { 0.0 } else { relative * o.magnitude + o.unsure + k as f64 * TINY };
+    Floats {
+        want: all(&|o| o.seen),
+        bound: all(&bound),
+        norms: Some(Norms {
+            want: all(&|o| o.exact),
+            square: all(&|o| o.square(k)),
+            row: n,
+            classes: of_period.chunks(period).map(|row| class(row, n, k, form)).collect(),
+        }),
+    }
+}
+
 /// The sums of one output.
 #[derive(Clone, Copy, Debug, Default)]
 struct Output {
@@ -279,6 +313,8 @@ struct Output {
     exact: f64,
     /// Of the magnitudes of weights and of their offsets, on what the kernel sees.
     magnitude: f64,
+    /// What roundings to the code beside may change.
+    unsure: f64,
 }
 
 impl Output {
@@ -301,7 +337,7 @@ fn class(row: &[Output], n: usize, k: usize, form: Activations) -> f64 {
     if lost.is_finite() { least.max(1.1 * lost.sqrt() + 1e-5) } else { least }
 }
 
-fn output(w: &[f32], offset: &[f32], seen: &[f64], x: &[f32]) -> Output {
+fn output(w: &[f32], offset: &[f32], seen: &[f64], x: &[f64]) -> Output {
     const LANES: usize = 4;
     let (mut sums, mut exact, mut magnitudes) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
     let lanes = w.chunks(LANES).zip(offset.chunks(LANES)).zip(seen.chunks(LANES).zip(x.chunks(LANES)));
@@ -309,11 +345,11 @@ fn output(w: &[f32], offset: &[f32], seen: &[f64], x: &[f32]) -> Output {
         for (i, (((&w, &o), &s), &x)) in w.iter().zip(o).zip(s).zip(x).enumerate() {
             let w = f64::from(w);
             sums[i] += w * s;
-            exact[i] += w * f64::from(x);
+            exact[i] += w * x;
             magnitudes[i] += (w.abs() + f64::from(o).abs()) * s.abs();
         }
     }
-    Output { seen: sums.iter().sum(), exact: exact.iter().sum(), magnitude: magnitudes.iter().sum() }
+    Output { seen: sums.iter().sum(), exact: exact.iter().sum(), magnitude: magnitudes.iter().sum(), unsure: 0.0 }
 }
 
 /// The activations of a product in the form that a kernel reads.
