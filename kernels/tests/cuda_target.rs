@@ -20,7 +20,7 @@ fn workload(op: &str, n: u64, k: u64) -> Workload {
         "quantize_a8" => &[("K", k)],
         "attn_decode" => &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024)],
         "stream_read" => &[("BYTES", 4 << 20)],
-        op if op.starts_with("logits_") => &[("N", n), ("K", k)],
+        op if op.starts_with("logits_") || op.starts_with("dequantize_") => &[("N", n), ("K", k)],
         _ => &[("N", n), ("K", k), ("M", 1)],
     };
     Workload::of(op, dims.iter().copied())

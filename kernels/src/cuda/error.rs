@@ -27,6 +27,28 @@ pub enum CudaError {
         /// What was found wrong, or where it was looked for.
         reason: String,
     },
+    /// The matrix library cannot be loaded.
+    #[error(
+        "no cuBLASLt, the matrix library of CUDA: {reason}\nhint: pip install nvidia-cublas-cu12, or nvidia-cublas for a \
+         driver of CUDA 13 (any Python environment), install the CUDA toolkit, or set EDGELLM_CUBLASLT to libcublasLt.so or \
+         its folder"
+    )]
+    NoCublasLt {
+        /// What was found wrong, or where it was looked for.
+        reason: String,
+    },
+    /// A call of cuBLASLt failed.
+    #[error("{call} returned {code} ({text}) while {doing}")]
+    CublasLt {
+        /// The function.
+        call: &'static str,
+        /// Its result.
+        code: i32,
+        /// The library's name of the code.
+        text: &'static str,
+        /// What was being done.
+        doing: String,
+    },
     /// A call of NVRTC failed for another reason than the source.
     #[error("{call} returned {code} ({text})")]
     Nvrtc {

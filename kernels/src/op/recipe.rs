@@ -5,6 +5,8 @@
 pub enum Recipe {
     /// Weights and activations of a product.
     Product(Weights, Values),
+    /// The same, added to a residual.
+    ProductAndResidual(Weights, Values),
     /// Rows of activations for ops without weight blocks.
     Rows(Values),
     /// Queries, keys and values.

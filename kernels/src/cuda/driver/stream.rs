@@ -10,7 +10,7 @@ use crate::cuda::CudaError;
 /// A stream that does not wait for the legacy default stream, which cannot be captured.
 #[derive(Debug)]
 pub struct Stream {
-    pub(super) raw: sys::CUstream,
+    pub(in crate::cuda) raw: sys::CUstream,
     pub(super) device: Arc<Device>,
 }
 

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use libloading::os::unix::Library;
 
 use super::places::{Surroundings, nvrtc_files, soname_major};
-use super::{driver_version, open};
+use super::{Wanted, driver_version, open};
 use crate::cuda::CudaError;
 
 type Program = *mut c_void;
@@ -89,22 +89,13 @@ fn find() -> Result<Nvrtc, CudaError> {
     // Cubins and PTX of a newer major version do not load. Without a driver any version will do.
     let newest = driver_version().ok().map(|(major, _)| major);
     let mut tried = Vec::new();
-    let wanted = std::env::var_os("EDGELLM_NVRTC").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let candidates: Vec<(PathBuf, &'static str)> = match &wanted {
-        Some(path) if path.is_dir() => nvrtc_files(path).into_iter().map(|f| (f, "EDGELLM_NVRTC")).collect(),
-        Some(path) => vec![(path.clone(), "EDGELLM_NVRTC")],
-        None => {
-            let bare = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"].map(|n| (PathBuf::from(n), "system loader"));
-            let places = Surroundings::of_this_process().nvrtc();
-            let files = places
-                .iter()
-                .flat_map(|p| nvrtc_files(&p.folder).into_iter().map(|f| (f, p.origin)))
-                .collect::<Vec<_>>();
-            let explicit = |origin: &str| origin == "CUDA_PATH" || origin == "LD_LIBRARY_PATH";
-            let (first, rest): (Vec<_>, Vec<_>) = files.into_iter().partition(|(_, origin)| explicit(origin));
-            first.into_iter().chain(bare).chain(rest).collect()
-        }
+    let wanted = Wanted {
+        variable: "EDGELLM_NVRTC",
+        names: ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+        places: Surroundings::of_this_process().nvrtc(),
+        files: nvrtc_files,
     };
+    let (given, candidates) = wanted.candidates();
     for (path, origin) in candidates {
         if let (Some(newest), Some(major)) = (newest, soname_major(&path))
             && major > newest
@@ -126,7 +117,7 @@ fn find() -> Result<Nvrtc, CudaError> {
             Err(e) => tried.push(format!("{}: {e}", path.display())),
         }
     }
-    let reason = match wanted {
+    let reason = match given {
         Some(path) if tried.is_empty() => format!("EDGELLM_NVRTC names {}, which has no libnvrtc.so", path.display()),
         _ if tried.is_empty() => {
             "libnvrtc.so was looked for by CUDA_PATH, the system loader, in the usual toolkit folders and in Python \

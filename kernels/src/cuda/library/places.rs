@@ -52,7 +52,17 @@ impl Surroundings {
 
     /// Folders for `libnvrtc`, in the order in which they are tried.
     pub fn nvrtc(&self) -> Vec<Place> {
-        let mut out = Places::default();
+        self.toolkits("cuda_nvrtc")
+    }
+
+    /// Folders for `libcublasLt`, in the same order.
+    pub fn cublaslt(&self) -> Vec<Place> {
+        self.toolkits("cublas")
+    }
+
+    /// Folders for a library of the toolkit. `package` is its Python package before CUDA 13.
+    fn toolkits(&self, package: &'static str) -> Vec<Place> {
+        let mut out = Places { package, found: Vec::new() };
         if let Some(path) = &self.cuda_path {
             out.toolkit(path, "CUDA_PATH");
         }
@@ -72,15 +82,15 @@ impl Surroundings {
         }
         out.python(&self.root.join("usr/local/lib"));
         out.python(&self.root.join("usr/lib"));
-        out.0
+        out.found
     }
 
     /// Folders for the driver's library where the loader does not know it, as in some containers.
     pub fn driver(&self) -> Vec<Place> {
-        let mut out = Places::default();
+        let mut out = Places { package: "", found: Vec::new() };
         self.loader_path.iter().for_each(|p| out.add(p.clone(), "LD_LIBRARY_PATH"));
         self.system(&mut out);
-        out.0
+        out.found
     }
 
     fn system(&self, out: &mut Places) {
@@ -100,14 +110,16 @@ impl Surroundings {
     }
 }
 
-/// Existing folders, each once.
-#[derive(Default)]
-struct Places(Vec<Place>);
+/// Existing folders, each once, for a library of this Python package.
+struct Places {
+    package: &'static str,
+    found: Vec<Place>,
+}
 
 impl Places {
     fn add(&mut self, folder: PathBuf, origin: &'static str) {
-        if folder.is_dir() && !self.0.iter().any(|p| p.folder == folder) {
-            self.0.push(Place { folder, origin });
+        if folder.is_dir() && !self.found.iter().any(|p| p.folder == folder) {
+            self.found.push(Place { folder, origin });
         }
     }
 
@@ -119,15 +131,15 @@ impl Places {
         }
     }
 
-    /// The packages of every Python under a `lib` folder: `nvidia/cu13/lib` of the wheels since 13, `nvidia/cuda_nvrtc/lib`
-    /// of those before.
+    /// The packages of every Python under a `lib` folder: `nvidia/cu13/lib` of the wheels since 13, `nvidia/<package>/lib` of
+    /// those before.
     fn python(&mut self, lib: &Path) {
         for python in children(lib, "python3").into_iter().rev() {
             for packages in ["site-packages", "dist-packages"] {
                 let nvidia = python.join(packages).join("nvidia");
                 for package in children(&nvidia, "cu").into_iter().rev() {
                     let name = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    if name == "cuda_nvrtc" || name.trim_start_matches("cu").parse::<u32>().is_ok() {
+                    if name == self.package || name.trim_start_matches("cu").parse::<u32>().is_ok() {
                         self.add(package.join("lib"), "Python environment");
                     }
                 }
@@ -150,8 +162,17 @@ fn children(folder: &Path, prefix: &str) -> Vec<PathBuf> {
 
 /// The files of the run-time compiler in a folder, newest major first: `libnvrtc.so.13`, `libnvrtc.so.12`, `libnvrtc.so`.
 pub fn nvrtc_files(folder: &Path) -> Vec<PathBuf> {
+    files(folder, "libnvrtc.so")
+}
+
+/// The files of the matrix library in a folder, as [`nvrtc_files`].
+pub fn cublaslt_files(folder: &Path) -> Vec<PathBuf> {
+    files(folder, "libcublasLt.so")
+}
+
+fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
     let mut out: Vec<(u32, PathBuf)> =
-        children(folder, "libnvrtc.so").into_iter().filter_map(|path| Some((soname_major(&path)?, path))).collect();
+        children(folder, name).into_iter().filter_map(|path| Some((soname_major(&path)?, path))).collect();
     // A stable sort: `libnvrtc.so.13` stays before `libnvrtc.so.13.0.88`, which is the same file.
     out.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
     out.into_iter().map(|(_, path)| path).collect()
@@ -160,7 +181,8 @@ pub fn nvrtc_files(folder: &Path) -> Vec<PathBuf> {
 /// The major version in the name of a library; 0 where the name has none, `None` where it is no such name.
 pub fn soname_major(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
-    match name.strip_prefix("libnvrtc.so")? {
+    let rest = ["libnvrtc.so", "libcublasLt.so"].into_iter().find_map(|library| name.strip_prefix(library))?;
+    match rest {
         "" => Some(0),
         rest => rest.strip_prefix('.')?.split('.').next()?.parse().ok(),
     }
@@ -200,6 +222,27 @@ mod tests {
             "usr/local/cuda-12.8/lib64/libnvrtc.so.12",
         ];
         assert_eq!(found, want.map(|p| r.join(p)));
+    }
+
+    #[test]
+    fn the_matrix_library_is_looked_for_in_its_own_package_and_in_that_of_the_toolkit() {
+        let root = tempfile::tempdir().unwrap();
+        let r = root.path();
+        let packages = r.join("env/lib/python3.11/site-packages/nvidia");
+        touch(packages.join("cublas/lib/libcublasLt.so.12"));
+        touch(packages.join("cublas/lib/libcublas.so.12"));
+        touch(packages.join("cuda_nvrtc/lib/libcublasLt.so.12"));
+        touch(packages.join("cu13/lib/libcublasLt.so.13"));
+        touch(r.join("usr/local/cuda-12.8/lib64/libcublasLt.so.12"));
+        let s = Surroundings { python_prefixes: vec![r.join("env")], root: r.to_owned(), ..Default::default() };
+        let found: Vec<PathBuf> = s.cublaslt().iter().flat_map(|p| cublaslt_files(&p.folder)).collect();
+        let want = [
+            packages.join("cublas/lib/libcublasLt.so.12"),
+            packages.join("cu13/lib/libcublasLt.so.13"),
+            r.join("usr/local/cuda-12.8/lib64/libcublasLt.so.12"),
+        ];
+        assert_eq!(found, want);
+        assert_eq!(soname_major(Path::new("/x/libcublasLt.so.13.1.0")), Some(13));
     }
 
     #[test]
