@@ -5,10 +5,14 @@
 // acc) and needs no other lane inside the loop; groups, then warps, meet once at the end. Exponents are of base 2: the
 // queries carry log2(e) / sqrt(DIM). Positions from the length on are not loaded.
 //
+// int8 keys and values (KV is 8) have a scale for each position: that of a key goes on its score, that of a value on its weight.
+//
 //   WARPS  warps in a block          STEP  keys that a warp has under way      HPB  query heads of a block
 #ifndef EDGELLM_GROUP_CUH
 #define EDGELLM_GROUP_CUH
 
+#include "attn_decode/heads.cuh"
+#include "attn_token/cache.cuh"
 #include "dialect.cuh"
 #include "pdl.cuh"
 #include "warp.cuh"
@@ -19,25 +23,12 @@
 static_assert(STEP == 4 || STEP == 8 || STEP == 16, "a warp takes 4, 8 or 16 keys per turn");
 static_assert(WARPS >= 1 && WARPS * WARP <= 1024, "a block has at most 1024 threads");
 
-#define MOST_DIM 128
-#define STATE (MOST_DIM + 2)  // Values, maximum and sum of one head in one warp.
 static_assert(WARPS * HPB * STATE * 4 <= 48 * 1024, "the warps' results must fit in 48 KiB of shared memory");
 
-// Where the query heads of this block are: `count` heads from `first`, all of key head `kv`.
-struct HeadSet {
-    int kv, first, count;
-};
-
-// Block `index` of KV_HEADS * ceil(group / HPB).
-__device__ __forceinline__ HeadSet head_set(int index, int heads, int kv_heads) {
-    const int group = heads / kv_heads, sets = ceil_div(group, HPB), kv = index / sets, set = index % sets;
-    return {kv, kv * group + set * HPB, min(HPB, group - set * HPB)};
-}
-
 // Runs the keys from `begin` to `end` over the warps of the block and leaves each warp's results in `states`.
-template <int DIM>
-__device__ __forceinline__ void attend(float* states, const float* q, const u16* k, const u16* v, HeadSet set, int begin,
-                                       int end, int max_len) {
+template <int DIM, int KV>
+__device__ __forceinline__ void attend(float* states, const float* q, const u8* k, const u8* v, const float* k_scale,
+                                       const float* v_scale, HeadSet set, int begin, int end, int max_len) {
     constexpr int LANES = DIM / 8, KEYS = WARP / LANES, TURNS = STEP / KEYS;
     static_assert(STEP % KEYS == 0, "the keys of a turn are shared evenly");
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, part = lane % LANES, place = lane / LANES;
@@ -55,30 +46,31 @@ __device__ __forceinline__ void attend(float* states, const float* q, const u16*
         m[h] = -F32_MAX;
         l[h] = 0.0f;
     }
-    const u64 base = (u64)set.kv * max_len * DIM + part * 8;
+    const u64 slots = (u64)set.kv * max_len;
     for (int first = begin + warp * STEP; first < end; first += WARPS * STEP) {
-        uint4 keys[TURNS], values[TURNS];
+        Eight<KV> keys[TURNS], values[TURNS];
+        float key_scales[TURNS], value_scales[TURNS];
 #pragma unroll
         for (int t = 0; t < TURNS; ++t) {
             const int at = first + t * KEYS + place;
+            key_scales[t] = value_scales[t] = 1.0f;
             if (at < end) {
-                keys[t] = load_16(k + base + (u64)at * DIM);
-                values[t] = load_16(v + base + (u64)at * DIM);
+                keys[t].load(k, (slots + at) * DIM + part * 8);
+                values[t].load(v, (slots + at) * DIM + part * 8);
+                if (KV == 8) {
+                    key_scales[t] = k_scale[slots + at];
+                    value_scales[t] = v_scale[slots + at];
+                }
             } else {
-                keys[t] = values[t] = make_uint4(0, 0, 0, 0);
+                keys[t].clear();
+                values[t].clear();
             }
         }
         float scores[HPB][TURNS];
 #pragma unroll
         for (int t = 0; t < TURNS; ++t) {
-            const u32 words[4] = {keys[t].x, keys[t].y, keys[t].z, keys[t].w};
             float key[8];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float2 pair = f16x2_to_f32(words[i]);
-                key[2 * i] = pair.x;
-                key[2 * i + 1] = pair.y;
-            }
+            keys[t].floats(key);
             const bool real = first + t * KEYS + place < end;
 #pragma unroll
             for (int h = 0; h < HPB; ++h) {
@@ -86,7 +78,7 @@ __device__ __forceinline__ void attend(float* states, const float* q, const u16*
 #pragma unroll
                 for (int i = 0; i < 8; ++i) score += query[h][i] * key[i];
                 score = warp_sum_over<1, LANES>(score);
-                scores[h][t] = real ? score : -F32_INFINITY;
+                scores[h][t] = real ? score * key_scales[t] : -F32_INFINITY;
             }
         }
 #pragma unroll
@@ -103,19 +95,17 @@ __device__ __forceinline__ void attend(float* states, const float* q, const u16*
             for (int t = 0; t < TURNS; ++t) {
                 scores[h][t] = exp2f(scores[h][t] - next);
                 l[h] += scores[h][t];
+                if (KV == 8) scores[h][t] *= value_scales[t];
             }
         }
 #pragma unroll
         for (int t = 0; t < TURNS; ++t) {
-            const u32 words[4] = {values[t].x, values[t].y, values[t].z, values[t].w};
+            float value[8];
+            values[t].floats(value);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float2 pair = f16x2_to_f32(words[i]);
+            for (int i = 0; i < 8; ++i) {
 #pragma unroll
-                for (int h = 0; h < HPB; ++h) {
-                    acc[h][2 * i] += scores[h][t] * pair.x;
-                    acc[h][2 * i + 1] += scores[h][t] * pair.y;
-                }
+                for (int h = 0; h < HPB; ++h) acc[h][i] += scores[h][t] * value[i];
             }
         }
     }

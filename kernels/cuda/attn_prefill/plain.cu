@@ -56,7 +56,16 @@ attn_prefill_plain(const float* q,          // [M, HEADS, DIM]
         if (key < keys) {
             for (int d = 0; d < DIM; d += 8) {
                 float x[8];
-                eight_elements(k, (slots + key) * DIM + d, KV, x);
+                const u64 at = (slots + key) * DIM + d;
+                if (KV == 16) {
+                    Eight<16> some;
+                    some.load(k, at);
+                    some.floats(x);
+                } else {
+                    Eight<8> some;
+                    some.load(k, at);
+                    some.floats(x);
+                }
 #pragma unroll
                 for (int i = 0; i < 8; ++i) {
 #pragma unroll
@@ -107,8 +116,7 @@ attn_prefill_plain(const float* q,          // [M, HEADS, DIM]
                 }
             }
         }
-        // The next turn overwrites maxima behind no barrier, which were read before the last one, and weights and totals
-        // behind one.
+        // The next turn overwrites maxima, which were read before the last barrier, and behind a barrier the rest.
     }
 #pragma unroll
     for (int part = 0; part < PARTS; ++part) {

@@ -10,27 +10,63 @@ __device__ __forceinline__ float element(const u8* cache, u64 at, int kv) {
     return kv == 16 ? f16_to_f32(((const u16*)cache)[at]) : (float)((const i8*)cache)[at];
 }
 
-// Elements `at` to `at` + 7, apart from their scale; `at` is a multiple of 8.
-__device__ __forceinline__ void eight_elements(const u8* cache, u64 at, int kv, float (&to)[8]) {
-    if (kv == 16) {
-        const uint4 v = load_16(cache + at * 2);
-        const u32 words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const float2 pair = f16x2_to_f32(words[i]);
-            to[2 * i] = pair.x;
-            to[2 * i + 1] = pair.y;
-        }
-    } else {
-        const uint2 v = load_8(cache + at);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) to[i] = (float)(i8)(u8)((i < 4 ? v.x : v.y) >> (i % 4 * 8));
-    }
-}
-
 // The scale of the key or value in slot `at`, counted over heads and positions.
 __device__ __forceinline__ float scale_at(const float* scales, u64 at, int kv) {
     return kv == 16 ? 1.0f : scales[at];
 }
+
+// Four int8 as two words of two f16, exact: under the exponent of 1024 the lowest bits of an f16 count in ones.
+// (PTX: sub.f16x2)
+__device__ __forceinline__ uint2 i8x4_to_f16(u32 codes) {
+#ifdef EDGELLM_EMULATED
+    u32 words[2];
+    for (int i = 0; i < 2; ++i) {
+        words[i] = f32_to_f16x2((float)(i8)(u8)(codes >> 16 * i), (float)(i8)(u8)(codes >> (16 * i + 8)));
+    }
+    return make_uint2(words[0], words[1]);
+#else
+    const u32 raised = codes ^ 0x80808080u;
+    uint2 words = make_uint2(__byte_perm(raised, 0x64646464u, 0x4140), __byte_perm(raised, 0x64646464u, 0x4342));
+    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(words.x) : "r"(0x64806480u));  // 1024 + 128, twice.
+    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(words.y) : "r"(0x64806480u));
+    return words;
+#endif
+}
+
+// Eight elements in a row, apart from their scale: what a lane loads of a key or value at once. `at` is a multiple of 8.
+template <int KV>
+struct Eight;
+
+template <>
+struct Eight<16> {
+    uint4 words;
+    __device__ __forceinline__ void load(const u8* cache, u64 at) { words = load_16(cache + at * 2); }
+    __device__ __forceinline__ void clear() { words = make_uint4(0, 0, 0, 0); }
+    __device__ __forceinline__ uint4 halves() const { return words; }
+    __device__ __forceinline__ void floats(float (&to)[8]) const {
+        const u32 all[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float2 pair = f16x2_to_f32(all[i]);
+            to[2 * i] = pair.x;
+            to[2 * i + 1] = pair.y;
+        }
+    }
+};
+
+template <>
+struct Eight<8> {
+    uint2 words;
+    __device__ __forceinline__ void load(const u8* cache, u64 at) { words = load_8(cache + at); }
+    __device__ __forceinline__ void clear() { words = make_uint2(0, 0); }
+    __device__ __forceinline__ uint4 halves() const {
+        const uint2 low = i8x4_to_f16(words.x), high = i8x4_to_f16(words.y);
+        return make_uint4(low.x, low.y, high.x, high.y);
+    }
+    __device__ __forceinline__ void floats(float (&to)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) to[i] = (float)(i8)(u8)((i < 4 ? words.x : words.y) >> (i % 4 * 8));
+    }
+};
 
 #endif

@@ -160,14 +160,25 @@ impl Op for Attend {
             Depth::Quick => &[1, 2, 33, 255, 257],
             Depth::Full => &[1, 2, 3, 15, 16, 17, 31, 33, 64, 65, 127, 255, 256, 257, 1000, 4095],
         };
+        // Few heads, so that many keys are checked anywhere; groups that fill a tile of heads, and one that takes two.
+        let few = |heads: usize| [("HEADS", heads), ("KV_HEADS", 1), ("DIM", s.dim.min(64))];
+        let wide = [("HEADS", 3), ("KV_HEADS", 1), ("DIM", 128)];
         for (kv, out) in forms.into_iter().zip([8, 32]) {
             for &len in lens {
                 // Room beyond the length, so that a stride taken from the length shows (AD-16).
                 let max_len = s.max_len.max(len + 63);
-                shapes.push(with(&[("LEN", len), ("MAX_LEN", max_len), kv, ("OUT", form.out)]));
-                shapes.push(with(&[("LEN", len), ("MAX_LEN", max_len), kv, ("OUT", out)]));
+                let sizes = [("LEN", len), ("MAX_LEN", max_len), kv];
+                if depth == Depth::Full || len < 100 {
+                    shapes.push(with(&[&sizes[..], &[("OUT", form.out)]].concat()));
+                    shapes.push(with(&[&sizes[..], &[("OUT", out)]].concat()));
+                } else {
+                    shapes.push(with(&[&few(2)[..], &sizes, &[("OUT", out)]].concat()));
+                }
             }
-            shapes.push(with(&[&heads[..], &[("LEN", 70), ("MAX_LEN", 77), kv, ("OUT", out)]].concat()));
+            let sizes = |len: usize| [("LEN", len), ("MAX_LEN", 107), kv, ("OUT", out)];
+            shapes.push(with(&[&few(8)[..], &sizes(70)].concat()));
+            shapes.push(with(&[&few(9)[..], &sizes(40)].concat()));
+            shapes.push(with(&[&wide[..], &sizes(100)].concat()));
         }
         // Every slot of the cache is in use.
         shapes.push(with(&[("MAX_LEN", form.pos + 1)]));
