@@ -62,7 +62,7 @@ impl Buffers {
             product: zeroed(4 * config.hidden)?,
             logits: zeroed(4 * config.vocab)?,
             attn_scratch: zeroed(Exec::attn_scratch(heads))?,
-            head_scratch: zeroed(64)?,
+            head_scratch: zeroed(Exec::head_scratch())?,
         })
     }
 }

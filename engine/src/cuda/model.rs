@@ -1,6 +1,6 @@
 //! What the engine drives: tokens in, the next token or logits out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use harness_spec::Bytes;
@@ -77,6 +77,10 @@ struct Parts {
 }
 
 impl CudaModel {
+    fn locked(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn work(&mut self) -> &mut Work {
         self.work.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,24 +140,24 @@ impl CudaModel {
 
     /// What was done since the model was loaded.
     pub fn counters(&self) -> Counters {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).counters
+        self.locked().counters
     }
 
     /// The launches of a token: op and variant of each.
-    pub fn steps(&mut self) -> Vec<(String, String)> {
-        let steps = self.work().program.steps().iter();
-        steps.map(|step| (step.op().to_owned(), step.variant().to_owned())).collect()
+    pub fn steps(&self) -> Vec<(String, String)> {
+        let work = self.locked();
+        work.program.steps().iter().map(|step| (step.op().to_owned(), step.variant().to_owned())).collect()
     }
 
     /// Nodes of a token's graph, and those of its edges by which a kernel may start before the one ahead has ended.
-    pub fn graph_facts(&mut self) -> (usize, Option<usize>) {
-        let graph = &self.work().graph;
-        (graph.nodes(), graph.programmatic_edges())
+    pub fn graph_facts(&self) -> (usize, Option<usize>) {
+        let work = self.locked();
+        (work.graph.nodes(), work.graph.programmatic_edges())
     }
 
     /// How prompts are multiplied.
-    pub fn prompt_products(&mut self) -> &'static str {
-        let work = self.work();
+    pub fn prompt_products(&self) -> &'static str {
+        let work = self.locked();
         match &work.prompt {
             None => "token by token",
             Some(_) if work.builder.exec.has_library() => "cuBLASLt",

@@ -9,6 +9,11 @@ use super::{Exec, Precision, Span, Step, Weights};
 use crate::cuda::CudaError;
 use crate::op::{LOGITS_SCRATCH, MOST_SPLITS};
 
+/// The length and the room that stand in the shapes of ops on a cache. The length changes from token to token and the room
+/// with every request for another context: neither is part of what chooses a kernel, and rows are measured at these.
+pub(super) const KEY_LEN: usize = 512;
+pub(super) const KEY_MAX_LEN: usize = 4096;
+
 /// The heads of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
@@ -145,7 +150,7 @@ impl Exec {
             ("KV_HEADS", heads.kv_heads),
             ("DIM", heads.dim),
             ("K", k),
-            ("MAX_LEN", cache.max_len),
+            ("MAX_LEN", KEY_MAX_LEN),
             ("KV", cache.bits()),
             ("PAIRING", usize::from(adjacent)),
         ])
@@ -238,6 +243,11 @@ impl Exec {
         self.step(precision, &op_of("norm_logits", w.dtype), &matrix_shape(w.n, w.k), Some(w), args)
     }
 
+    /// Bytes of scratch memory that [`Exec::norm_logits`] takes, zeroed once.
+    pub const fn head_scratch() -> usize {
+        LOGITS_SCRATCH
+    }
+
     /// Bytes of scratch memory that [`Exec::attn_token`] takes, zeroed once.
     pub const fn attn_scratch(heads: Heads) -> usize {
         MOST_SPLITS * heads.heads * (heads.dim + 2) * 4 + heads.heads * 4
@@ -260,13 +270,12 @@ impl Exec {
         len: &Span,
     ) -> Result<Step, CudaError> {
         let bits = if form == Activations::A8 { 8 } else { 32 };
-        // The length changes from token to token, so that it is no part of what chooses a kernel: rows are measured at 512.
         let shape = dims([
             ("HEADS", heads.heads),
             ("KV_HEADS", heads.kv_heads),
             ("DIM", heads.dim),
-            ("LEN", cache.max_len.min(512)),
-            ("MAX_LEN", cache.max_len),
+            ("LEN", KEY_LEN),
+            ("MAX_LEN", KEY_MAX_LEN),
             ("KV", cache.bits()),
             ("OUT", bits),
         ]);
@@ -292,7 +301,7 @@ impl Exec {
             ("DIM", heads.dim),
             ("ROT", o.rotation.dims),
             ("M", o.m),
-            ("MAX_LEN", o.cache.max_len),
+            ("MAX_LEN", KEY_MAX_LEN),
             ("KV", o.cache.bits()),
             ("PAIRING", adjacent),
         ]);

@@ -9,7 +9,7 @@ use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limit
 
 use super::bind::Args;
 use super::{Span, Step, Weights};
-use crate::cuda::CudaError;
+use crate::cuda::{Blas, CudaError};
 use crate::cuda::compile::{Arch, Compiler, Cubin};
 use crate::cuda::driver::{Device, Function, LaunchShape, Module, Stream};
 use crate::cuda::kernel;
@@ -45,6 +45,7 @@ pub struct Exec {
     bound: Mutex<HashMap<(String, Shape, bool, Option<Layout>), Arc<Bound>>>,
     functions: Mutex<HashMap<String, Function>>,
     notes: Mutex<Vec<String>>,
+    library: Option<Blas>,
 }
 
 impl Exec {
@@ -56,7 +57,13 @@ impl Exec {
     pub fn new(device: &Arc<Device>, table: Table, arch: Option<Arch>) -> Result<Exec, CudaError> {
         let arch = arch.unwrap_or_else(|| device.arch());
         let limits = Limits { cc: arch.cc, ..kernel::limits(device.facts()) };
+        // What it multiplies is multiplied by an own kernel where it is not there.
+        let (library, note) = match Blas::open(device) {
+            Ok(library) => (Some(library), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
         Ok(Exec {
+            library,
             stream: Stream::new(device)?,
             compiler: Compiler::new()?,
             table,
@@ -65,13 +72,17 @@ impl Exec {
             arch,
             bound: Mutex::default(),
             functions: Mutex::default(),
-            notes: Mutex::default(),
+            notes: Mutex::new(note.into_iter().collect()),
         })
     }
 
     /// The stream on which everything runs.
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    pub(super) fn library(&self) -> Option<&Blas> {
+        self.library.as_ref()
     }
 
     /// The device.

@@ -3,10 +3,10 @@
 use harness_spec::Shape;
 
 use super::bind::Args;
-use super::decode::{Cache, Heads};
+use super::decode::{Cache, Heads, KEY_MAX_LEN};
 use super::kernels::op_of;
 use super::{Exec, Precision, Span, Step, Weights};
-use crate::cuda::CudaError;
+use crate::cuda::{CudaError, Product};
 
 /// Operands of `attn_prefill`.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Exec {
             ("M", o.m as u64),
             // Where the prompt stands in the context changes from chunk to chunk and chooses no kernel.
             ("POS", 0),
-            ("MAX_LEN", o.cache.max_len as u64),
+            ("MAX_LEN", KEY_MAX_LEN as u64),
             ("KV", o.cache.bits() as u64),
         ]);
         let args = Args::new().span("queries", o.q, 4 * o.m * heads.q_width());
@@ -110,5 +110,30 @@ impl Exec {
             .span("pos", o.pos, 4)
             .ints([heads.heads, heads.kv_heads, heads.dim, o.m, o.cache.max_len, o.cache.bits()]);
         self.step(Precision::Table, "attn_prefill", &shape, None, args)
+    }
+
+    /// Whether the library that multiplies f16 matrices was found.
+    pub fn has_library(&self) -> bool {
+        self.library().is_some()
+    }
+
+    /// Queues a product by the library.
+    ///
+    /// # Errors
+    /// No library, or its error.
+    pub fn matmul(&self, o: &Matmul<'_>) -> Result<(), CudaError> {
+        let &Matmul { w, x, y, n, k, m, column, row, add } = o;
+        let blas = self.library().ok_or_else(|| CudaError::NoKernel {
+            op: "matmul".to_owned(),
+            shape: format!("N={n} K={k} M={m}"),
+            reason: "cuBLASLt was not found".to_owned(),
+        })?;
+        assert!(w.len() >= 2 * n * k && x.len() >= 2 * m * k, "f16 matrices of {n} by {k} and {m} by {k}");
+        assert!(column + n <= row && y.len() >= 4 * m * row, "{n} of {row} columns of {m} rows");
+        let y = y.address() + 4 * column as u64;
+        let product = Product { w: w.address(), x: x.address(), y, n, k, m, row, accumulate: add };
+        // SAFETY: the spans are as large as asserted and are kept by the caller, who waits for the stream before it lets them
+        // go; everything of an `Exec` is queued on its one stream.
+        unsafe { blas.matmul(self.stream(), &product) }
     }
 }

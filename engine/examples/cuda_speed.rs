@@ -1,0 +1,92 @@
+//! Prefill and decode speed of a model file on a CUDA device, and what each step of a token takes: for work on kernels.
+//!
+//! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth]`
+//!
+//! Decoding starts at `depth` tokens of context. `EDGELLM_TABLE=default|baseline|PATH` chooses the kernels as `--table`
+//! does elsewhere, `EDGELLM_KV=int8` the type of keys and values, and `EDGELLM_PROFILE=1` lists the steps of a token. The times
+//! of steps come from a graph in which none overlaps another; the token's own graph is faster where steps may overlap.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+use engine::cuda::CudaModel;
+use engine::generate::{KvType, LoadOptions, TableChoice};
+use engine::gguf::Gguf;
+use engine::model::Config;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().collect();
+    let path = args.get(1).ok_or("usage: cuda_speed MODEL [prompt tokens] [decoded tokens] [repetitions] [depth]")?;
+    let number = |i: usize, default: usize| args.get(i).map_or(Ok(default), |a| a.parse());
+    let (prompt, decoded, repetitions, depth) = (number(2, 512)?, number(3, 128)?, number(4, 5)?, number(5, 0)?);
+    let set = |name: &str| std::env::var(name).ok();
+    let table = match set("EDGELLM_TABLE").as_deref() {
+        None => TableChoice::Device,
+        Some("default") => TableChoice::Default,
+        Some("baseline") => TableChoice::Baseline,
+        Some(path) => TableChoice::File(Path::new(Box::leak(path.to_owned().into_boxed_str()))),
+    };
+    let kv = set("EDGELLM_KV").is_some_and(|kv| kv == "int8").then_some(KvType::Int8);
+    let options = LoadOptions { table, kv, ..LoadOptions::default() };
+
+    let start = Instant::now();
+    let gguf = Gguf::open(Path::new(path))?;
+    let config = Config::from_gguf(&gguf)?;
+    let context = (depth + prompt.max(decoded) + 8).next_multiple_of(256).min(config.context_train);
+    let mut model = CudaModel::load(&gguf, &config, 0, &options, context)?;
+    let (nodes, early) = model.graph_facts();
+    println!(
+        "loaded in {:.2} s: {} MiB on {}, a graph of {nodes} nodes ({} may start early), prompts {}",
+        start.elapsed().as_secs_f64(),
+        model.vram() >> 20,
+        model.device().facts().name,
+        early.map_or("?".to_owned(), |n| n.to_string()),
+        model.prompt_products()
+    );
+    let ids = |n: usize| (0..n).map(|i| (i * 7919 % config.vocab) as u32).collect::<Vec<_>>();
+    for _ in 0..repetitions {
+        let mut line = String::new();
+        if prompt > 0 {
+            let start = Instant::now();
+            model.feed(&ids(prompt), 0)?;
+            let first = model.next_greedy(false)?;
+            let prefill = start.elapsed().as_secs_f64();
+            line += &format!("pp{prompt} {:9.1} tok/s (first {first})   ", prompt as f64 / prefill);
+        }
+        if decoded > 0 {
+            model.feed(&ids(depth.max(1)), 0)?;
+            model.next_greedy(true)?;
+            let before = model.counters();
+            let start = Instant::now();
+            let mut last = 0;
+            for i in 0..decoded {
+                last = model.next_greedy(i + 1 < decoded)?;
+            }
+            let decode = start.elapsed().as_secs_f64();
+            let after = model.counters();
+            line += &format!(
+                "tg{decoded} @{depth} {:9.1} tok/s   last id {last}, {:.2} graph launches and {:.1} bytes back a token",
+                decoded as f64 / decode,
+                (after.graph_launches - before.graph_launches) as f64 / decoded as f64,
+                (after.d2h_bytes - before.d2h_bytes) as f64 / decoded as f64
+            );
+        }
+        println!("{line}");
+    }
+    if set("EDGELLM_PROFILE").is_some() {
+        let steps = model.profile(depth.max(1), 20)?;
+        let mut sums: BTreeMap<(&str, &str), (usize, f64)> = BTreeMap::new();
+        for step in &steps {
+            let sum = sums.entry((&step.op, &step.variant)).or_default();
+            *sum = (sum.0 + 1, sum.1 + step.nanos);
+        }
+        let total: f64 = steps.iter().map(|s| s.nanos).sum();
+        for ((_, variant), (count, nanos)) in &sums {
+            println!("{:8.2} us x {count:3} = {:5.1} %  {variant}", nanos / 1e3 / *count as f64, 100.0 * nanos / total);
+        }
+        println!("{:8.2} us all {} steps one after the other", total / 1e3, steps.len());
+    }
+    Ok(())
+}
