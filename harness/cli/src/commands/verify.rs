@@ -10,7 +10,7 @@ use harness_measure::tune::{Journal, JournalError, MemoryJournal, Plan, run as r
 use harness_spec::record::{
     CellResult, KERNEL_SCHEMA_VERSION, KernelRun, KernelRunKind, Outcome as CellOutcome, Trial,
 };
-use harness_spec::{Cell, Policy, Shape, Stage, Target, Workload};
+use harness_spec::{Cell, LaunchMode, Policy, Shape, Stage, Target, Workload};
 
 use super::timing::{Bench, kernel_plan, suite};
 use super::{kernel_report, print_json, print_text};
@@ -109,6 +109,16 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     out
 }
 
+/// How kernels are checked on a device. Where launches may overlap, the engine makes chains of them, and a kernel must also
+/// be right behind one that is not done yet.
+fn policy(backend: &str, cc: u32) -> Policy {
+    match backend {
+        "cpu" => Policy::COLD_EAGER,
+        _ if cc >= 90 => Policy { launch: LaunchMode::GraphPdl, ..Policy::COLD_GRAPH },
+        _ => Policy::COLD_GRAPH,
+    }
+}
+
 fn one_device(
     args: &VerifyArgs,
     json: bool,
@@ -120,7 +130,7 @@ fn one_device(
 ) -> Result<Exit, Failure> {
     let device = bench.target.device();
     let choice = if args.full && args.variants == VariantChoice::Default { VariantChoice::All } else { args.variants };
-    let policy = if device.backend == "cpu" { Policy::COLD_EAGER } else { Policy::COLD_GRAPH };
+    let policy = policy(&device.backend, bench.target.limits().cc);
     let choice = if args.expect_rejected { VariantChoice::All } else { choice };
     let planned = plan_suite(suite, &[policy], bench.spaces.as_ref(), choice, args.seed).map_err(usage)?;
     planned.notes.iter().for_each(|n| eprintln!("note: {n}"));
