@@ -8,6 +8,10 @@
 //! | `{T}` | the type as spaces and sources write it | `Q4_0` | `Q4_K` |
 //! | `{BLOCK}` | weights of a block, which a row is a multiple of | 32 | 256 |
 //! | `{UNIT}` | weights that lie in 16 bytes of codes | 32 | 32 |
+//! | `{LAYOUT}` | the layout that kernels of decoded tokens read: `planes`, or `gguf` for 16-bit floats | `planes` | `planes` |
+//! | `{A}` | the form of their activations: `a8/32`, or `f32` for 16-bit floats | `a8/32` | `a8/32` |
+//! | `{SLAB}` | bytes of K activations in that form | `K + K / 4` | `K + K / 4` |
+//! | `{INSTRUCTION}` | what multiplies them | `idp` | `idp` |
 
 use serde::Deserialize;
 
@@ -40,11 +44,19 @@ pub(crate) fn expanded(text: &str) -> Vec<(String, String)> {
     let space: String = lines.flat_map(|line| [line, "\n"]).collect();
     let expand = |format: String| {
         let (block, unit) = sizes(&format);
+        let [layout, activations, slab, instruction] = match format.as_str() {
+            "f16" | "bf16" | "f32" => ["gguf", "f32", "K * 4", "fma"],
+            _ => ["planes", "a8/32", "K + K / 4", "idp"],
+        };
         let text = space
             .replace("{t}", &format)
             .replace("{T}", &format.to_uppercase())
             .replace("{BLOCK}", &block.to_string())
-            .replace("{UNIT}", &unit.to_string());
+            .replace("{UNIT}", &unit.to_string())
+            .replace("{LAYOUT}", layout)
+            .replace("{A}", activations)
+            .replace("{SLAB}", slab)
+            .replace("{INSTRUCTION}", instruction);
         (format, text)
     };
     listed.formats.into_iter().map(expand).collect()

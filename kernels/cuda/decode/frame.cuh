@@ -80,6 +80,21 @@ struct Reader {
     }
 };
 
+// Adds a round's products. WHOLE: all of its units exist.
+template <bool WHOLE, class RowOf, class Stage>
+__device__ __forceinline__ void multiply(const Round& round, int base, const Reader<RowOf>& reader, const Stage& stage,
+                                         float (&sums)[RPL]) {
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) {
+        const int unit = base + u * STEP + reader.mine;
+        if (WHOLE || unit < reader.units) {
+            const Weights::Activations a = stage.load(unit);
+#pragma unroll
+            for (int r = 0; r < RPL; ++r) sums[r] += Weights::dot(round.w[r][u], a);
+        }
+    }
+}
+
 // The sums of the lanes of every row, in all of them.
 __device__ __forceinline__ void sum_lanes(float (&sums)[RPL]) {
 #pragma unroll
@@ -105,7 +120,9 @@ __device__ __forceinline__ void each_tile(const u8* W, int N, int K, int tiles, 
     reader.request(next);
 #endif
     stage.early();
-    pdl_wait();
+    // The condition always holds, and nothing knows it: the wait stands in a basic block of its own, as ptxas is free to
+    // move loads through the read-only path behind a wait in theirs.
+    if (K > 0) pdl_wait();
     auto prepared = prepare(blockIdx.x);
     stage.late();
     int turn = 0;
@@ -115,15 +132,9 @@ __device__ __forceinline__ void each_tile(const u8* W, int N, int K, int tiles, 
 #pragma unroll
         for (int r = 0; r < RPL; ++r) sums[r] = 0.0f;
         for (int base = 0; base < reader.units; base += ROUND_UNITS) {
-#pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const int unit = base + u * STEP + reader.mine;
-                if (unit < reader.units) {
-                    const Weights::Activations a = stage.load(unit);
-#pragma unroll
-                    for (int r = 0; r < RPL; ++r) sums[r] += Weights::dot(now.w[r][u], a);
-                }
-            }
+            // A round that lies within the row has no branch that keeps its units apart.
+            if (base + ROUND_UNITS <= reader.units) multiply<true>(now, base, reader, stage, sums);
+            else multiply<false>(now, base, reader, stage, sums);
 #if PREFETCH
             now = next;
             reader.request(next);

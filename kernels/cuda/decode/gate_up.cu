@@ -1,6 +1,7 @@
 // gate_up / fused: norm, a8/32, the joined rows of gate and up, silu(gate) * up, and its rounding to a8/32 in one launch.
 //
-//   W  planes of [2 F, K]: gate, then up     x, norm  f32 [K]     out  a slab a8/32 of [F]
+//   W  planes of [2 F, K]: gate, then up     x, norm  f32 [K]     out  a slab a8/32 of [F], or f32 [F]
+//   for formats of floats
 //
 // A tile holds the gate and up rows of OUTS outputs, whole groups of 32 that a warp each rounds. Needs F % OUTS == 0.
 // Format: FORMAT.
@@ -22,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 gate_up_fused(const u8* W,        // weights, see above
               const float* norm,  // [K]
               const float* x,     // [K]
-              u8* out,            // a slab of F
+              u8* out,            // [F]
               int F, int K, float eps) {
     DYNAMIC_SHARED(slab);
     __shared__ float parts[WARPS];
@@ -35,7 +36,7 @@ gate_up_fused(const u8* W,        // weights, see above
         if (threadIdx.x >= OUTS) return;
         const float gate = row_sum(met, threadIdx.x) * stage.scale;
         const float up = row_sum(met, threadIdx.x + OUTS) * stage.scale;
-        put_group(out, F, tile * OUTS + threadIdx.x, silu(gate) * up);
+        put_output(out, F, tile * OUTS + threadIdx.x, silu(gate) * up);
     };
     each_tile(W, 2 * F, K, F / OUTS, row_of, stage, [](int) { return 0; }, finish);
 }

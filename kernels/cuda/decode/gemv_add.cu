@@ -1,6 +1,6 @@
 // gemv_add / fused: y = r + W x, the matvec that ends on the residual.
 //
-//   W  planes of [N, K]     x  a slab a8/32 of [K]     r, y  f32 [N], which may be the same
+//   W  planes of [N, K]     x  a slab a8/32 of [K], or f32 [K] for formats of floats     r, y  f32 [N], which may be the same
 //
 // The residual is loaded right after the wait, by the thread that stores the row. Format: FORMAT.
 //
@@ -16,7 +16,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 gemv_add_fused(const u8* W,     // weights, see above
-               const u8* x,     // a slab a8/32
+               const u8* x,     // [K]
                const float* r,  // [N]
                float* y,        // [N]
                int N, int K) {

@@ -1,4 +1,4 @@
-// A norm and the rounding to a8/32 in front of a matvec, done by every block for itself in shared memory.
+// A norm, and for codes the rounding to a8/32, in front of a matvec, done by every block for itself in shared memory.
 //
 // The factor 1 / sqrt(mean(x^2) + eps) is the same for all elements, so it is left out of what is rounded and multiplies the
 // sums of the product instead: rounding need not wait for the sum of squares, and one barrier serves both.
@@ -13,7 +13,7 @@
 constexpr int NORM_CHUNK = HOLD * THREADS * 4;
 
 struct NormStage {
-    u8* const slab;      // K + K/4 bytes of shared memory
+    u8* const slab;      // shared memory: K + K/4 bytes, or 4 K of floats
     float* const parts;  // WARPS floats of shared memory
     const float *norm, *x;
     const int K;
@@ -64,10 +64,13 @@ struct NormStage {
         scale = 1.0f / sqrtf(squares / (float)K + eps);
     }
 
-    // Rounds four elements of a group, of which eight lanes have one each, and answers the sum of their squares.
+    // Puts four elements into the slab; of a group eight lanes have four each. Answers the sum of their squares.
     __device__ __forceinline__ float put(int at, float4 v, float4 w) {
         const float squares = v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);
         v = make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w);
+#if FLOATS
+        if (at < K) *(float4*)(slab + Slab::place(K, at)) = v;
+#else
         float largest = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 #pragma unroll
         for (int offset = 4; offset > 0; offset /= 2) largest = fmaxf(largest, __shfl_xor_sync(FULL_WARP, largest, offset));
@@ -83,6 +86,7 @@ struct NormStage {
                 (u32)(a & 255) | (u32)(b & 255) << 8 | (u32)(c & 255) << 16 | (u32)(d & 255) << 24;
             if (word == 0) ((float2*)(slab + K))[group] = Slab::pair(largest / 127.0f, half, other);
         }
+#endif
         return squares;
     }
 

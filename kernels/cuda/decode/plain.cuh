@@ -2,16 +2,8 @@
 #ifndef EDGELLM_DECODE_PLAIN_CUH
 #define EDGELLM_DECODE_PLAIN_CUH
 
-#if !defined(FORMAT)
-#error "a plain kernel needs FORMAT set by the build"
-#endif
-// Before the names of formats become numbers.
-#define JOINED_NAMES(a, b) a##b
-#define JOINED(a, b) JOINED_NAMES(a, b)
-#define IS_K_QUANT_Q4_K 1
-#define IS_K_QUANT_Q5_K 1
-#define IS_K_QUANT_Q6_K 1
-#if JOINED(IS_K_QUANT_, FORMAT)
+#include "decode/names.cuh"
+#if K_QUANT
 #include "gemv_k/decode.cuh"
 #else
 #include "native.cuh"
@@ -22,7 +14,7 @@
 #define THREADS 256
 
 __device__ __forceinline__ float plain_weight(const u8* W, int row, int column, int N, int K) {
-#ifdef EDGELLM_DECODE_CUH
+#if K_QUANT
     (void)N;
     return weight_at(W + (u64)row * row_bytes(K), column);
 #else

@@ -7,11 +7,12 @@
 //   Q4_1  codes as Q4_0                                                d and m, f16 [N, K/32] x 4 B
 //   Q5_0  codes as Q4_0, fifth bits [N, K/32] x 4 B as Q5_K            d f16 [N, K/32]
 //
-// Here a Row is that of row 0, and a unit counts through the whole matrix: one base address for each plane, whatever the
+// and rows of F16 and BF16. Here a Row is that of row 0, and a unit counts through the whole matrix: one base address for each plane, whatever the
 // number of rows that a lane works on. N * K stays below 2^31.
 #ifndef EDGELLM_DECODE_WEIGHTS_CUH
 #define EDGELLM_DECODE_WEIGHTS_CUH
 
+#include "decode/names.cuh"
 #include "gemv_k/formats.cuh"
 
 struct Q40Planes {
@@ -145,6 +146,47 @@ struct Staged<Q80Planes::Activations> {
     }
 };
 
+// Rows of 16-bit floats as the file has them, against activations in 32-bit floats; a unit is 8 weights.
+template <bool BRAIN>
+struct HalfRows {
+    struct Fragment { uint4 w; };
+    struct Row { const u8* w; };
+    struct Activations { float4 low, high; };
+    static __device__ __forceinline__ int units(int K) { return K / 8; }
+    static __device__ __forceinline__ Row row(const u8* W, int N, int K, int row) {
+        (void)N;
+        return {W + (u64)row * K * 2};
+    }
+    static __device__ __forceinline__ Fragment load(const Row& r, int unit) {
+        return {load_weights_16(r.w + (i64)unit * 16)};
+    }
+    static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0)}; }
+    static __device__ __forceinline__ Activations activations(const u8* x, int K, int unit) {
+        (void)K;
+        return {((const float4*)x)[unit * 2], ((const float4*)x)[unit * 2 + 1]};
+    }
+    static __device__ __forceinline__ float2 pair(u32 word) {
+        if (BRAIN) return make_float2(bf16_to_f32((u16)(word & 0xffffu)), bf16_to_f32((u16)(word >> 16)));
+        return f16x2_to_f32(word);
+    }
+    static __device__ __forceinline__ float dot(const Fragment& w, const Activations& a) {
+        const float2 p = pair(w.w.x), q = pair(w.w.y), r = pair(w.w.z), s = pair(w.w.w);
+        const float low = fmaf(q.y, a.low.w, fmaf(q.x, a.low.z, fmaf(p.y, a.low.y, p.x * a.low.x)));
+        const float high = fmaf(s.y, a.high.w, fmaf(s.x, a.high.z, fmaf(r.y, a.high.y, r.x * a.high.x)));
+        return low + high;
+    }
+};
+
+// Floats in shared memory: the first four of every unit, then the second four.
+template <class Activations>
+struct StagedFloats {
+    // Where elements `at` to `at + 3` lie.
+    static __device__ __forceinline__ int place(int K, int at) { return at % 8 / 4 * (K * 2) + at / 8 * 16; }
+    static __device__ __forceinline__ Activations load(const u8* slab, int K, int unit) {
+        return {*(const float4*)(slab + unit * 16), *(const float4*)(slab + K * 2 + unit * 16)};
+    }
+};
+
 typedef Q40Planes Weights_Q4_0;
 typedef Q41Planes Weights_Q4_1;
 typedef Q50Planes Weights_Q5_0;
@@ -153,12 +195,14 @@ typedef Q4KPlanes Weights_Q4_K;
 typedef Q5KPlanes Weights_Q5_K;
 typedef Q6KPlanes Weights_Q6_K;
 
-#if !defined(FORMAT)
-#error "FORMAT must be set by the build, to Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K"
-#endif
-#define JOINED_NAMES(a, b) a##b
-#define JOINED(a, b) JOINED_NAMES(a, b)
+typedef HalfRows<false> Weights_F16;
+typedef HalfRows<true> Weights_BF16;
+
 typedef JOINED(Weights_, FORMAT) Weights;
+#if FLOATS
+typedef StagedFloats<Weights::Activations> Slab;
+#else
 typedef Staged<Weights::Activations> Slab;
+#endif
 
 #endif

@@ -1,10 +1,11 @@
-//! `gate_up_*`: silu(gate) * up of the norm of one token, rounded to a8/32 for the product behind it.
+//! `gate_up_*`: silu(gate) * up of the norm of one token, rounded to a8/32 for the product behind it, or as it is where that
+//! product takes floats.
 //!
 //! `out = a8(silu(G n) * (U n))` with `n = norm(x)` and the rows of G and then of U as one matrix `[2 F, K]`.
 //!
 //! Device arguments: `(const u8* W, const float* norm, const float* x, u8* out, int F, int K, float eps)`.
 
-use harness_spec::{Bytes, CellFailure, Shape};
+use harness_spec::{Bytes, CellFailure, DType, Shape};
 use variants::{Activations, KernelSpec};
 
 use super::activations::slab_stride;
@@ -26,7 +27,17 @@ pub(super) struct GateUp {
 }
 
 /// Every op of this kind.
-pub(super) static GATE_UP: [GateUp; 7] = of_formats!(GateUp, "gate_up");
+pub(super) static GATE_UP: [GateUp; 9] = of_formats!(GateUp, "gate_up");
+
+impl GateUp {
+    /// The output: a slab, or floats for weights that are multiplied with floats.
+    fn output(&self, f: usize) -> OutputSpec {
+        match self.product.dtypes[0] {
+            DType::F16 | DType::BF16 => OutputSpec { name: "out", elem: Elem::F32, len: f },
+            _ => OutputSpec { name: "out", elem: Elem::U8, len: slab_stride(f, GROUP) },
+        }
+    }
+}
 
 /// silu(gate) * up, and how far it may be off where both are off by their bounds.
 fn joined(rows: &Floats, f: usize) -> (Vec<f64>, Vec<f64>) {
@@ -51,7 +62,7 @@ impl Op for GateUp {
 
     fn bytes(&self, shape: &Shape, spec: &KernelSpec) -> Bytes {
         let f = dim(shape, "F");
-        Bytes((normed::bytes(&self.product, 2 * f, shape, spec) + slab_stride(f, GROUP)) as u64)
+        Bytes((normed::bytes(&self.product, 2 * f, shape, spec) + self.output(f).bytes()) as u64)
     }
 
     fn flops(&self, shape: &Shape) -> u64 {
@@ -81,14 +92,18 @@ impl Op for GateUp {
     fn problem(&self, shape: &Shape, case: &Case) -> Problem {
         let f = dim(shape, "F");
         let mut problem = normed::problem(&self.product, self.name, shape, 2 * f, case);
-        problem.outputs = vec![OutputSpec { name: "out", elem: Elem::U8, len: slab_stride(f, GROUP) }];
+        problem.outputs = vec![self.output(f)];
         problem
     }
 
     fn expected(&self, problem: &Problem, form: Activations) -> Option<Expected> {
         let f = problem.dim("F");
         let (want, bound) = joined(&normed::rows(problem, form), f);
-        Some(Expected { outputs: vec![Want::Slabs(Slabs { k: f, group: GROUP, want, bound })] })
+        let out = match self.output(f).elem {
+            Elem::F32 => Want::Floats(Floats { want, bound, norms: None }),
+            _ => Want::Slabs(Slabs { k: f, group: GROUP, want, bound }),
+        };
+        Some(Expected { outputs: vec![out] })
     }
 
     fn arguments(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Arg>, CellFailure> {

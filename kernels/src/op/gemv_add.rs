@@ -1,7 +1,7 @@
 //! `gemv_add_*`: y = r + W x for one token, the product that ends on the residual.
 //!
-//! Device arguments: `(const u8* W, const u8* x, const float* r, float* y, int N, int K)`, with x a slab a8/32. `r` and `y`
-//! may be the same memory: each element is read and written by one thread.
+//! Device arguments: `(const u8* W, const u8* x, const float* r, float* y, int N, int K)`, with x a slab a8/32,
+//! or floats for weights in 16-bit floats. `r` and `y` may be the same memory: each element is read and written by one thread.
 
 use harness_spec::{Bytes, CellFailure, Shape};
 use variants::{Activations, KernelSpec};
@@ -21,7 +21,7 @@ pub(super) struct GemvAdd {
 }
 
 /// Every op of this kind.
-pub(super) static GEMV_ADD: [GemvAdd; 7] = of_formats!(GemvAdd, "gemv_add");
+pub(super) static GEMV_ADD: [GemvAdd; 9] = of_formats!(GemvAdd, "gemv_add");
 
 impl Op for GemvAdd {
     fn name(&self) -> &'static str {

@@ -28,7 +28,7 @@ pub(super) struct NormLogits {
 }
 
 /// Every op of this kind.
-pub(super) static NORM_LOGITS: [NormLogits; 7] = of_formats!(NormLogits, "norm_logits");
+pub(super) static NORM_LOGITS: [NormLogits; 9] = of_formats!(NormLogits, "norm_logits");
 
 fn position(problem: &Problem) -> i32 {
     let Tensor::I32(pos) = &problem.inputs[3] else { panic!("the last input is a position") };

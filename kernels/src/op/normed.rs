@@ -34,6 +34,8 @@ macro_rules! of_formats {
             $kind { name: concat!($op, "_q4_k"), product: crate::op::normed::product(&[harness_spec::DType::Q4K]) },
             $kind { name: concat!($op, "_q5_k"), product: crate::op::normed::product(&[harness_spec::DType::Q5K]) },
             $kind { name: concat!($op, "_q6_k"), product: crate::op::normed::product(&[harness_spec::DType::Q6K]) },
+            $kind { name: concat!($op, "_f16"), product: crate::op::normed::product(&[harness_spec::DType::F16]) },
+            $kind { name: concat!($op, "_bf16"), product: crate::op::normed::product(&[harness_spec::DType::BF16]) },
         ]
     };
 }

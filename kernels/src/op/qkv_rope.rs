@@ -32,7 +32,7 @@ pub(super) struct QkvRope {
 }
 
 /// Every op of this kind.
-pub(super) static QKV_ROPE: [QkvRope; 7] = of_formats!(QkvRope, "qkv_rope");
+pub(super) static QKV_ROPE: [QkvRope; 9] = of_formats!(QkvRope, "qkv_rope");
 
 struct Sizes {
     heads: usize,
