@@ -265,6 +265,52 @@ fn numbers_that_are_estimated_or_above_the_ceiling_are_not_passed_off_as_results
 }
 
 #[test]
+fn what_a_run_used_of_a_gpu_is_shown_beside_the_memory_of_each_side() {
+    let (mut record, samples) = fabricated::compare(&Script::default());
+    assert!(!terminal(&record).contains("energy per token"), "a run on processors has no such rows");
+    let counters = DeviceCounters {
+        generated: 1000,
+        tokens: 1000,
+        graph_launches: 1000,
+        kernel_launches: 90,
+        syncs: 20,
+        h2d_bytes: 2500,
+        d2h_bytes: 4000,
+    };
+    record.sides[0].gpu = Some(SideGpu {
+        device: "cuda:0".into(),
+        name: "An Example GPU".into(),
+        driver: Some("580.1".into()),
+        vram_bytes: Measure::measured(512.0 * 1048576.0),
+        energy_j_per_token: Measure::derived(0.125),
+        counters: Some(counters),
+    });
+    record.plan.device = "cuda:0".into();
+    record.ceiling.as_mut().unwrap().device = Some("An Example GPU".into());
+    for block in &mut record.telemetry {
+        block.gpu = Some(GpuTelemetry {
+            sm_mhz: Measure::measured(1980.0),
+            memory_mhz: Measure::measured(3201.0),
+            temperature_c: Measure::measured(41.0),
+            power_w: Measure::measured(310.0),
+            memory_used_bytes: Measure::missing("the board does not tell"),
+            energy_j: Measure::measured(12.0),
+            throttled: Some("sw power cap".into()),
+        });
+    }
+    let (text, page) = (terminal(&record).replace("\n  ", " "), html(&record, &samples).unwrap());
+    for want in ["cuda:0, An Example GPU", "0.125", "graph launches per token", "bytes back per token"] {
+        assert!(text.contains(want), "{want} is missing in\n{text}");
+    }
+    for want in ["on An Example GPU", "GPU clock", "sw power cap", "engine device", "the board does not tell"] {
+        assert!(page.contains(want), "{want} is missing");
+    }
+    let back: harness_spec::record::RunRecord =
+        serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
+    assert_eq!(back, record);
+}
+
+#[test]
 fn ten_thousand_samples_stay_below_five_megabytes() {
     let script = Script { runs: 5000, lengths: vec![12, 24], resamples: 20, ..Script::default() };
     let (mut record, samples) = fabricated::compare(&Script { runs: 40, ..script.clone() });

@@ -7,6 +7,7 @@ pub mod args;
 pub mod ceiling;
 pub mod commands;
 pub mod exit;
+pub mod gpu_use;
 pub mod grid;
 pub mod interrupt;
 pub mod kernel_plan;

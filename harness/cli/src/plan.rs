@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use engine::generate::DeviceChoice;
 use harness_measure::{Schedule, ScheduleSpec};
 use harness_spec::record::SideRole;
 use reqwest::Url;
@@ -44,6 +45,8 @@ pub struct RunPlan {
     pub suite: Suite,
     /// Lengths to ask for: the suite's or the user's.
     pub lengths: Vec<u64>,
+    /// What our engine computes on; never left open.
+    pub device: DeviceChoice,
     /// Threads on both sides.
     pub threads: u32,
     /// Context length on both sides.
@@ -105,6 +108,7 @@ impl RunPlan {
             runs: a.runs,
             suite,
             lengths,
+            device: device(a.device)?,
             threads,
             context: a.ctx,
             seed: a.seed.unwrap_or_else(rand::random),
@@ -185,6 +189,20 @@ impl TryFrom<E2eArgs> for E2ePlan {
     }
 }
 
+/// The device that a flag means. Without one it is the first GPU that the driver shows, else the processor; either way
+/// the engine is told, and one that cannot run there is an error and no other device.
+fn device(asked: Option<DeviceChoice>) -> Result<DeviceChoice, Failure> {
+    match asked {
+        Some(DeviceChoice::Auto) => Err(usage(anyhow!(
+            "--device auto leaves open what is measured\nhint: write cpu or cuda:N; without the flag it is the first GPU, \
+             and the processor where there is none"
+        ))),
+        Some(device) => Ok(device),
+        None if kernels::cuda::driver::Device::count().is_ok() => Ok(DeviceChoice::Cuda(0)),
+        None => Ok(DeviceChoice::Cpu),
+    }
+}
+
 /// The server that a word of the command line means.
 fn target(word: &str, ollama_host: Option<&str>) -> Result<Target, Failure> {
     let (kind, url) = match word.split_once('=') {
@@ -246,6 +264,15 @@ mod tests {
         ] {
             assert_eq!(default_ollama(host).unwrap().as_str(), want, "{host:?}");
         }
+    }
+
+    #[test]
+    fn a_run_knows_its_device_before_it_starts() {
+        assert_eq!(device(Some(DeviceChoice::Cuda(3))).unwrap(), DeviceChoice::Cuda(3));
+        assert_eq!(device(Some(DeviceChoice::Cpu)).unwrap(), DeviceChoice::Cpu);
+        assert_ne!(device(None).unwrap(), DeviceChoice::Auto);
+        let Err(Failure::Usage(refused)) = device(Some(DeviceChoice::Auto)) else { panic!("auto was taken") };
+        assert!(refused.to_string().contains("write cpu or cuda:N"), "{refused}");
     }
 
     #[test]

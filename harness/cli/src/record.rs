@@ -1,5 +1,6 @@
 //! Puts the record of a run together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -8,13 +9,14 @@ use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
     Ceiling, DropReason, Environment, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance,
-    RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideRole, Verdict,
+    RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
+use crate::gpu_use;
 use crate::machine::{environment, process};
 use crate::model::Model;
 use crate::peers::Side;
@@ -116,6 +118,8 @@ pub struct Parts<'a> {
     pub analysis: Analysis,
     /// The machine before each block.
     pub telemetry: Vec<harness_spec::record::BlockTelemetry>,
+    /// What each side used of the run's GPU.
+    pub gpus: BTreeMap<SideRole, SideGpu>,
     /// What idle sides used.
     pub idle: &'a [IdleUse],
     /// Which peer it is, and anything else said before.
@@ -136,6 +140,11 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
                 share * 100.0
             ));
         }
+    }
+    for s in &sides {
+        let prompts = parts.samples.iter().filter(|p| p.side == s.role).map(|p| p.prompt_tokens).sum();
+        let counters = s.gpu.as_ref().and_then(|gpu| gpu.counters);
+        notes.extend(counters.and_then(|c| gpu_use::broken_promise(&s.label, &c, prompts)));
     }
     notes.extend(parts.analysis.notes.iter().cloned());
     let headline = headline(&parts);
@@ -163,6 +172,7 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
             warmup: plan.warmup,
             seed: plan.seed,
             threads: plan.threads,
+            device: plan.device.to_string(),
         },
         sides,
         manifest: parts.manifest,
@@ -206,6 +216,7 @@ fn side_facts(side: &Side, parts: &Parts<'_>, model: &ModelFacts) -> SideFacts {
         rss_peak_bytes,
         bandwidth_efficiency,
         achieved_gb_per_s,
+        gpu: parts.gpus.get(&side.role).cloned(),
     }
 }
 

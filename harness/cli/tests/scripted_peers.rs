@@ -4,6 +4,7 @@ mod fake;
 
 use bench_cli::commands::measure::{Measured, Prepared, measure};
 use bench_cli::manifest::{self, Field, Known};
+use bench_cli::peers::ollama::EngineState;
 use bench_cli::peers::prepare::{self, Setting};
 use bench_cli::peers::{Client, Side};
 use bench_cli::plan::RunPlan;
@@ -39,6 +40,7 @@ fn side(role: SideRole, peer: &Peer, openai: bool) -> Side {
         options: Default::default(),
         load_ms: Measure::missing("scripted"),
         pid: None,
+        device: None,
         shape: Field::ALL.into_iter().map(|f| (f, Known::is("x", "scripted"))).collect(),
         child: None,
     }
@@ -321,7 +323,8 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
 }
 
 fn setting<'a>(model: &'a Stub, plan: &'a RunPlan, out: &'a TempDir) -> Setting<'a> {
-    Setting { model, suite: &plan.suite, context: 512, threads: 2, timeout: plan.timeout, out: out.path() }
+    let (device, out) = (plan.device, out.path());
+    Setting { model, suite: &plan.suite, context: 512, device, threads: 2, timeout: plan.timeout, out }
 }
 
 #[tokio::test]
@@ -378,6 +381,7 @@ async fn an_ollama_that_shows_another_digest_than_was_uploaded_is_a_mismatch() {
         &bench_cli::manifest::known::Asked { model: &model, context: 512, threads: 2, prompt_ids: "x" },
         "0",
         false,
+        &EngineState { device: "cpu".into(), kv_type: "f16".into(), table_hash: "h".into(), counters: None },
     );
     let why = manifest::withhold(&manifest::compare(&ours, &side.shape)).unwrap();
     assert!(why.contains("weights digest") && why.contains("tokenizer"), "{why}");

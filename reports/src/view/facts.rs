@@ -1,7 +1,10 @@
 //! Everything beside the metrics: sides, manifest, memory, bandwidth, hygiene, machine, plan.
 
+use std::collections::BTreeSet;
+
 use harness_spec::record::{
-    Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideRole, Verdict,
+    BlockTelemetry, DeviceCounters, Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideGpu,
+    SideRole, Verdict,
 };
 use serde::Serialize;
 
@@ -144,12 +147,39 @@ pub(crate) fn manifest_row(field: &ManifestField) -> ManifestRow {
 /// Memory and load of each side.
 pub(crate) fn memory(record: &RunRecord) -> Vec<SideRow> {
     let file = record.model.file_bytes as f64;
-    vec![
+    let mut rows = vec![
         side_row(record, "peak RSS", |s| format::measure(&s.rss_peak_bytes, format::bytes)),
         side_row(record, "peak RSS ÷ model file", |s| {
             format::measure(&s.rss_peak_bytes, |b| format!("{:.2} ×", b / file))
         }),
         side_row(record, "load time, ms", |s| format::measure(&s.load_ms, format::number)),
+    ];
+    if record.sides.iter().any(|s| s.gpu.is_some()) {
+        rows.extend(gpu(record));
+    }
+    rows
+}
+
+/// What each side used of a GPU.
+fn gpu(record: &RunRecord) -> Vec<SideRow> {
+    let of = |name: &str, value: &dyn Fn(&SideGpu) -> Result<String, String>| {
+        side_row(record, name, |s| s.gpu.as_ref().map_or_else(|| Err("no GPU is known of".to_owned()), value))
+    };
+    let counted = |name: &str, value: &dyn Fn(&DeviceCounters) -> f64| {
+        of(name, &|gpu| match gpu.counters.filter(|c| c.generated > 0) {
+            Some(c) => Ok(format::number(value(&c) / c.generated as f64)),
+            None => Err("the server does not count".to_owned()),
+        })
+    };
+    vec![
+        of("GPU", &|gpu| Ok(format!("{}, {}", gpu.device, format::one_line(&gpu.name)))),
+        of("driver", &|gpu| gpu.driver.clone().ok_or_else(|| "the management library is not there".to_owned())),
+        of("GPU memory of the model", &|gpu| format::measure(&gpu.vram_bytes, format::bytes)),
+        of("energy per token, J", &|gpu| format::measure(&gpu.energy_j_per_token, format::number)),
+        counted("graph launches per token", &|c| c.graph_launches as f64),
+        counted("bytes back per token", &|c| c.d2h_bytes as f64),
+        counted("bytes sent per token", &|c| c.h2d_bytes as f64),
+        counted("waits per token", &|c| c.syncs as f64),
     ]
 }
 
@@ -174,10 +204,13 @@ pub(crate) fn ceiling(record: &RunRecord) -> Vec<Fact> {
                 name: "stream-read ceiling".to_owned(),
                 value: format!("{} GB/s", format::number(c.read_gb_per_s)),
                 why: format!(
-                    "best of {} passes over {} with {} threads, measured {} the runs",
+                    "best of {} passes over {} {}, measured {} the runs",
                     c.passes_gb_per_s.len(),
                     format::bytes(c.working_set_bytes as f64),
-                    c.threads,
+                    match &c.device {
+                        Some(device) => format!("on {}", format::one_line(device)),
+                        None => format!("with {} threads", c.threads),
+                    },
                     format::one_line(&c.when)
                 ),
             });
@@ -287,11 +320,11 @@ pub(crate) fn telemetry(record: &RunRecord) -> Vec<Fact> {
     if blocks.is_empty() {
         return Vec::new();
     }
-    let range = |name: &str, unit: &str, pick: fn(&harness_spec::record::BlockTelemetry) -> &Measure| {
-        let seen: Vec<f64> = blocks.iter().filter_map(|b| pick(b).value).collect();
+    let range = |name: &str, unit: &str, pick: fn(&BlockTelemetry) -> Option<&Measure>| {
+        let seen: Vec<f64> = blocks.iter().filter_map(|b| pick(b)?.value).collect();
         let (lo, hi) = seen.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
         if seen.is_empty() {
-            let why = blocks.iter().find_map(|b| pick(b).reason.clone());
+            let why = blocks.iter().find_map(|b| pick(b)?.reason.clone());
             return Fact {
                 name: name.to_owned(),
                 value: format::NONE.to_owned(),
@@ -301,11 +334,24 @@ pub(crate) fn telemetry(record: &RunRecord) -> Vec<Fact> {
         let value = format!("{} to {} {unit}", format::number(lo), format::number(hi));
         Fact { name: name.to_owned(), value: value.trim_end().to_owned(), why: format!("before {} blocks", seen.len()) }
     };
-    vec![
-        range("core clock", "MHz", |b| &b.cpu_mhz),
-        range("load average", "", |b| &b.load1),
-        range("processor temperature", "°C", |b| &b.temperature_c),
-    ]
+    let mut facts = vec![
+        range("core clock", "MHz", |b| Some(&b.cpu_mhz)),
+        range("load average", "", |b| Some(&b.load1)),
+        range("processor temperature", "°C", |b| Some(&b.temperature_c)),
+    ];
+    if blocks.iter().any(|b| b.gpu.is_some()) {
+        facts.extend([
+            range("GPU clock", "MHz", |b| b.gpu.as_ref().map(|g| &g.sm_mhz)),
+            range("GPU memory clock", "MHz", |b| b.gpu.as_ref().map(|g| &g.memory_mhz)),
+            range("GPU temperature", "°C", |b| b.gpu.as_ref().map(|g| &g.temperature_c)),
+            range("GPU power", "W", |b| b.gpu.as_ref().map(|g| &g.power_w)),
+            range("GPU memory in use", "bytes", |b| b.gpu.as_ref().map(|g| &g.memory_used_bytes)),
+        ]);
+        let throttled: BTreeSet<&str> = blocks.iter().filter_map(|b| b.gpu.as_ref()?.throttled.as_deref()).collect();
+        let held = throttled.into_iter().collect::<Vec<_>>().join("; ");
+        facts.push(Fact::new("GPU clocks held down", if held.is_empty() { "never".to_owned() } else { held }));
+    }
+    facts
 }
 
 /// How it was run.
@@ -321,6 +367,9 @@ pub(crate) fn plan(record: &RunRecord) -> Vec<Fact> {
         facts.push(Fact::new("order", format!("{} in blocks of at most {} runs", plan.order, plan.block_len)));
     }
     facts.push(Fact::new("seed", plan.seed.to_string()));
+    if plan.device != "cpu" {
+        facts.push(Fact::new("engine device", plan.device.clone()));
+    }
     facts.push(Fact::new("engine threads", plan.threads.to_string()));
     facts.push(Fact::new("started", record.started.clone()));
     facts.push(Fact::new("wall time", format::wall(record.wall_ns.secs())));

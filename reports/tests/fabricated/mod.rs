@@ -235,13 +235,14 @@ fn blank(script: &Script) -> RunRecord {
                 .collect(),
             lengths: script.lengths.clone(),
         },
-        plan: Plan { runs: script.runs, block_len: 10, order: "ABBA".into(), warmup: 2, seed: 11, threads: 2 },
+        plan: Plan { runs: script.runs, block_len: 10, order: "ABBA".into(), warmup: 2, seed: 11, threads: 2, device: "cpu".into() },
         sides: Vec::new(),
         manifest: Vec::new(),
         ceiling: Some(Ceiling {
             read_gb_per_s: 24.318,
             working_set_bytes: 98_000_000,
             threads: 2,
+            device: None,
             passes_gb_per_s: vec![22.9, 23.7, 24.318, 24.1, 23.2, 24.2],
             when: "before and after".into(),
         }),
@@ -262,6 +263,7 @@ fn telemetry(block: u64) -> BlockTelemetry {
         cpu_mhz: Measure::measured(2890.0 + block as f64),
         load1: Measure::measured(1.9),
         temperature_c: Measure::missing("no sensor is readable in this virtual machine"),
+        gpu: None,
     }
 }
 
@@ -333,6 +335,7 @@ fn side(role: SideRole, decode: Option<f64>) -> SideFacts {
         rss_peak_bytes: Measure::measured(if engine { 131e6 } else { 402e6 }),
         bandwidth_efficiency: derived(traffic.map(|t| t / 24.318)),
         achieved_gb_per_s: derived(traffic),
+        gpu: None,
     }
 }
 

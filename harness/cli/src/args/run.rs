@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::generate::DeviceChoice;
 
 /// Flags that every measured run has.
 #[derive(Debug, Args)]
@@ -17,6 +18,9 @@ pub struct RunArgs {
     /// Generated tokens to ask for, in place of the suite's lengths.
     #[arg(long, value_delimiter = ',')]
     pub lengths: Vec<u64>,
+    /// What our engine computes on: cpu, cuda or cuda:N [default: cuda:0 where there is a GPU, else cpu].
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
     /// Threads on both sides [default: one a physical core].
     #[arg(long)]
     pub threads: Option<u32>,

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::generate::DeviceChoice;
 
 /// `bench serve-engine`, hidden: our engine as a server of its own process, so that its memory and threads are its own.
 #[derive(Debug, Args)]
@@ -11,6 +12,9 @@ pub struct ServeEngineArgs {
     /// Name to serve it under.
     #[arg(long)]
     pub name: String,
+    /// What to compute on: `cpu` or `cuda:N`. There is no default: whoever measures says it.
+    #[arg(long)]
+    pub device: DeviceChoice,
     /// Threads.
     #[arg(long)]
     pub threads: u32,

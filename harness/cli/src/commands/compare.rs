@@ -28,14 +28,15 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
     fits(&plan.run, &model)?;
 
     let bar = crate::progress::wait("measuring the memory ceiling");
-    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, plan.run.threads);
-    ceiling.measure("before");
+    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, plan.run.device, plan.run.threads);
+    ceiling.measure("before")?;
     bar.finish_and_clear();
 
     let setting = Setting {
         model: &model,
         suite: &plan.run.suite,
         context: plan.run.context,
+        device: plan.run.device,
         threads: plan.run.threads,
         timeout: plan.run.timeout,
         out: &identity.folder,
@@ -165,11 +166,12 @@ fn dry_run(plan: &ComparePlan, json: bool) -> Outcome {
     if json {
         print_json(&serde_json::json!({
             "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs_a_side": r.runs, "warmup": r.warmup,
-            "threads": r.threads, "context": r.context, "seed": r.seed, "blocks": blocks,
+            "device": r.device.to_string(), "threads": r.threads, "context": r.context, "seed": r.seed, "blocks": blocks,
         }))?;
     } else {
         print_text(&format!(
-            "model {}, suite {} ({} prompts), lengths {:?}, {} runs a side after {} warm-up, {} threads, context {}, seed {}\nblocks: {}",
+            "model {}, suite {} ({} prompts), lengths {:?}, {} runs a side after {} warm-up, {} threads, context {}, seed {}\n\
+             device {}\nblocks: {}",
             r.model,
             r.suite.name,
             r.suite.prompts.len(),
@@ -179,6 +181,7 @@ fn dry_run(plan: &ComparePlan, json: bool) -> Outcome {
             r.threads,
             r.context,
             r.seed,
+            r.device,
             blocks.join(", ")
         ));
     }

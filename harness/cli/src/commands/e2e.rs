@@ -28,12 +28,12 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         if json {
             print_json(&serde_json::json!({
                 "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs": r.runs, "warmup": r.warmup,
-                "threads": r.threads, "context": r.context, "seed": r.seed,
+                "device": r.device.to_string(), "threads": r.threads, "context": r.context, "seed": r.seed,
             }))?;
         } else {
             print_text(&format!(
-                "model {}, suite {}, lengths {:?}, {} runs after {} warm-up, {} threads, context {}, seed {}",
-                r.model, r.suite.name, r.lengths, r.runs, r.warmup, r.threads, r.context, r.seed
+                "model {}, suite {}, lengths {:?}, {} runs after {} warm-up, {}, {} threads, context {}, seed {}",
+                r.model, r.suite.name, r.lengths, r.runs, r.warmup, r.device, r.threads, r.context, r.seed
             ));
         }
         return Ok(Exit::Done);
@@ -41,12 +41,13 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
     let identity = Identity::new(r)?;
     let model = model::open(&r.model, r.context).await?;
     fits(r, &model)?;
-    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, r.threads);
-    ceiling.measure("before");
+    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, r.device, r.threads);
+    ceiling.measure("before")?;
     let setting = Setting {
         model: &model,
         suite: &r.suite,
         context: r.context,
+        device: r.device,
         threads: r.threads,
         timeout: r.timeout,
         out: &identity.folder,

@@ -1,6 +1,9 @@
 //! What `compare` and `e2e` share: the timed part, the statistics, the record and its files.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
+use engine::generate::DeviceChoice;
 use harness_measure::{AnalysisOptions, Schedule, analyse, describe_one_side};
 use harness_spec::record::{ManifestField, Provenance, RunKind, RunRecord};
 use tokio_util::sync::CancellationToken;
@@ -8,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::{print_json, print_text};
 use crate::ceiling::CeilingMeter;
 use crate::exit::{Exit, Failure};
+use crate::gpu_use;
+use crate::machine::gpu::Gpu;
 use crate::model::Model;
 use crate::peers::{Clock, Side};
 use crate::plan::RunPlan;
@@ -62,14 +67,26 @@ pub struct Measured {
 pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
     let log = SampleLog::create(&p.identity.folder)?;
     let clock = Clock::start();
-    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel, log);
+    let gpu = match p.plan.device {
+        DeviceChoice::Cuda(ordinal) => Some(Gpu::open(ordinal).context("watching the GPU")?),
+        DeviceChoice::Cpu | DeviceChoice::Auto => None,
+    };
+    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel, log).watching(gpu.as_ref());
     let ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
     let wall = clock.now();
-    let Session { mut samples, telemetry, idle, log, .. } = session;
+    let Session { mut samples, telemetry, idle, energy, log, .. } = session;
+    let gpus = match &gpu {
+        Some(gpu) => gpu_use::of_sides(gpu, &p.sides, &samples, &energy).await,
+        None => BTreeMap::new(),
+    };
 
+    let mut notes = p.notes;
     let mut ceiling = p.ceiling;
-    if let (Some(meter), Ended::Complete) = (&mut ceiling, &ended) {
-        meter.measure("after");
+    if let (Some(meter), Ended::Complete) = (&mut ceiling, &ended)
+        && let Err(e) = meter.measure("after")
+    {
+        // What was measured stands without it, and the first half of the ceiling too.
+        notes.push(format!("the read ceiling was measured before the runs only: {e:#}"));
     }
     let options = AnalysisOptions {
         withhold: p.withhold,
@@ -81,7 +98,6 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         RunKind::E2e => describe_one_side(&samples, p.sides[0].role, &options),
     };
     record::mark(&mut samples, &analysis.reasons);
-    let mut notes = p.notes;
     match &ended {
         Ended::Complete => {}
         Ended::Interrupted => notes.push("interrupted by a signal: what was measured until then".into()),
@@ -102,6 +118,7 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         samples: &samples,
         analysis,
         telemetry,
+        gpus,
         idle: &idle,
         notes,
     }));

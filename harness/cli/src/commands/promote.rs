@@ -1,11 +1,11 @@
 //! `bench tune --promote`: a new table is tried in the whole engine, paired with the old one, before it replaces it (R27).
 //!
-//! Both sides are our own engine, served as `compare` serves it; only their tables differ. The engine computes on the CPU
-//! in this version, so only tables of the CPU can be promoted.
+//! Both sides are our own engine, served as `compare` serves it, on the device that was tuned; only their tables differ.
 
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use engine::generate::DeviceChoice;
 use harness_measure::tune::{EngineEvidence, EngineStage, Promotion, RowChange as Change, promote as judge};
 use harness_spec::record::{Sample, SampleStatus, SideRole};
 
@@ -33,6 +33,7 @@ const LENGTH: u64 = 48;
 /// An engine that cannot be measured, or a table that it is slower with: then the rows are named.
 pub fn promote(
     model: &str,
+    device: DeviceChoice,
     args: &TuneArgs,
     old: &DeviceTable,
     new: &DeviceTable,
@@ -57,6 +58,7 @@ pub fn promote(
             runs: PAIRS,
             suite: "quick".to_owned(),
             lengths: vec![LENGTH],
+            device: Some(device),
             threads: args.device.threads,
             ctx: 2048,
             seed: Some(timed.record.plan.seed),
@@ -93,6 +95,7 @@ async fn both(plan: &RunPlan, old: Kernels, new: Kernels, folder: &Path) -> anyh
         model: &model,
         suite: &plan.suite,
         context: plan.context,
+        device: plan.device,
         threads: plan.threads,
         timeout: plan.timeout,
         out: folder,

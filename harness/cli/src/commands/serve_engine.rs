@@ -13,6 +13,7 @@ use crate::peers::embedded::Ready;
 /// `bench serve-engine`: serves one model on a free port of loopback, says where, and ends with its standard input.
 pub fn run(args: ServeEngineArgs) -> Outcome {
     let load = LoadOptions {
+        device: args.device,
         threads: Some(args.threads as usize),
         context: Some(args.ctx as usize),
         table: table(&args),

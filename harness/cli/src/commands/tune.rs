@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use engine::generate::DeviceChoice;
 use harness_measure::tune::StrategyKind;
 use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
 
@@ -10,7 +11,7 @@ use super::{kernel_report, kernels, log, replay, timing};
 use crate::args::{Command, Strategy, TimingArgs, TuneArgs};
 use crate::exit::{Exit, Outcome, usage};
 use crate::tables::RowChange;
-use crate::target::open;
+use crate::target::open::{self, Place};
 
 /// `bench tune`.
 pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
@@ -36,14 +37,14 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let suite = timing::suite(&args.what, None)?;
     let place = open::places(args.device.device.as_deref())?[0];
     let opened = kernels::open(place, &args.device, false, args.table.as_deref())?;
-    let (provenance, device) = (opened.provenance, harness_spec::Target::device(&opened.target));
+    let provenance = opened.provenance;
     if provenance == Provenance::Simulated && args.table.is_none() && !args.timing.dry_run {
         // A scripted time must never choose what a real engine runs.
         eprintln!("note: a simulated device has no table; name one with --table to see the winners in it");
     }
-    if args.promote.is_some() && (provenance == Provenance::Simulated || device.backend != "cpu") {
+    if args.promote.is_some() && provenance == Provenance::Simulated {
         return Err(usage(anyhow!(
-            "--promote tries a table in the engine, which computes on the CPU in this version\nhint: use it with --device cpu"
+            "--promote tries a table in the engine, which runs on no simulated device\nhint: leave --simulate out"
         )));
     }
     let (table, registry) = (opened.spaces.table().clone(), opened.spaces.registry().clone());
@@ -74,7 +75,11 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         eprintln!("{change}");
     }
     if let Some(model) = &args.promote {
-        super::promote::promote(model, &args, &table, &merged, &changes, &timed)?;
+        let device = match place {
+            Place::Cpu => DeviceChoice::Cpu,
+            Place::Cuda(ordinal) => DeviceChoice::Cuda(ordinal),
+        };
+        super::promote::promote(model, device, &args, &table, &merged, &changes, &timed)?;
     }
     // A run that was stopped before its first winner leaves the table as it was.
     let written = if changes.is_empty() { None } else { merged.save()? };

@@ -24,8 +24,7 @@ pub fn capture() -> Environment {
     }
 }
 
-/// NVIDIA GPUs by the driver's own list. The engine of this version computes on the CPU; they are recorded because a
-/// peer may not.
+/// NVIDIA GPUs by the driver's own list, whether the engine computes on one or not: a peer may.
 pub fn gpus() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let mut found: Vec<String> = entries

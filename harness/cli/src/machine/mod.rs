@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod cuda;
 pub mod environment;
+pub mod gpu;
 pub mod noise;
 pub mod process;
 pub mod telemetry;

@@ -4,9 +4,10 @@ use harness_spec::record::{BlockTelemetry, Measure, SideRole};
 use harness_spec::units::Nanos;
 
 use super::cpu;
+use super::gpu::Gpu;
 
-/// Reads clock, load and temperature.
-pub fn read(block: u64, side: SideRole, at_ns: Nanos) -> BlockTelemetry {
+/// Reads clock, load and temperature of the processor, and the same of the run's GPU where it has one.
+pub fn read(block: u64, side: SideRole, at_ns: Nanos, gpu: Option<&Gpu>) -> BlockTelemetry {
     let measured = |value: Option<f64>, why: &str| value.map_or_else(|| Measure::missing(why), Measure::measured);
     BlockTelemetry {
         block,
@@ -15,6 +16,7 @@ pub fn read(block: u64, side: SideRole, at_ns: Nanos) -> BlockTelemetry {
         cpu_mhz: measured(cpu::mean_mhz(), "the kernel shows no core clock"),
         load1: measured(load1(), "the kernel shows no load average"),
         temperature_c: measured(temperature(), "no thermal zone is readable"),
+        gpu: gpu.map(Gpu::read),
     }
 }
 

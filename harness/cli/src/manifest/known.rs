@@ -9,7 +9,10 @@ use super::{Field, Known, Shape};
 use crate::machine::{self, environment, process};
 use crate::model::Model;
 use crate::peers::SAMPLER;
-use crate::peers::ollama::Loaded;
+use crate::peers::ollama::{EngineState, Loaded};
+
+/// The word of the manifest for a model that is on a GPU as a whole.
+const ALL_LAYERS: &str = "all";
 
 /// What both sides of a run are asked for.
 #[derive(Clone, Copy)]
@@ -53,20 +56,21 @@ fn file_fields(a: &Asked<'_>, how: &str) -> Vec<(Field, Known)> {
 }
 
 /// Our own engine, whose every value is ours to set.
-pub fn engine(a: &Asked<'_>, version: &str, baseline: bool) -> Shape {
+pub fn engine(a: &Asked<'_>, version: &str, baseline: bool, state: &EngineState) -> Shape {
     let mut s = sent(a);
     let ours = "set by bench";
     s.insert(Field::WeightsDigest, Known::is(&a.model.facts().sha256, "SHA-256 of the file that is served"));
     s.insert(Field::Context, Known::is(a.context, ours));
-    s.insert(Field::KvType, Known::is("f16", ours));
+    let said = "the engine's own word";
+    s.insert(Field::KvType, Known::is(&state.kv_type, said));
     s.insert(Field::Slots, Known::is(1, "the engine runs one request at a time"));
-    s.insert(Field::GpuLayers, Known::is(0, "the engine computes on the CPU"));
+    s.insert(Field::GpuLayers, Known::is(if state.device == "cpu" { "0" } else { ALL_LAYERS }, said));
     s.insert(Field::PromptIds, Known::is(a.prompt_ids, "the same tokenizer in this program"));
     s.insert(Field::Speculation, Known::is("off", "the engine has none"));
     s.insert(Field::Threads, Known::is(a.threads, ours));
     s.insert(Field::Machine, Known::maybe(machine::boot_id(), "boot id of this machine", "no boot id"));
     s.insert(Field::FlashAttention, Known::is("n/a", "the engine's own attention kernel"));
-    s.insert(Field::BatchSize, Known::is("whole prompt", ours));
+    s.insert(Field::BatchSize, Known::is(if state.device == "cpu" { 128 } else { 512 }, ours));
     s.insert(Field::Version, Known::is(version, "this program"));
     s.insert(Field::Flags, Known::is(if baseline { "every op on its plain kernel" } else { "default table" }, ours));
     s.insert(Field::Environment, Known::is("", ours));
@@ -118,7 +122,7 @@ pub fn ollama(a: &Asked<'_>, found: &OllamaFound<'_>) -> Shape {
     s.insert(Field::BatchSize, Known::is(512, "default of num_batch"));
     let layers = ps.and_then(|l| match (l.size_vram?, l.size?) {
         (0, _) => Some("0".to_owned()),
-        (vram, size) if vram == size => Some("all".to_owned()),
+        (vram, size) if vram == size => Some(ALL_LAYERS.to_owned()),
         (vram, size) => Some(format!("part ({vram} of {size} bytes)")),
     });
     s.insert(Field::GpuLayers, Known::maybe(layers, "size_vram of /api/ps", "/api/ps does not show the model"));
@@ -209,10 +213,13 @@ pub fn openai(a: &Asked<'_>, found: &OpenAiFound<'_>) -> Shape {
     s.insert(Field::BatchSize, flag(&["--ubatch-size", "-ub"], Some("512")));
     // Without a GPU in the machine no flag can put layers on one.
     let no_gpu = process::is_loopback(found.url) && environment::gpus().is_empty();
-    s.insert(
-        Field::GpuLayers,
-        if no_gpu { Known::is(0, "this machine has no GPU") } else { flag(&["--n-gpu-layers", "-ngl"], None) },
-    );
+    let mut layers = flag(&["--n-gpu-layers", "--gpu-layers", "-ngl"], None);
+    // The head counts as one more layer; any number that covers it means the same.
+    let covers = |n: &str| n.parse::<u32>().is_ok_and(|n| n > a.model.facts().layers);
+    if layers.value.as_deref().is_some_and(|n| n == ALL_LAYERS || covers(n)) {
+        layers.value = Some(ALL_LAYERS.to_owned());
+    }
+    s.insert(Field::GpuLayers, if no_gpu { Known::is(0, "this machine has no GPU") } else { layers });
     s.insert(Field::Machine, same_machine(found.url));
     let build = props.and_then(|p| p["build_info"].as_str().map(str::to_owned));
     s.insert(Field::Version, Known::maybe(build, "build_info in /props", &none("/props")));

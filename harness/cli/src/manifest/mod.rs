@@ -121,7 +121,7 @@ impl Field {
     ///
     /// What a server is asked to do decides: weights, prompt, sampler, context, threads, machine. How it does it, which is
     /// what the comparison is about, is recorded only: its way of attention, its prefill batches, its version and flags.
-    /// The GPU is recorded because `GPU layers` already says that neither side uses one.
+    /// The GPU is recorded because `GPU layers` already says whether a side uses it.
     pub const fn decides(self) -> bool {
         !matches!(
             self,

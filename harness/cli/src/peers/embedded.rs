@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use engine::generate::DeviceChoice;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -43,6 +44,8 @@ pub struct EngineSpec<'a> {
     pub model: &'a Path,
     /// Name in requests.
     pub name: &'a str,
+    /// What it computes on.
+    pub device: DeviceChoice,
     /// Threads.
     pub threads: u32,
     /// Context length.
@@ -79,6 +82,7 @@ impl EngineChild {
             .arg("--model")
             .arg(spec.model)
             .args(["--name", spec.name])
+            .args(["--device", &spec.device.to_string()])
             .args(["--threads", &spec.threads.to_string()])
             .args(["--ctx", &spec.context.to_string()]);
         match &spec.kernels {

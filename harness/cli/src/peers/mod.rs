@@ -10,6 +10,7 @@ pub mod stream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::generate::DeviceChoice;
 use harness_spec::record::{Measure, SideRole};
 use reqwest::Url;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ pub use stream::{Clock, Reply};
 
 use crate::manifest::{Field, Known, Shape};
 use embedded::EngineChild;
-use ollama::OllamaClient;
+use ollama::{Loaded, OllamaClient};
 use openai::OpenAiClient;
 
 /// One request, the same for both sides of a pair.
@@ -91,6 +92,14 @@ impl Client {
         }
     }
 
+    /// What the server says of the model that it has loaded; `None` where it says nothing, or cannot be asked.
+    pub async fn loaded(&self, model: &str) -> Option<Loaded> {
+        match self {
+            Client::Ollama(c) => c.loaded(model).await.ok().flatten(),
+            Client::OpenAi(_) => None,
+        }
+    }
+
     /// Whether the server still answers at all.
     pub async fn alive(&self) -> bool {
         match self {
@@ -129,6 +138,8 @@ pub struct Side {
     pub pid: Option<u32>,
     /// What is known of it for the parity manifest.
     pub shape: Shape,
+    /// The device that our engine computes on; absent for a server that is not ours.
+    pub device: Option<DeviceChoice>,
     /// The child process, where it is ours; it ends with this value.
     pub child: Option<EngineChild>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use harness_spec::record::ServerTimings;
 use harness_spec::units::Nanos;
 use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,33 @@ pub struct Loaded {
     pub size: Option<u64>,
     /// Bytes of it on a GPU.
     pub size_vram: Option<u64>,
+    /// What our own server adds.
+    pub engine: Option<EngineState>,
+}
+
+/// What our own server says of the loaded model beside what Ollama has fields for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct EngineState {
+    /// What it computes on: `cpu` or `cuda:N`.
+    pub device: String,
+    /// The type that keys and values are kept in.
+    pub kv_type: String,
+    /// Hash of everything that decides which kernels run.
+    pub table_hash: String,
+    /// What was done on the GPU since the model was loaded.
+    pub counters: Option<EngineCounters>,
+}
+
+/// The engine's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)] // As in `DeviceCounters` of the record.
+pub struct EngineCounters {
+    pub tokens: u64,
+    pub graph_launches: u64,
+    pub kernel_launches: u64,
+    pub syncs: u64,
+    pub h2d_bytes: u64,
+    pub d2h_bytes: u64,
 }
 
 impl OllamaClient {
@@ -101,6 +129,7 @@ impl OllamaClient {
             context: m["context_length"].as_u64(),
             size: m["size"].as_u64(),
             size_vram: m["size_vram"].as_u64(),
+            engine: serde_json::from_value(m["edgellm"].clone()).ok(),
         }))
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use engine::generate::DeviceChoice;
 use harness_spec::record::{Measure, SideRole};
 use reqwest::Url;
 use sha2::{Digest, Sha256};
@@ -32,6 +33,8 @@ pub struct Setting<'a> {
     pub suite: &'a Suite,
     /// Context length.
     pub context: u32,
+    /// What our engine computes on.
+    pub device: DeviceChoice,
     /// Threads.
     pub threads: u32,
     /// Silence after which a request has failed.
@@ -90,31 +93,42 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
         SideRole::Engine => "engine.log",
         SideRole::Peer => "peer.log",
     });
-    let spec = EngineSpec { model: file, name: &name, threads: s.threads, context: s.context, kernels, log };
+    let spec =
+        EngineSpec { model: file, name: &name, device: s.device, threads: s.threads, context: s.context, kernels, log };
     let child = EngineChild::start(&spec).await?;
     let client = OllamaClient::new(child.url.clone(), s.timeout)?;
     let begun = Instant::now();
     let reported =
         client.load(&name, s.context, s.threads).await.context("loading the model in the engine's server")?;
+    let state = client.loaded(&name).await.context("asking the engine's server what it computes on")?;
+    let state = state.and_then(|l| l.engine).ok_or_else(|| anyhow!("the engine's server does not name its device"))?;
+    // It is a program of its own, started by us: what it measures must be what we were asked for.
+    if state.device != s.device.to_string() {
+        return Err(anyhow!("the engine computes on {} and was told to use {}", state.device, s.device));
+    }
     let load = child.start_time + reported.map_or(begun.elapsed(), |ns| Duration::from_nanos(ns.0));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let ids = hash_ids(s.probes()?.iter().map(|p| p.ids.as_slice()));
     let asked = Asked { model: s.model, context: s.context, threads: s.threads, prompt_ids: &ids };
     let label = if baseline { "edgellm baseline (plain kernels)" } else { "edgellm" };
+    let mut options = s.options();
+    options.insert("device".to_owned(), state.device.clone());
+    options.insert("table".to_owned(), format!("sha256 {}…", state.table_hash.get(..12).unwrap_or_default()));
     Ok(Side {
         role,
         kind: if baseline { "baseline" } else { "edgellm" },
         label: format!("{label} {version}"),
         endpoint: child.url.clone(),
-        shape: known::engine(&asked, &version, baseline),
+        shape: known::engine(&asked, &version, baseline, &state),
         version: Some(version),
         model: name,
         client: Client::Ollama(client),
         threads: Some(s.threads),
         can_ignore_eos: true,
-        options: s.options(),
+        options,
         load_ms: Measure::measured(load.as_secs_f64() * 1e3),
         pid: Some(child.pid),
+        device: Some(s.device),
         child: Some(child),
     })
 }
@@ -154,6 +168,7 @@ pub async fn ollama(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         options: s.options(),
         load_ms: Measure::measured(load_ms),
         pid,
+        device: None,
         child: None,
     })
 }
@@ -296,6 +311,7 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         options: [("sampler", SAMPLER), ("cache_prompt", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         load_ms: Measure::missing("the server loaded its model before it was reached"),
         pid,
+        device: None,
         child: None,
         shape,
     })

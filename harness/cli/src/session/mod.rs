@@ -9,6 +9,7 @@ use harness_measure::{Block, PlannedRun};
 use harness_spec::record::{BlockTelemetry, DropReason, Sample, SampleStatus, SideRole};
 use tokio_util::sync::CancellationToken;
 
+use crate::machine::gpu::Gpu;
 use crate::machine::{process, telemetry};
 use crate::model::Model;
 use crate::peers::stream::{Clock, End, Reply};
@@ -36,6 +37,17 @@ pub struct IdleUse {
     pub share_of_core: f64,
 }
 
+/// Energy that a GPU used while one side worked on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EnergyUse {
+    /// The side whose turn it was.
+    pub side: SideRole,
+    /// Joules over its block, of the whole board.
+    pub joules: f64,
+    /// Tokens that it generated in the block.
+    pub tokens: u64,
+}
+
 /// The timed part and what it has gathered.
 pub struct Session<'a> {
     /// How to run.
@@ -56,6 +68,10 @@ pub struct Session<'a> {
     pub telemetry: Vec<BlockTelemetry>,
     /// What idle sides used.
     pub idle: Vec<IdleUse>,
+    /// The GPU of the run, where it has one.
+    pub gpu: Option<&'a Gpu>,
+    /// What the GPU used in each timed block that was completed.
+    pub energy: Vec<EnergyUse>,
     failed: u64,
 }
 
@@ -79,8 +95,16 @@ impl<'a> Session<'a> {
             samples: Vec::new(),
             telemetry: Vec::new(),
             idle: Vec::new(),
+            gpu: None,
+            energy: Vec::new(),
             failed: 0,
         }
+    }
+
+    /// Watches a GPU between the blocks.
+    #[must_use]
+    pub fn watching(self, gpu: Option<&'a Gpu>) -> Self {
+        Session { gpu, ..self }
     }
 
     /// Makes every request of `warmup` and then of `blocks`, one at a time.
@@ -114,12 +138,13 @@ impl<'a> Session<'a> {
         dropped: Option<DropReason>,
         bar: &indicatif::ProgressBar,
     ) -> anyhow::Result<Ended> {
-        self.telemetry.push(telemetry::read(block.index, block.side, self.clock.now()));
+        self.telemetry.push(telemetry::read(block.index, block.side, self.clock.now(), self.gpu));
         let sides = self.sides;
         let side = sides.iter().find(|s| s.role == block.side).expect("the schedule names only sides of this session");
         let idle = sides.iter().find(|s| s.role == other(block.side));
         let idle_cpu = |s: Option<&Side>| s.and_then(|s| s.pid).and_then(process::cpu_ns);
-        let (cpu_before, begun) = (idle_cpu(idle), self.clock.now());
+        let (cpu_before, energy_before) = (idle_cpu(idle), self.gpu.and_then(Gpu::energy_j));
+        let (begun, first) = (self.clock.now(), self.samples.len());
         for run in &block.runs {
             let ended = self.request(side, block.index, run, dropped).await?;
             bar.inc(1);
@@ -130,6 +155,16 @@ impl<'a> Session<'a> {
         if let (Some(idle), Some(before), Some(after)) = (idle, cpu_before, idle_cpu(idle)) {
             let wall = (self.clock.now() - begun).0.max(1) as f64;
             self.idle.push(IdleUse { side: idle.role, share_of_core: after.saturating_sub(before) as f64 / wall });
+        }
+        if let Some(gpu) = self.gpu {
+            let used = Gpu::used(energy_before, gpu.energy_j());
+            // Warm-up heats the board and is no part of the result.
+            if let (Some(joules), None) = (used.value, dropped) {
+                let tokens = self.samples[first..].iter().map(|s| s.generated_tokens).sum();
+                self.energy.push(EnergyUse { side: block.side, joules, tokens });
+            }
+            let telemetry = self.telemetry.last_mut().expect("this block's was pushed above");
+            telemetry.gpu.as_mut().expect("it was read from the same GPU").energy_j = used;
         }
         Ok(Ended::Complete)
     }

@@ -107,6 +107,16 @@ pub fn start(place: Place, a: &DeviceArgs, full: bool) -> Result<WorkerTarget, F
     WorkerTarget::start(&program, words, timeouts).map_err(|e| Failure::Unmeasured(anyhow::Error::new(e)))
 }
 
+/// Starts the worker of a device without kernels of the user's own.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_plain(place: Place) -> anyhow::Result<WorkerTarget> {
+    let words = vec!["--device".to_owned(), place.to_string()];
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    Ok(WorkerTarget::start(&program, words, Timeouts::default())?)
+}
+
 /// Opens a device in this process.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use bench_cli::model::{Model, Rendered};
 use bench_cli::plan::RunPlan;
 use bench_cli::suite;
+use engine::generate::DeviceChoice;
 use futures_util::stream;
 use harness_spec::record::{ModelFacts, TensorGroup};
 use reqwest::Url;
@@ -376,6 +377,7 @@ pub fn plan(runs: u64, lengths: &[u64]) -> RunPlan {
         runs,
         suite: suite::load("quick").unwrap(),
         lengths: lengths.to_vec(),
+        device: DeviceChoice::Cpu,
         threads: 2,
         context: 512,
         seed: 7,

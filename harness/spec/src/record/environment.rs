@@ -86,4 +86,27 @@ pub struct BlockTelemetry {
     pub load1: Measure,
     /// Processor temperature, °C.
     pub temperature_c: Measure,
+    /// The GPU of the run; absent where it computes on the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuTelemetry>,
+}
+
+/// State of a GPU before a block, and what the block used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuTelemetry {
+    /// Clock of the multiprocessors, MHz.
+    pub sm_mhz: Measure,
+    /// Clock of the memory, MHz.
+    pub memory_mhz: Measure,
+    /// Temperature, °C.
+    pub temperature_c: Measure,
+    /// Power drawn by the board, W.
+    pub power_w: Measure,
+    /// Memory in use on the board by every process, bytes.
+    pub memory_used_bytes: Measure,
+    /// Energy that the board used over the block, J.
+    pub energy_j: Measure,
+    /// Why the clocks were held down, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled: Option<String>,
 }

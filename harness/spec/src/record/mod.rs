@@ -8,7 +8,7 @@ mod metric;
 mod run;
 mod sample;
 
-pub use environment::{BlockTelemetry, CpuFacts, Environment, NoiseSource, ToolFacts};
+pub use environment::{BlockTelemetry, CpuFacts, Environment, GpuTelemetry, NoiseSource, ToolFacts};
 pub use kernels::{
     CanaryReading, CellResult, CellRole, CostReport, Duel, Finding, Floor, KERNEL_SCHEMA_VERSION, KernelPlan,
     KernelRun, KernelRunKind, Outcome, RankRow, RunOff, SampleDrop, SearchReport, SpaceAccount, StopReason, Trial,
@@ -16,8 +16,8 @@ pub use kernels::{
 };
 pub use metric::{Estimate, Measure, MetricComparison, MetricId, Provenance, RatioEstimate, SideSummary, Verdict};
 pub use run::{
-    Ceiling, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts, RunKind, RunRecord,
-    ServerReported, SideFacts, SideRole, SuiteFacts, TensorGroup,
+    Ceiling, DeviceCounters, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts, RunKind,
+    RunRecord, ServerReported, SideFacts, SideGpu, SideRole, SuiteFacts, TensorGroup,
 };
 pub use sample::{DropReason, Sample, SampleStatus, ServerTimings};
 

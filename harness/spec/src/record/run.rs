@@ -57,6 +57,46 @@ pub struct SideFacts {
     pub bandwidth_efficiency: Measure,
     /// Achieved weight and KV traffic in decode, GB/s.
     pub achieved_gb_per_s: Measure,
+    /// What it used of a GPU; absent where it computes on the processor, or where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<SideGpu>,
+}
+
+/// What a side used of a GPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SideGpu {
+    /// The device as the command line writes it, such as `cuda:0`.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// Version of the driver.
+    pub driver: Option<String>,
+    /// Memory that the loaded model holds on it, by the server's own word, bytes.
+    pub vram_bytes: Measure,
+    /// Energy of the whole board over the side's blocks ÷ tokens generated in them, J. Prompts and the idle device are in it.
+    pub energy_j_per_token: Measure,
+    /// What the engine counted over the whole run, warm-up included; absent for a server that does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<DeviceCounters>,
+}
+
+/// What an engine did on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceCounters {
+    /// Tokens that were sent to the client.
+    pub generated: u64,
+    /// Tokens that went through the graph of one token: those generated, and those of prompts too short for a batch.
+    pub tokens: u64,
+    /// Graphs launched.
+    pub graph_launches: u64,
+    /// Kernels launched outside graphs, for prompts.
+    pub kernel_launches: u64,
+    /// Times that the host waited in the driver.
+    pub syncs: u64,
+    /// Bytes sent to the device.
+    pub h2d_bytes: u64,
+    /// Bytes that came back.
+    pub d2h_bytes: u64,
 }
 
 /// Tensors of one type.
@@ -132,6 +172,14 @@ pub struct Plan {
     pub seed: u64,
     /// Threads given to our engine.
     pub threads: u32,
+    /// What our engine was told to compute on: `cpu` or `cuda:N`.
+    #[serde(default = "cpu")]
+    pub device: String,
+}
+
+/// What every run before the field computed on.
+fn cpu() -> String {
+    "cpu".to_owned()
 }
 
 /// Whether one field of the parity manifest agrees.
@@ -170,9 +218,12 @@ pub struct Ceiling {
     pub read_gb_per_s: f64,
     /// Bytes read in one pass: the model's working set.
     pub working_set_bytes: u64,
-    /// Threads that read.
+    /// Threads that read; 0 where a GPU did.
     pub threads: u32,
-    /// Each pass, GB/s.
+    /// The GPU that read; absent for the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Each pass, GB/s. Of a GPU the best before and after.
     pub passes_gb_per_s: Vec<f64>,
     /// Before or after the runs, or both.
     pub when: String,

@@ -72,20 +72,21 @@ impl Device {
         Ok(count as u32)
     }
 
+    /// What a device says of itself, asked without a context: nothing is allocated on it.
+    ///
+    /// # Errors
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], or the driver's error.
+    pub fn facts_of(ordinal: u32) -> Result<Facts, CudaError> {
+        facts(handle(ordinal)?)
+    }
+
     /// Opens a device by its number, with its primary context.
     ///
     /// # Errors
     /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], or the driver's error.
     pub fn open(ordinal: u32) -> Result<Arc<Device>, CudaError> {
-        let count = Device::count()?;
-        if ordinal >= count {
-            let reason = format!("there is no device {ordinal}: the driver shows {count}, numbered from 0");
-            return Err(CudaError::NoDevice { reason });
-        }
+        let handle = handle(ordinal)?;
         let doing = || format!("opening device {ordinal}");
-        let mut handle = 0;
-        // SAFETY: the pointer is valid for one handle.
-        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&mut handle, ordinal as i32) }, doing)?;
         let facts = facts(handle)?;
         let mut context = std::ptr::null_mut();
         // SAFETY: the handle is that of a device; the context is released in `drop`.
@@ -171,6 +172,19 @@ impl Drop for Device {
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.handle);
         }
     }
+}
+
+fn handle(ordinal: u32) -> Result<sys::CUdevice, CudaError> {
+    let count = Device::count()?;
+    if ordinal >= count {
+        let reason = format!("there is no device {ordinal}: the driver shows {count}, numbered from 0");
+        return Err(CudaError::NoDevice { reason });
+    }
+    let mut handle = 0;
+    // SAFETY: the pointer is valid for one handle.
+    let result = unsafe { sys::cuDeviceGet(&mut handle, ordinal as i32) };
+    check("cuDeviceGet", result, || format!("opening device {ordinal}"))?;
+    Ok(handle)
 }
 
 fn facts(handle: sys::CUdevice) -> Result<Facts, CudaError> {

@@ -3,7 +3,11 @@
 //! Nothing here is needed to measure, so a library that is missing or a query that is refused is `None`.
 
 use nvml_wrapper::Nvml;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+
+use super::Device;
+use crate::cuda::CudaError;
 
 /// A board by its management library.
 #[derive(Debug)]
@@ -14,6 +18,15 @@ pub struct Board {
 }
 
 impl Board {
+    /// The board of a device by its number, without a context on the device: for whoever only watches.
+    ///
+    /// # Errors
+    /// As [`Device::facts_of`]; `None` where the management library is not there.
+    pub fn of(ordinal: u32) -> Result<Option<Board>, CudaError> {
+        let facts = Device::facts_of(ordinal)?;
+        Ok(Board::open(&facts.uuid, ordinal))
+    }
+
     /// The board of a device.
     pub(super) fn open(uuid: &str, ordinal: u32) -> Option<Board> {
         let nvml = Nvml::init().ok().or_else(|| {
@@ -69,6 +82,28 @@ impl Board {
     /// The SM clock in MHz, now: for display; samples use timestamps on the device.
     pub fn sm_clock_mhz(&self) -> Option<f64> {
         self.device()?.clock_info(Clock::SM).ok().map(f64::from)
+    }
+
+    /// What the board draws now, in watts.
+    pub fn power_w(&self) -> Option<f64> {
+        self.device()?.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1e3)
+    }
+
+    /// The energy that the board has used since the driver was loaded, in joules. Boards before Volta do not count it.
+    pub fn energy_j(&self) -> Option<f64> {
+        self.device()?.total_energy_consumption().ok().map(|millijoules| millijoules as f64 / 1e3)
+    }
+
+    /// Bytes of memory in use on the board, by every process.
+    pub fn memory_used(&self) -> Option<u64> {
+        self.device()?.memory_info().ok().map(|memory| memory.used)
+    }
+
+    /// Why the clocks are below what the board could do, where something but an idle device holds them down.
+    pub fn throttled(&self) -> Option<String> {
+        let reasons = self.device()?.current_throttle_reasons().ok()? - ThrottleReasons::GPU_IDLE;
+        let names: Vec<String> = reasons.iter_names().map(|(name, _)| name.to_lowercase().replace('_', " ")).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     /// Degrees Celsius.
