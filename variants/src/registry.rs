@@ -44,7 +44,8 @@ const FILES: &[(&str, &str)] = embedded![
 ];
 
 /// Spaces that list the kernels of an op for each of several weight types; see [`crate::formats`].
-const OF_FORMATS: &[(&str, &str)] = embedded!["dequantize", "embed", "gate_up", "gemv_add", "norm_logits", "qkv_rope"];
+const OF_FORMATS: &[(&str, &str)] =
+    embedded!["dequantize", "embed", "gate_up", "gemm", "gemv_add", "norm_logits", "qkv_rope"];
 
 /// Spaces by op.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //
 // The codes of UNROLL units are requested before the wait for the kernel ahead. Neighbouring threads take neighbouring
 // units, and a thread stores each run of 8 weights as 16 bytes: a store of a warp fills whole sectors of 32. FORMAT (a
-// constant of the space) names the block type. K % 32 == 0.
+// constant of the space) names the block type. K % 32 == 0, N * K < 2^32.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/dequantize.toml)
 //   THREADS  threads in a block
@@ -32,12 +32,15 @@ dequantize_runs(const u8* W,  // planes of [N, K]
     for (int u = 0; u < UNROLL; ++u) {
         const u32 unit = first + u * THREADS;
         if (unit < units) {
-            u32 w[8];
-            Weights::expand(pieces[u], unit % 2, w);
+            u32 first_run[4], second_run[4];
+            Weights::expand<0>(pieces[u], unit % 2, first_run);
+            Weights::expand<1>(pieces[u], unit % 2, second_run);
             // Rows are whole blocks, so that columns may be counted through all of them. A block of 32 spans two units.
             const u64 block = (u64)(unit / 2) * 32;
-            *(uint4*)(out + block + Weights::run_at(unit % 2, 0)) = make_uint4(w[0], w[1], w[2], w[3]);
-            *(uint4*)(out + block + Weights::run_at(unit % 2, 1)) = make_uint4(w[4], w[5], w[6], w[7]);
+            *(uint4*)(out + block + Weights::run_at(unit % 2, 0)) =
+                make_uint4(first_run[0], first_run[1], first_run[2], first_run[3]);
+            *(uint4*)(out + block + Weights::run_at(unit % 2, 1)) =
+                make_uint4(second_run[0], second_run[1], second_run[2], second_run[3]);
         }
     }
 }

@@ -7,7 +7,10 @@
 //   codes of 4 bits and more   lower nibbles: columns 8h .. 8h + 7 of the block, upper nibbles: 16 columns on   (h = u % 2)
 //   Q8_0                       columns 16h .. 16h + 7 of the block, and the 8 behind them
 //
-// The planes are those of include/planes.cuh and gemv_k/formats.cuh. Every weight is rounded once, to the nearest f16.
+// Offsets within a plane are of 32 bits, which a load adds to the plane's address by itself: N * K stays below 2^32.
+//
+// The planes are those of include/planes.cuh and gemv_k/formats.cuh. Every weight is rounded once, to the nearest f16; a run is
+// four words of two.
 #ifndef EDGELLM_GEMM_WEIGHTS_CUH
 #define EDGELLM_GEMM_WEIGHTS_CUH
 
@@ -16,9 +19,6 @@
 #if !defined(FORMAT)
 #error "FORMAT must be set by the build, to Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K"
 #endif
-
-#define NIBBLES 0x0f0f0f0fu
-#define FIFTH_BITS 0x10101010u
 
 // Where the next plane starts.
 __device__ __forceinline__ u64 next_plane(u64 bytes) {
@@ -92,9 +92,21 @@ __device__ __forceinline__ void wide_halves(u32 codes, float scale_128, float sh
     out[1] = pack_halves(fmaf(fraction<2>(codes) + zero, scale_128, shift), fmaf(fraction<3>(codes) + zero, scale_128, shift));
 }
 
+// The nibbles of a word that belong to a run, a byte each.
+template <int RUN>
+__device__ __forceinline__ u32 nibbles(u32 word) {
+    return (RUN == 0 ? word : word >> 4) & 0x0f0f0f0fu;
+}
+
+// The fifth bits of word WORD of a run: bit g of byte i of the upper bits, shifted by 2 g for the half of the block, is that
+// of column 4 g + i.
+template <int RUN, int WORD>
+__device__ __forceinline__ u32 fifth_bits(u32 high) {
+    return (RUN == 0 ? high << (4 - WORD) : high >> WORD) & 0x10101010u;
+}
+
 // Formats whose codes are nibbles in the order of the file.
 struct NibbleRuns {
-    static const bool HALVES = true;
     static __device__ __forceinline__ int run_at(int unit, int run) { return unit / 2 * 32 + run * 16 + unit % 2 * 8; }
 };
 
@@ -105,15 +117,14 @@ struct HalvesOf_Q4_0 : NibbleRuns {
         return {W, W + next_plane((u64)N * (K / 32) * 16)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        return {load_weights_8(b.q + (u64)unit * 8), load_kept_2(b.d + (u64)(unit / 2) * 2)};
+        return {load_weights_8(b.q + unit * 8u), load_kept_2(b.d + unit / 2 * 2u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
         const u32 d = both_halves(p.d);
-        scaled_halves<8>(p.q.x & NIBBLES, d, out);
-        scaled_halves<8>(p.q.y & NIBBLES, d, out + 2);
-        scaled_halves<8>(p.q.x >> 4 & NIBBLES, d, out + 4);
-        scaled_halves<8>(p.q.y >> 4 & NIBBLES, d, out + 6);
+        scaled_halves<8>(nibbles<RUN>(p.q.x), d, out);
+        scaled_halves<8>(nibbles<RUN>(p.q.y), d, out + 2);
     }
 };
 
@@ -124,15 +135,14 @@ struct HalvesOf_Q4_1 : NibbleRuns {
         return {W, W + next_plane((u64)N * (K / 32) * 16)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        return {load_weights_8(b.q + (u64)unit * 8), load_kept_4(b.d_m + (u64)(unit / 2) * 4)};
+        return {load_weights_8(b.q + unit * 8u), load_kept_4(b.d_m + unit / 2 * 4u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
         const u32 d = both_halves(p.d_m), m = both_halves(p.d_m >> 16);
-        shifted_halves(p.q.x & NIBBLES, d, m, out);
-        shifted_halves(p.q.y & NIBBLES, d, m, out + 2);
-        shifted_halves(p.q.x >> 4 & NIBBLES, d, m, out + 4);
-        shifted_halves(p.q.y >> 4 & NIBBLES, d, m, out + 6);
+        shifted_halves(nibbles<RUN>(p.q.x), d, m, out);
+        shifted_halves(nibbles<RUN>(p.q.y), d, m, out + 2);
     }
 };
 
@@ -144,37 +154,33 @@ struct HalvesOf_Q5_0 : NibbleRuns {
         return {W, W + high, W + high + next_plane(blocks * 4)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        const u64 block = unit / 2;
-        return {load_weights_8(b.q + (u64)unit * 8), load_kept_4(b.high + block * 4), load_kept_2(b.d + block * 2)};
+        const u32 block = unit / 2;
+        return {load_weights_8(b.q + unit * 8u), load_kept_4(b.high + block * 4u), load_kept_2(b.d + block * 2u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0, 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int half, u32 (&out)[8]) {
-        // Bit g of byte i is the fifth bit of column 4 g + i.
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int half, u32 (&out)[4]) {
         const u32 d = both_halves(p.d), h = p.high >> half * 2;
-        scaled_halves<16>((p.q.x & NIBBLES) | (h << 4 & FIFTH_BITS), d, out);
-        scaled_halves<16>((p.q.y & NIBBLES) | (h << 3 & FIFTH_BITS), d, out + 2);
-        scaled_halves<16>((p.q.x >> 4 & NIBBLES) | (h & FIFTH_BITS), d, out + 4);
-        scaled_halves<16>((p.q.y >> 4 & NIBBLES) | (h >> 1 & FIFTH_BITS), d, out + 6);
+        scaled_halves<16>(nibbles<RUN>(p.q.x) | fifth_bits<RUN, 0>(h), d, out);
+        scaled_halves<16>(nibbles<RUN>(p.q.y) | fifth_bits<RUN, 1>(h), d, out + 2);
     }
 };
 
 struct HalvesOf_Q8_0 {
-    static const bool HALVES = false;
     struct Piece { uint4 q; u32 d; };
     struct Base { const u8 *q, *d; };
     static __device__ __forceinline__ int run_at(int unit, int run) { return unit * 16 + run * 8; }
     static __device__ __forceinline__ Base base(const u8* W, int N, int K) { return {W, W + next_plane((u64)N * K)}; }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        return {load_weights_16(b.q + (u64)unit * 16), load_kept_2(b.d + (u64)(unit / 2) * 2)};
+        return {load_weights_16(b.q + unit * 16u), load_kept_2(b.d + unit / 2 * 2u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint4(0, 0, 0, 0), 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
         // With its sign bit turned over a code is itself plus 128.
         const u32 d = both_halves(p.d);
-        scaled_halves<128>(p.q.x ^ TOP_BITS, d, out);
-        scaled_halves<128>(p.q.y ^ TOP_BITS, d, out + 2);
-        scaled_halves<128>(p.q.z ^ TOP_BITS, d, out + 4);
-        scaled_halves<128>(p.q.w ^ TOP_BITS, d, out + 6);
+        scaled_halves<128>((RUN == 0 ? p.q.x : p.q.z) ^ TOP_BITS, d, out);
+        scaled_halves<128>((RUN == 0 ? p.q.y : p.q.w) ^ TOP_BITS, d, out + 2);
     }
 };
 
@@ -186,17 +192,16 @@ struct HalvesOf_Q4_K : NibbleRuns {
         return {W, W + sc, W + sc + next_plane(blocks * 2)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        return {load_weights_8(b.q + (u64)unit * 8), load_kept_2(b.sc + (u64)(unit / 2) * 2),
-                load_kept_4(b.d + (u64)(unit / 16) * 4)};
+        return {load_weights_8(b.q + unit * 8u), load_kept_2(b.sc + unit / 2 * 2u),
+                load_kept_4(b.d + unit / 16 * 4u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0, 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
         const float2 d = f16x2_to_f32(p.d);
         const float s = d.x * (float)(128u * (p.sc_mn & 255u)), m = -d.y * (float)(p.sc_mn >> 8);
-        wide_halves<0>((p.q.x & NIBBLES) | TOP_BITS, s, m, out);
-        wide_halves<0>((p.q.y & NIBBLES) | TOP_BITS, s, m, out + 2);
-        wide_halves<0>((p.q.x >> 4 & NIBBLES) | TOP_BITS, s, m, out + 4);
-        wide_halves<0>((p.q.y >> 4 & NIBBLES) | TOP_BITS, s, m, out + 6);
+        wide_halves<0>(nibbles<RUN>(p.q.x) | TOP_BITS, s, m, out);
+        wide_halves<0>(nibbles<RUN>(p.q.y) | TOP_BITS, s, m, out + 2);
     }
 };
 
@@ -208,19 +213,18 @@ struct HalvesOf_Q5_K : NibbleRuns {
         return {W, W + high, W + sc, W + sc + next_plane(blocks * 2)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        const u64 block = unit / 2;
-        return {load_weights_8(b.q + (u64)unit * 8), load_kept_4(b.high + block * 4), load_kept_2(b.sc + block * 2),
-                load_kept_4(b.d + (u64)(unit / 16) * 4)};
+        const u32 block = unit / 2;
+        return {load_weights_8(b.q + unit * 8u), load_kept_4(b.high + block * 4u), load_kept_2(b.sc + block * 2u),
+                load_kept_4(b.d + unit / 16 * 4u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0, 0, 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int half, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int half, u32 (&out)[4]) {
         const float2 d = f16x2_to_f32(p.d);
         const float s = d.x * (float)(128u * (p.sc_mn & 255u)), m = -d.y * (float)(p.sc_mn >> 8);
         const u32 h = p.high >> half * 2;
-        wide_halves<0>((p.q.x & NIBBLES) | (h << 4 & FIFTH_BITS) | TOP_BITS, s, m, out);
-        wide_halves<0>((p.q.y & NIBBLES) | (h << 3 & FIFTH_BITS) | TOP_BITS, s, m, out + 2);
-        wide_halves<0>((p.q.x >> 4 & NIBBLES) | (h & FIFTH_BITS) | TOP_BITS, s, m, out + 4);
-        wide_halves<0>((p.q.y >> 4 & NIBBLES) | (h >> 1 & FIFTH_BITS) | TOP_BITS, s, m, out + 6);
+        wide_halves<0>(nibbles<RUN>(p.q.x) | fifth_bits<RUN, 0>(h) | TOP_BITS, s, m, out);
+        wide_halves<0>(nibbles<RUN>(p.q.y) | fifth_bits<RUN, 1>(h) | TOP_BITS, s, m, out + 2);
     }
 };
 
@@ -232,19 +236,17 @@ struct HalvesOf_Q6_K : NibbleRuns {
         return {W, W + high, W + sc, W + sc + next_plane(blocks * 2)};
     }
     static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
-        return {load_weights_8(b.q + (u64)unit * 8), load_weights_4(b.high + (u64)unit * 4),
-                load_kept_2(b.sc + (u64)(unit / 2) * 2), load_kept_2(b.d + (u64)(unit / 16) * 2)};
+        return {load_weights_8(b.q + unit * 8u), load_weights_4(b.high + unit * 4u),
+                load_kept_2(b.sc + unit / 2 * 2u), load_kept_2(b.d + unit / 16 * 2u)};
     }
     static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0, 0, 0}; }
-    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[8]) {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
         // The upper bits of a unit are one word: bits 0-1 and 2-3 of its bytes are those of the first run, the rest the second's.
-        const u32 SIXTH_BITS = 0x30303030u, h = p.high;
-        const float d = f16_to_f32((u16)p.d) * 128.0f;
-        const float first = d * (float)(i8)(p.sc & 255u), second = d * (float)(i8)(p.sc >> 8);
-        wide_halves<32>((p.q.x & NIBBLES) | (h << 4 & SIXTH_BITS) | TOP_BITS, first, 0.0f, out);
-        wide_halves<32>((p.q.y & NIBBLES) | (h << 2 & SIXTH_BITS) | TOP_BITS, first, 0.0f, out + 2);
-        wide_halves<32>((p.q.x >> 4 & NIBBLES) | (h & SIXTH_BITS) | TOP_BITS, second, 0.0f, out + 4);
-        wide_halves<32>((p.q.y >> 4 & NIBBLES) | (h >> 2 & SIXTH_BITS) | TOP_BITS, second, 0.0f, out + 6);
+        const u32 UPPER_BITS = 0x30303030u, h = RUN == 0 ? p.high << 4 : p.high;
+        const float s = f16_to_f32((u16)p.d) * 128.0f * (float)(i8)(u8)(p.sc >> (RUN * 8));
+        wide_halves<32>(nibbles<RUN>(p.q.x) | (h & UPPER_BITS) | TOP_BITS, s, 0.0f, out);
+        wide_halves<32>(nibbles<RUN>(p.q.y) | (h >> 2 & UPPER_BITS) | TOP_BITS, s, 0.0f, out + 2);
     }
 };
 

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `gemv_*` | W `[N, K]`, x f32 `[M, K]` | y f32 `[M, N]` |
 //! | `logits_*` | W `[N, K]`, x f32 `[K]` | y f32 `[N]`, id u32 `[1]` |
+//! | `gemm_*` | W `[N, K]`, x f32 `[M, K]`, sometimes r f32 `[M, N]` | y f32 `[M, N]` |
 //! | `dequantize_*` | W `[N, K]` | out f16 `[N, K]` |
 //! | `rmsnorm` | x f32 `[M, K]`, w f32 `[K]`; eps | y f32 `[M, K]` |
 //! | `rmsnorm_half` | the same | y f16 `[M, K]` |
@@ -183,11 +184,13 @@ pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
     let fused = qkv.chain(gate_up).chain(gemv_add).chain(heads);
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
     let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
+    let gemm = gemm::GEMM.iter().map(|op| op as &'static dyn Op);
     let dequantize = gemm::DEQUANTIZE.iter().map(|op| op as &'static dyn Op);
     let norms = rmsnorm::RMSNORM.iter().map(|op| op as &'static dyn Op);
     let embed = embed::EMBED.iter().map(|op| op as &'static dyn Op);
     let attend = attend::ATTEND.iter().map(|op| op as &'static dyn Op);
-    gemv.chain(logits).chain(fused).chain(dequantize).chain(norms).chain(embed).chain(attend).chain(OTHERS.iter().copied())
+    let products = gemv.chain(logits).chain(fused).chain(gemm).chain(dequantize);
+    products.chain(norms).chain(embed).chain(attend).chain(OTHERS.iter().copied())
 }
 
 #[cfg(test)]
