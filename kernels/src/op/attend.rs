@@ -104,16 +104,12 @@ impl Op for Attend {
     fn cases(&self, shape: &Shape, seed: u64, depth: Depth) -> Vec<Case> {
         let (s, form) = self.sizes(shape);
         let large = products(&s, form) > LARGE;
-        let mut cases = attention::cases(
-            seed,
-            if depth == Depth::Full {
-                5
-            } else if large {
-                1
-            } else {
-                3
-            },
-        );
+        let seeds = match depth {
+            Depth::Full => 5,
+            Depth::Quick if large => 1,
+            Depth::Quick => 3,
+        };
+        let mut cases = attention::cases(seed, seeds);
         if large && depth == Depth::Quick {
             cases.truncate(2);
         }
