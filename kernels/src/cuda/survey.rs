@@ -53,9 +53,13 @@ pub enum Compiled {
 fn typical_shape(dims: &[String]) -> Shape {
     let size = |name: &str| match name {
         "N" | "K" => 4096,
+        "F" => 14_336,
         "HEADS" => 32,
         "KV_HEADS" => 8,
-        "DIM" => 128,
+        "DIM" | "ROT" => 128,
+        "KV" => 16,
+        "OUT" => 8,
+        "PAIRING" => 0,
         "LEN" => 512,
         "MAX_LEN" => 2048,
         "BYTES" => 32 << 20,

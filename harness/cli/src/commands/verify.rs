@@ -82,7 +82,13 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces) -> Result<KernelSuite, Failu
 /// Shapes at which every kernel of an op can be checked fast: whole blocks of every weight type, rows that no tile divides.
 fn shapes(op: &str, full: bool) -> Vec<Workload> {
     let of = |dims: &[(&str, u64)]| Workload { op: op.to_owned(), shape: Shape::of(dims.iter().copied()) };
+    let heads = |heads, kv_heads, dim, k, pairing| {
+        let [heads, kv_heads, max_len] = [("HEADS", heads), ("KV_HEADS", kv_heads), ("MAX_LEN", 64)];
+        of(&[heads, kv_heads, ("DIM", dim), ("K", k), max_len, ("KV", 16), ("PAIRING", pairing)])
+    };
     let mut out = match op {
+        _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],
+        _ if op.starts_with("gate_up_") => vec![of(&[("F", 256), ("K", 512)])],
         "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 576), ("M", 1)])],
         "swiglu" => [8, 16, 32].map(|out| of(&[("F", 1536), ("M", 2), ("OUT", out)])).to_vec(),
         "add" => vec![of(&[("COUNT", 1536)])],
@@ -95,6 +101,8 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     };
     if full {
         out.extend(match op {
+            _ if op.starts_with("qkv_rope_") => vec![heads(12, 2, 128, 1536, 1), heads(28, 4, 128, 3584, 0)],
+            _ if op.starts_with("gate_up_") => vec![of(&[("F", 8960), ("K", 1536)]), of(&[("F", 96), ("K", 8960)])],
             "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 4096), ("M", 3)])],
             "swiglu" => vec![of(&[("F", 8960), ("M", 33), ("OUT", 16)])],
             "add" => vec![of(&[("COUNT", 1 << 20)])],
