@@ -99,6 +99,8 @@ pub struct Function {
 
 // SAFETY: a function is a handle that any thread may use while its context is current.
 unsafe impl Send for Function {}
+// SAFETY: as above; a launch changes nothing in it, and the driver locks for itself.
+unsafe impl Sync for Function {}
 
 impl Function {
     /// The function's name.
