@@ -46,10 +46,12 @@ aarch64:
     cargo test --locked -p kernels --test conformance --target aarch64-unknown-linux-gnu --target-dir target/aarch64 \
         -- ad01 every_kernel_takes small_integers ad12 every_kernel_of_the_spaces
 
-# The CUDA layer and every default CUDA variant on a GPU, and that NVRTC gives what the tests expect of it.
+# The CUDA layer and every default CUDA variant on a GPU, that NVRTC gives what the tests expect of it, and the engine on
+# the GPU against the f64 reference and the real model's fixture.
 test-gpu:
     EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 \
         cargo test -p kernels --test cuda_device --test cuda_target --test cuda_compile -- --test-threads=1
+    EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 cargo test --release -p engine --test cuda -- --test-threads=1
 
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use engine::generate::DeviceChoice;
 use harness_measure::{Schedule, ScheduleSpec};
 use harness_spec::record::SideRole;
+use kernels::cuda::driver::Device;
 use reqwest::Url;
 
 use crate::args::{CompareArgs, E2eArgs, RunArgs};
@@ -130,6 +131,18 @@ impl RunPlan {
         Ok(plan)
     }
 
+    /// Whether the device of the run is there and usable: asked before a model is pulled or a folder made.
+    ///
+    /// # Errors
+    /// What is missing, with the fix.
+    pub fn check_device(&self) -> anyhow::Result<()> {
+        if let DeviceChoice::Cuda(ordinal) = self.device {
+            Device::facts_of(ordinal).with_context(|| format!("--device {}", self.device))?;
+            kernels::cuda::library::nvrtc().with_context(|| format!("--device {}", self.device))?;
+        }
+        Ok(())
+    }
+
     fn spec(&self) -> ScheduleSpec<'_> {
         ScheduleSpec {
             runs: self.runs,
@@ -198,7 +211,7 @@ fn device(asked: Option<DeviceChoice>) -> Result<DeviceChoice, Failure> {
              and the processor where there is none"
         ))),
         Some(device) => Ok(device),
-        None if kernels::cuda::driver::Device::count().is_ok() => Ok(DeviceChoice::Cuda(0)),
+        None if Device::count().is_ok() => Ok(DeviceChoice::Cuda(0)),
         None => Ok(DeviceChoice::Cpu),
     }
 }

@@ -16,6 +16,8 @@ fn bench() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_bench"));
     // The user's own Ollama must not take part in a test: port 1 answers nothing.
     c.env("OLLAMA_HOST", "127.0.0.1:1").env_remove("BENCH_LOG");
+    // Nor a GPU: what is tested here is the same on every machine.
+    c.env("CUDA_VISIBLE_DEVICES", "");
     c
 }
 
@@ -57,6 +59,8 @@ fn wrong_usage_ends_with_64_and_names_the_fix() {
         (vec!["compare", "--threads", "0"], "at least 1"),
         (vec!["compare", "--runs", "many"], "--runs"),
         (vec!["e2e", "--backend", "gpt"], "unknown server"),
+        (vec!["e2e", "--device", "tpu"], "unknown device `tpu`"),
+        (vec!["compare", "--device", "auto"], "write cpu or cuda:N"),
         (vec!["bogus"], "unrecognized subcommand"),
         (vec![], "Usage"),
     ] {
@@ -81,6 +85,25 @@ fn an_absent_ollama_that_was_asked_for_is_no_substitute_but_exit_3() {
             .code(3)
             .stderr(contains("does not answer").and(contains("hint:")).and(contains("baseline (this").not()));
     }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_exit_3_with_the_fix_and_the_processor_is_no_substitute() {
+    let out = TempDir::new().unwrap();
+    for verb in ["e2e", "compare"] {
+        let folder = out.path().join(verb);
+        bench()
+            .args([verb, "--device", "cuda:0", "--model", "/nowhere/x.gguf", "--out"])
+            .arg(&folder)
+            .assert()
+            .code(3)
+            .stdout(predicate::str::is_empty())
+            .stderr(contains("--device cuda:0").and(contains("no CUDA d")).and(contains("hint:")));
+        assert!(!folder.exists(), "nothing was begun");
+    }
+    // What would be run is said for a device of another machine, too.
+    bench().args(["e2e", "--device", "cuda:3", "--dry-run"]).assert().code(0).stdout(contains("cuda:3"));
+    bench().args(["compare", "--dry-run", "--json"]).assert().code(0).stdout(contains("\"device\": \"cpu\""));
 }
 
 #[test]
@@ -208,6 +231,8 @@ fn the_embedded_peer_is_measured_from_start_to_report() {
     assert_eq!(saved.headline.verdict, Some(Verdict::Unstable));
     assert!(saved.notes[0].starts_with("peer: embedded baseline"));
     assert!(saved.ceiling.as_ref().unwrap().read_gb_per_s > 0.1);
+    assert_eq!(saved.plan.device, "cpu");
+    assert!(saved.sides.iter().all(|s| s.gpu.is_none() && s.options["device"] == "cpu"));
     for side in &saved.sides {
         assert!(side.rss_peak_bytes.value.unwrap() > saved.model.weight_bytes_per_token as f64 * 0.5, "{side:?}");
         assert!(side.load_ms.value.unwrap() > 0.0 && side.achieved_gb_per_s.value.is_some());

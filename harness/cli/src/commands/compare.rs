@@ -21,6 +21,7 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
     if plan.run.dry_run {
         return dry_run(plan, json);
     }
+    plan.run.check_device()?;
     let (peer, said) = choose_peer(plan).await?;
     eprintln!("{said}");
     let identity = Identity::new(&plan.run)?;

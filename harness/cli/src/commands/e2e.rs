@@ -38,6 +38,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         }
         return Ok(Exit::Done);
     }
+    r.check_device()?;
     let identity = Identity::new(r)?;
     let model = model::open(&r.model, r.context).await?;
     fits(r, &model)?;

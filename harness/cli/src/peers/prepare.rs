@@ -117,7 +117,10 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
     Ok(Side {
         role,
         kind: if baseline { "baseline" } else { "edgellm" },
-        label: format!("{label} {version}"),
+        label: match s.device {
+            DeviceChoice::Cuda(_) => format!("{label} {version} on {}", s.device),
+            DeviceChoice::Cpu | DeviceChoice::Auto => format!("{label} {version}"),
+        },
         endpoint: child.url.clone(),
         shape: known::engine(&asked, &version, baseline, &state),
         version: Some(version),
