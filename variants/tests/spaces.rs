@@ -129,6 +129,7 @@ fn every_op_has_a_variant_on_the_least_device_of_each_backend() {
             "KV_HEADS" => (d.as_str(), 2),
             "LEN" => (d.as_str(), 10),
             "OUT" => (d.as_str(), 8),
+            "PAIRING" => (d.as_str(), 0),
             "ROT" => (d.as_str(), 64),
             _ => (d.as_str(), 4096),
         }));
