@@ -165,8 +165,10 @@ mod tests {
         let scale = operand.exact[0] / 127.0;
         for (i, x) in x.iter().enumerate() {
             let code = operand.seen[i] / scale;
-            assert!((code - f64::from(x.round())).abs() < 1e-9, "{i}");
-            assert_eq!(operand.unsure[i] > 0.0, x.fract().abs() == 0.5, "{i}");
+            let half = x.fract().abs() == 0.5;
+            // In f64 too a half may lie a little to either side.
+            assert!((code - f64::from(x.round())).abs() < 1e-9 || half && (code - f64::from(*x)).abs() < 0.5001, "{i}");
+            assert_eq!(operand.unsure[i] > 0.0, half, "{i}");
         }
         let exact = super::operand(&x, &[1.0; 32], 1e-5, Activations::F32);
         assert_eq!(exact.seen, exact.exact);
