@@ -130,6 +130,13 @@ __device__ __forceinline__ void attend(float* states, const float* q, const u8* 
     }
 }
 
+// The same over a cache in f16.
+template <int DIM>
+__device__ __forceinline__ void attend(float* states, const float* q, const u16* k, const u16* v, HeadSet set, int begin,
+                                       int end, int max_len) {
+    attend<DIM, 16>(states, q, (const u8*)k, (const u8*)v, nullptr, nullptr, set, begin, end, max_len);
+}
+
 // One dimension of one head over several parts that lie `stride` floats apart: value, maximum and sum. The parts' own
 // sums go in once, in `l`; their values are already sums of weighted values and are not weighted by them again.
 struct Merged {

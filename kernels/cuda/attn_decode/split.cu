@@ -29,8 +29,8 @@ attn_decode_split(const float* q,   // [HEADS, DIM]
     pdl_wait();
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int length = len[0];
-    if (DIM == 64) attend<64, 16>(states, q, (const u8*)k, (const u8*)v, nullptr, nullptr, set, 0, length, MAX_LEN);
-    else attend<128, 16>(states, q, (const u8*)k, (const u8*)v, nullptr, nullptr, set, 0, length, MAX_LEN);
+    if (DIM == 64) attend<64>(states, q, k, v, set, 0, length, MAX_LEN);
+    else attend<128>(states, q, k, v, set, 0, length, MAX_LEN);
     __syncthreads();
     for (int i = threadIdx.x; i < set.count * DIM; i += WARPS * WARP) {
         const int h = i / DIM, d = i % DIM;

@@ -38,8 +38,8 @@ attn_decode_split_merged(const float* q,   // [HEADS, DIM]
     if (split >= active) return;
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int begin = split * share, end = min(begin + share, length);
-    if (DIM == 64) attend<64, 16>(states, q, (const u8*)k, (const u8*)v, nullptr, nullptr, set, begin, end, MAX_LEN);
-    else attend<128, 16>(states, q, (const u8*)k, (const u8*)v, nullptr, nullptr, set, begin, end, MAX_LEN);
+    if (DIM == 64) attend<64>(states, q, k, v, set, begin, end, MAX_LEN);
+    else attend<128>(states, q, k, v, set, begin, end, MAX_LEN);
     __syncthreads();
 
     float* const partials = (float*)(scratch + HEADS * 4);
