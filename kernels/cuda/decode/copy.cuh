@@ -33,29 +33,22 @@ struct CopyStage {
         __syncthreads();
 #elif XSTAGE
         // All loads of a chunk are under way before the first is stored: 16 codes each, and the pairs of their groups.
-        for (int base = 0; base < K / 16; base += 4 * THREADS) {
-            uint4 codes[4];
-            float2 pairs[2];
+        for (int base = 0; base < K / 16; base += 2 * THREADS) {
+            uint4 codes[2];
+            float2 pair;
 #pragma unroll
-            for (int h = 0; h < 4; ++h) {
+            for (int h = 0; h < 2; ++h) {
                 const int at = base + h * THREADS + (int)threadIdx.x;
                 if (at < K / 16) codes[h] = load_16(x + at * 16);
             }
+            const int group = base / 2 + (int)threadIdx.x;
+            if (group < K / 32) pair = Slab::copied_pair(x, K, group);
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                const int group = base / 2 + h * THREADS + (int)threadIdx.x;
-                if (group < K / 32) pairs[h] = Slab::copied_pair(x, K, group);
-            }
-#pragma unroll
-            for (int h = 0; h < 4; ++h) {
                 const int at = base + h * THREADS + (int)threadIdx.x;
                 if (at < K / 16) *(uint4*)(slab + Slab::place(K, at / 2, at % 2 * 4)) = codes[h];
             }
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const int group = base / 2 + h * THREADS + (int)threadIdx.x;
-                if (group < K / 32) ((float2*)(slab + K))[group] = pairs[h];
-            }
+            if (group < K / 32) ((float2*)(slab + K))[group] = pair;
         }
         __syncthreads();
 #endif

@@ -26,6 +26,12 @@ static_assert(RPL <= LPR, "a lane ends at most one row");
 static_assert(PREFETCH == 0 || PREFETCH == 1, "PREFETCH is a switch");
 
 constexpr int THREADS = WARPS * WARP;
+// Below sm_80 addresses take more registers and few bytes in flight are enough: a block takes what it needs rather than spill.
+#if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define FRAME_BOUNDS __launch_bounds__(THREADS, 1)
+#else
+#define FRAME_BOUNDS __launch_bounds__(THREADS)
+#endif
 constexpr int GROUPS_PER_WARP = WARP / LPR;
 constexpr int TILE_ROWS = WARPS / KW * GROUPS_PER_WARP * RPL;
 // Units of a row between two that a lane takes, and units of a row in a round.

@@ -19,7 +19,7 @@
 constexpr int OUTS = TILE_ROWS / 2;
 static_assert(TILE_ROWS % 64 == 0, "a tile holds whole groups of 32 outputs");
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void FRAME_BOUNDS
 gate_up_fused(const u8* W,        // weights, see above
               const float* norm,  // [K]
               const float* x,     // [K]

@@ -14,7 +14,7 @@
 #endif
 #include "decode/copy.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void FRAME_BOUNDS
 gemv_add_fused(const u8* W,     // weights, see above
                const u8* x,     // [K]
                const float* r,  // [N]

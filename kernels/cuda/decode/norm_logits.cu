@@ -15,7 +15,7 @@
 #include "decode/next_token.cuh"
 #include "decode/norm.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void FRAME_BOUNDS
 norm_logits_fused(const u8* W,        // weights, see above
                   const float* norm,  // [K]
                   const float* x,     // [K]

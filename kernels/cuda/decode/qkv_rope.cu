@@ -24,7 +24,7 @@ struct Turn {
     u32 pos;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void FRAME_BOUNDS
 qkv_rope_fused(const u8* W,         // weights, see above
                const float* bias,   // [N] or null
                const float* norm,   // [K]
