@@ -10,7 +10,7 @@ use cuda_support::gpu;
 use harness_spec::target::{Cell, Target};
 use harness_spec::{Bytes, CellFailure, Policy, Stage, VariantId, Workload};
 use kernels::cuda::CudaTarget;
-use variants::{Backend, Registry, registry};
+use variants::{Backend, Limits, Registry, registry};
 
 fn workload(op: &str, n: u64, k: u64) -> Workload {
     let dims: &[(&str, u64)] = match op {
@@ -19,24 +19,12 @@ fn workload(op: &str, n: u64, k: u64) -> Workload {
         "add" => &[("COUNT", k)],
         "quantize_a8" => &[("K", k)],
         "attn_decode" => &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024)],
-        "attn_token" => &[
-            ("HEADS", 12),
-            ("KV_HEADS", 2),
-            ("DIM", 128),
-            ("LEN", 512),
-            ("MAX_LEN", 1024),
-            ("KV", 16),
-            ("OUT", 8),
-        ],
-        "attn_prefill" => &[
-            ("HEADS", 12),
-            ("KV_HEADS", 2),
-            ("DIM", 128),
-            ("M", 128),
-            ("POS", 70),
-            ("MAX_LEN", 1024),
-            ("KV", 16),
-        ],
+        "attn_token" => {
+            &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024), ("KV", 16), ("OUT", 8)]
+        }
+        "attn_prefill" => {
+            &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("M", 128), ("POS", 70), ("MAX_LEN", 1024), ("KV", 16)]
+        }
         "rope_append" => &[
             ("HEADS", 12),
             ("KV_HEADS", 2),
@@ -48,7 +36,13 @@ fn workload(op: &str, n: u64, k: u64) -> Workload {
             ("PAIRING", 0),
         ],
         "stream_read" => &[("BYTES", 4 << 20)],
-        op if op.starts_with("logits_") || op.starts_with("dequantize_") => &[("N", n), ("K", k)],
+        op if op.starts_with("qkv_rope_") => {
+            &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("K", k), ("MAX_LEN", 64), ("KV", 16), ("PAIRING", 0)]
+        }
+        op if op.starts_with("gate_up_") => &[("F", n), ("K", k)],
+        op if ["logits_", "norm_logits_", "gemv_add_", "dequantize_"].iter().any(|name| op.starts_with(name)) => {
+            &[("N", n), ("K", k)]
+        }
         _ => &[("N", n), ("K", k), ("M", 1)],
     };
     Workload::of(op, dims.iter().copied())
@@ -113,6 +107,26 @@ fn every_built_in_default_passes_the_gate_and_is_timed_under_every_policy() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn the_plain_kernel_of_every_op_takes_the_workload_that_is_run_here() {
+    let limits = Limits::of_architecture(90).unwrap();
+    let mut missing = Vec::new();
+    let on_device = |k: &variants::KernelSpec| k.backend == Backend::Cuda;
+    for space in registry().spaces().iter().filter(|space| space.kernels.iter().any(on_device)) {
+        let w = workload(&space.op, 1536, 1536);
+        let known = |dim: &str| space.dims.iter().any(|d| d == dim);
+        if let Some(dim) = w.shape.0.keys().find(|dim| !known(dim)) {
+            missing.push(format!("{}: no dimension {dim}", space.op));
+        }
+        for spec in space.kernels.iter().filter(|k| k.backend == Backend::Cuda && k.baseline) {
+            if let Err(why) = spec.admits(&spec.default_variant(), &w.shape, &limits) {
+                missing.push(format!("{}: {why}", spec.id()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "on a device nothing of these would run: {missing:#?}");
 }
 
 #[test]

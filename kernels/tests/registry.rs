@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use harness_spec::Shape;
 use kernels::cuda::compile::{Origin, load};
-use kernels::op::{op, ops};
+use kernels::op::{Arg, Depth, op, ops};
 use variants::{Backend, registry};
 
 /// Ops of the engine that are no workloads yet: their kernels are checked by the tests beside them.
@@ -37,4 +38,45 @@ fn every_cuda_kernel_has_its_source_embedded_and_a_content_hash_of_its_own() {
         }
     }
     assert!(!hashes.is_empty());
+}
+
+/// A letter for each argument that is memory: W a constant of the model, c state, x any other input, y an output, s scratch.
+fn memory(op_name: &str, dims: &[(&str, u64)]) -> String {
+    let op = op(op_name).unwrap();
+    let shape = Shape::of(dims.iter().copied());
+    let spec = registry().space(op_name).unwrap().kernels.iter().find(|k| k.backend == Backend::Cuda && k.baseline);
+    let problem = op.problem(&shape, &op.cases(&shape, 1, Depth::Quick)[0]);
+    let kind = |arg: &Arg| match arg {
+        Arg::In { weights: true, .. } => Some('W'),
+        Arg::In { weights: false, .. } => Some('x'),
+        Arg::State { .. } => Some('c'),
+        Arg::Out(_) => Some('y'),
+        Arg::Scratch { .. } => Some('s'),
+        Arg::I32(_) | Arg::I64(_) | Arg::F32(_) => None,
+    };
+    op.arguments(&problem, spec.unwrap()).unwrap().iter().filter_map(kind).collect()
+}
+
+#[test]
+fn only_constants_of_the_model_may_be_read_before_the_wait_for_earlier_kernels() {
+    // Keys, values, lengths and positions are written by the kernels ahead: as W the gate would not write them late.
+    let heads = [("HEADS", 4), ("KV_HEADS", 2), ("DIM", 64)];
+    let with = |more: &[(&'static str, u64)]| [&heads[..], more].concat();
+    let matrix = [("N", 32), ("K", 256)];
+    let cache = [("LEN", 5), ("MAX_LEN", 8)];
+    assert_eq!(memory("attn_decode", &with(&cache)), "xccysx");
+    let token = with(&[&cache[..], &[("KV", 16), ("OUT", 8)]].concat());
+    assert_eq!(memory("attn_token", &token), "xccysx");
+    let token = with(&[&cache[..], &[("KV", 8), ("OUT", 32)]].concat());
+    assert_eq!(memory("attn_token", &token), "xccccysx", "scales of an int8 cache are state too");
+    assert_eq!(memory("attn_prefill", &with(&[("M", 3), ("POS", 2), ("MAX_LEN", 8), ("KV", 16)])), "xccyx");
+    let append = with(&[("ROT", 64), ("M", 2), ("MAX_LEN", 8), ("KV", 8), ("PAIRING", 0)]);
+    let append = memory("rope_append", &append);
+    assert!(append.starts_with('x') && append.ends_with("Wxyyyyy"), "bias and norms may be missing: {append}");
+    let fused = memory("qkv_rope_q4_0", &with(&[("K", 256), ("MAX_LEN", 8), ("KV", 16), ("PAIRING", 0)]));
+    assert!(["WWWxWxyyy", "WWxWxyyy"].contains(&fused.as_str()), "the bias may be missing: {fused}");
+    assert_eq!(memory("gate_up_q4_0", &[("F", 32), ("K", 256)]), "WWxy");
+    assert_eq!(memory("gemv_add_q4_0", &matrix), "Wxxy");
+    assert_eq!(memory("norm_logits_q4_0", &matrix), "WWxyysx");
+    assert_eq!(memory("logits_q8_0", &matrix), "Wxyys");
 }
