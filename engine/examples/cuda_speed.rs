@@ -77,14 +77,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if set("EDGELLM_PROFILE").is_some() {
         let steps = model.profile(depth.max(1), 20)?;
-        let mut sums: BTreeMap<(&str, &str), (usize, f64)> = BTreeMap::new();
+        let mut sums: BTreeMap<(String, String), (usize, f64)> = BTreeMap::new();
         for step in &steps {
-            let sum = sums.entry((&step.op, &step.variant)).or_default();
+            let sum = sums.entry((step.key.to_string(), step.variant.to_string())).or_default();
             *sum = (sum.0 + 1, sum.1 + step.nanos);
         }
         let total: f64 = steps.iter().map(|s| s.nanos).sum();
-        for ((_, variant), (count, nanos)) in &sums {
-            println!("{:8.2} us x {count:3} = {:5.1} %  {variant}", nanos / 1e3 / *count as f64, 100.0 * nanos / total);
+        for ((shape, variant), (count, nanos)) in &sums {
+            println!("{:8.2} us x {count:3} = {:5.1} %  {variant} {shape}", nanos / 1e3 / *count as f64, 100.0 * nanos / total);
         }
         println!("{:8.2} us all {} steps one after the other", total / 1e3, steps.len());
     }

@@ -4,6 +4,7 @@
 //! - `weights`: a file's tensors on the device, in the layouts of the kernels that the table names.
 //! - `decode`: the steps of one token, fused where there are kernels for it.
 //! - `prompt`: many tokens at once.
+//! - [`tune`]: which variants make a token fastest, in the engine itself.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
 //! - [`CudaModel`]: what the engine drives.
 
@@ -11,6 +12,7 @@ mod buffers;
 mod decode;
 mod model;
 mod prompt;
+pub mod tune;
 pub mod vram;
 mod weights;
 

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use harness_spec::Bytes;
+use harness_spec::{Bytes, VariantId, Workload};
 use kernels::cpu;
 use kernels::cuda::CudaError;
 use kernels::cuda::compile::{Arch, NotAnArch};
 use kernels::cuda::driver::{Device, Facts, Graph, HostWords};
-use kernels::cuda::exec::{Exec, Precision, Program, StepTime};
+use kernels::cuda::exec::{Exec, Precision, Program, Step, StepTime};
 use kernels::cuda::library::nvrtc;
 
 use super::buffers::{Buffers, CHUNK};
@@ -144,9 +144,30 @@ impl CudaModel {
     }
 
     /// The launches of a token: op and variant of each.
-    pub fn steps(&self) -> Vec<(String, String)> {
-        let work = self.locked();
-        work.program.steps().iter().map(|step| (step.op().to_owned(), step.variant().to_owned())).collect()
+    pub fn steps(&self) -> Vec<(Workload, VariantId)> {
+        let workload = |step: &Step| Workload { op: step.op().to_owned(), shape: step.key().clone() };
+        self.locked().program.steps().iter().map(|step| (workload(step), step.variant().clone())).collect()
+    }
+
+    /// Every variant that may run a workload of a token here, the default first.
+    ///
+    /// # Errors
+    /// The op is none of a token.
+    pub fn variants(&self, workload: &Workload) -> Result<Vec<VariantId>, CudaError> {
+        self.locked().builder.exec.variants(&workload.op, &workload.shape)
+    }
+
+    /// Compiles variants, so that trying them takes no time.
+    pub fn compile_ahead(&self, op: &str, variants: &[VariantId]) {
+        self.locked().builder.exec.compile_ahead(op, variants);
+    }
+
+    /// Runs a workload of a token by another variant from now on; `None` goes back to the table's.
+    ///
+    /// # Errors
+    /// A variant that cannot run; the model runs as before.
+    pub fn try_variant(&mut self, workload: &Workload, variant: Option<&VariantId>) -> Result<(), CudaError> {
+        self.work().try_variant(workload, variant)
     }
 
     /// Nodes of a token's graph, and those of its edges by which a kernel may start before the one ahead has ended.
@@ -216,6 +237,32 @@ impl CudaModel {
 }
 
 impl Work {
+    fn try_variant(&mut self, workload: &Workload, variant: Option<&VariantId>) -> Result<(), CudaError> {
+        self.forget_queued()?;
+        let exec = &self.builder.exec;
+        let before = self.program.steps().iter().find(|s| s.op() == workload.op && *s.key() == workload.shape);
+        let before = before.map(|step| step.variant().clone());
+        exec.try_variant(&workload.op, &workload.shape, variant)?;
+        let rebuilt = self.rebuild();
+        if rebuilt.is_err() {
+            self.builder.exec.try_variant(&workload.op, &workload.shape, before.as_ref())?;
+        }
+        rebuilt
+    }
+
+    fn rebuild(&mut self) -> Result<(), CudaError> {
+        let program = self.builder.builder(self.ring.address()).token()?;
+        let stream = self.builder.exec.stream();
+        self.builder.set_state(0, 0)?;
+        program.run(stream, false)?;
+        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
+        self.ring.take(0);
+        self.graph = program.capture(stream, self.builder.exec.early())?;
+        self.program = program;
+        (self.last, self.untaken) = (0, 0);
+        Ok(())
+    }
+
     fn new(
         gguf: &Gguf,
         config: &Config,

@@ -154,12 +154,15 @@ fn fill(kernel: &KernelSpec, v: &VariantId, workload: &Workload, limits: &Limits
 }
 
 /// M may be left out and is 1 then.
+/// Dimensions that are no sizes: which elements RoPE turns together, and where a prompt stands in its context.
+const ZERO_IS_A_CHOICE: [&str; 2] = ["PAIRING", "POS"];
+
 fn check_dims(workload: &Workload, dims: &[&str]) -> Result<(), SpaceError> {
     let needs: BTreeSet<&str> = dims.iter().copied().collect();
     let given: BTreeMap<&str, u64> = workload.shape.0.iter().map(|(k, v)| (k.as_str(), *v)).collect();
     let missing = needs.iter().find(|d| **d != "M" && !given.contains_key(*d));
     let unknown = given.keys().find(|d| !needs.contains(*d));
-    let zero = given.iter().find(|(_, v)| **v == 0).map(|(k, _)| k);
+    let zero = given.iter().find(|(d, v)| **v == 0 && !ZERO_IS_A_CHOICE.contains(*d)).map(|(d, _)| d);
     let also = match (missing, unknown, zero) {
         (Some(d), ..) => format!(", and {d} is missing"),
         (_, Some(d), _) => format!(", and has no {d}"),

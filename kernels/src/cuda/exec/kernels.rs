@@ -28,7 +28,7 @@ pub enum Precision {
 #[derive(Clone, Debug)]
 struct Bound {
     spec: &'static KernelSpec,
-    variant: String,
+    variant: VariantId,
     function: Function,
     shape: LaunchShape,
 }
@@ -46,6 +46,7 @@ pub struct Exec {
     functions: Mutex<HashMap<String, Function>>,
     notes: Mutex<Vec<String>>,
     library: Option<Blas>,
+    tried: Mutex<HashMap<(String, Shape), Choice>>,
 }
 
 impl Exec {
@@ -64,6 +65,7 @@ impl Exec {
         };
         Ok(Exec {
             library,
+            tried: Mutex::default(),
             stream: Stream::new(device)?,
             compiler: Compiler::new()?,
             table,
@@ -168,6 +170,11 @@ impl Exec {
         shape: &Shape,
         layout: Option<Layout>,
     ) -> Result<Choice, CudaError> {
+        let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(choice) = tried.get(&(op.to_owned(), shape.clone())).filter(|_| precision == Precision::Table) {
+            return Ok(choice.clone());
+        }
+        drop(tried);
         let choice = self.choice(precision, op, shape)?;
         if layout.is_none() || choice.spec.layout.is_none() || choice.spec.layout == layout {
             return Ok(choice.clone());
@@ -211,6 +218,42 @@ impl Exec {
         Ok(Weights { dtype, n, k, layout, slab })
     }
 
+    /// Every variant of the kernel that runs an op at a shape, the default first: those that may run here.
+    ///
+    /// # Errors
+    /// [`CudaError::NoKernel`].
+    pub fn variants(&self, op: &str, shape: &Shape) -> Result<Vec<VariantId>, CudaError> {
+        let kernel = self.choice_in(Precision::Table, op, shape, None)?.spec;
+        Ok(kernel.variants(shape, &self.limits).admitted)
+    }
+
+    /// Runs another variant of the same kernel at this shape from the next step on that is bound, or the table's again.
+    ///
+    /// # Errors
+    /// [`CudaError::NoKernel`].
+    pub fn try_variant(&self, op: &str, shape: &Shape, variant: Option<&VariantId>) -> Result<(), CudaError> {
+        let key = (op.to_owned(), shape.clone());
+        let choice = match variant {
+            Some(variant) => Some(Choice { variant: variant.clone(), ..self.choice_in(Precision::Table, op, shape, None)? }),
+            None => None,
+        };
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        match choice {
+            Some(choice) => drop(tried.insert(key, choice)),
+            None => drop(tried.remove(&key)),
+        }
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.retain(|(of, at, ..), _| of != op || at != shape);
+        Ok(())
+    }
+
+    /// Compiles variants in parallel, so that binding them takes no time. One that does not compile shows where it is bound.
+    pub fn compile_ahead(&self, op: &str, variants: &[VariantId]) {
+        let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
+        let units = variants.iter().filter_map(|v| Some((kernels.iter().find(|k| k.is_kernel_of(v))?, v.clone())));
+        self.compile_all(&units.collect::<Vec<_>>());
+    }
+
     /// Compiles what these ops and shapes need, in parallel, before the first of them is bound.
     ///
     /// # Errors
@@ -223,6 +266,10 @@ impl Exec {
                 units.push((choice.spec, choice.variant.clone()));
             }
         }
+        self.compile_all(&units);
+    }
+
+    fn compile_all(&self, units: &[(&'static KernelSpec, VariantId)]) {
         let (compiler, arch) = (&self.compiler, self.arch);
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(units.len());
@@ -287,7 +334,7 @@ impl Exec {
         let launch = kernel::launch_shape(choice.spec, &choice.variant, shape, &self.limits)
             .map_err(|e| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason: e.message })?;
         function.allow(launch.threads(), launch.smem)?;
-        Ok(Bound { spec: choice.spec, variant: choice.variant.to_string(), function, shape: launch })
+        Ok(Bound { spec: choice.spec, variant: choice.variant.clone(), function, shape: launch })
     }
 
     /// A step whose arguments the caller has checked, by a kernel that takes the weights as they lie.
@@ -302,6 +349,7 @@ impl Exec {
         let bound = self.bind(precision, op, shape, weights.map(|w| w.layout))?;
         Ok(Step {
             op: op.to_owned(),
+            key: shape.clone(),
             variant: bound.variant.clone(),
             function: bound.function.clone(),
             shape: bound.shape,

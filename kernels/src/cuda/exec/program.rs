@@ -1,5 +1,7 @@
 //! Launches with everything they need, and sequences of them.
 
+use harness_spec::{Shape, VariantId};
+
 use crate::cuda::CudaError;
 use crate::cuda::driver::{Event, Function, Graph, LaunchShape, Stream, Value};
 
@@ -9,7 +11,8 @@ use super::Span;
 #[derive(Clone, Debug)]
 pub struct Step {
     pub(super) op: String,
-    pub(super) variant: String,
+    pub(super) key: Shape,
+    pub(super) variant: VariantId,
     pub(super) function: Function,
     pub(super) shape: LaunchShape,
     pub(super) args: Vec<Value>,
@@ -25,8 +28,13 @@ impl Step {
         &self.op
     }
 
+    /// The shape by which the variant was chosen.
+    pub fn key(&self) -> &Shape {
+        &self.key
+    }
+
     /// The variant that runs it.
-    pub fn variant(&self) -> &str {
+    pub fn variant(&self) -> &VariantId {
         &self.variant
     }
 
@@ -48,8 +56,10 @@ impl Step {
 pub struct StepTime {
     /// The op.
     pub op: String,
+    /// The shape by which the variant was chosen.
+    pub key: Shape,
     /// The variant.
-    pub variant: String,
+    pub variant: VariantId,
     /// Nanoseconds.
     pub nanos: f64,
 }
@@ -119,7 +129,8 @@ impl Program {
         pairs
             .map(|(pair, step)| {
                 let nanos = pair[0].until(&pair[1])?;
-                Ok(StepTime { op: step.op.clone(), variant: step.variant.clone(), nanos })
+                let (op, key, variant) = (step.op.clone(), step.key.clone(), step.variant.clone());
+                Ok(StepTime { op, key, variant, nanos })
             })
             .collect()
     }
