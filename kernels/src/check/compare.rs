@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::slabs::{self, Slabs};
+
 /// What the outputs of a problem must be, one entry each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
@@ -59,19 +61,6 @@ pub enum Want {
     },
     /// int8 slabs of values that the kernel computes itself, and may round to the code beside.
     Slabs(Slabs),
-}
-
-/// What slabs of computed values must hold, one slab a token.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Slabs {
-    /// Values of a token.
-    pub k: usize,
-    /// Values that share a scale.
-    pub group: usize,
-    /// The reference of every value before it is rounded, token by token.
-    pub want: Vec<f64>,
-    /// How far the kernel's own value may be off before it is rounded.
-    pub bound: Vec<f64>,
 }
 
 /// What an output of 32-bit floats must be.
@@ -301,8 +290,9 @@ pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Misma
 
 /// Compares one output, or a part of it; `all` is what the whole problem expects and has got.
 fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -> Result<Errors, Mismatch> {
-    let sized =
-        |want: usize| if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) };
+    let sized = |want: usize| {
+        if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) }
+    };
     let mut errors = Errors::default();
     match want {
         Want::Floats(want) => {
@@ -322,7 +312,7 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
         Want::Part { ranges, want } => {
             let mut part = Vec::new();
             let mut last = 0;
-            for range in ranges.iter().cloned().chain([bytes.len()..bytes.len()]) {
+            for range in ranges.iter().cloned().chain(std::iter::once(bytes.len()..bytes.len())) {
                 let between = bytes.get(last..range.start).unwrap_or_default();
                 if let Some(at) = between.iter().position(|&b| b != u8::MAX) {
                     return Err(Mismatch::Touched { output, at: last + at });
@@ -342,7 +332,8 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
             if !cut.is_empty() {
                 let last = bytes.len().checked_sub(cut.len() + period);
                 let before = last.and_then(|at| bytes.get(at..)).unwrap_or_default();
-                let turn: Vec<u8> = cut.iter().chain(before.get(cut.len()..*period).unwrap_or_default()).copied().collect();
+                let turn: Vec<u8> =
+                    cut.iter().chain(before.get(cut.len()..*period).unwrap_or_default()).copied().collect();
                 errors = errors.or(one(output, want, &turn, all)?);
             }
         }
@@ -370,16 +361,11 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
         }
         Want::Slab { codes, scales } => {
             sized(crate::op::activations::slab_stride(codes.len(), codes.len() / scales.len()))?;
-            slab(output, codes, scales, bytes)?;
+            slabs::exact(output, codes, scales, bytes)?;
         }
         Want::Slabs(want) => {
-            let stride = crate::op::activations::slab_stride(want.k, want.group);
-            sized(want.want.len() / want.k * stride)?;
-            let tokens = want.want.chunks(want.k).zip(want.bound.chunks(want.k)).zip(bytes.chunks(stride));
-            for (token, ((values, bounds), bytes)) in tokens.enumerate() {
-                let worst = near_slab(output, token * want.k, want.group, (values, bounds), bytes)?;
-                errors.worst_of_bound = errors.worst_of_bound.max(worst);
-            }
+            sized(want.bytes())?;
+            errors.worst_of_bound = want.compare(output, bytes)?;
         }
     }
     Ok(errors)
@@ -443,84 +429,6 @@ fn index(output: usize, got: u32, values: &[f32], want: &Want) -> Result<(), Mis
         return Ok(());
     }
     Err(Mismatch::Index { output, got, want: best as u32 })
-}
-
-fn slab(output: usize, codes: &[i8], scales: &[f32], bytes: &[u8]) -> Result<(), Mismatch> {
-    let group = codes.len() / scales.len();
-    for (index, (&got, &want)) in bytes.iter().zip(codes).enumerate() {
-        if got as i8 != want {
-            return Err(Mismatch::Code { output, index, got: got as i8, want });
-        }
-    }
-    let pairs = as_f32(&bytes[codes.len()..][..scales.len() * 8]);
-    for (i, (pair, &s)) in pairs.chunks_exact(2).zip(scales).enumerate() {
-        let sum: i32 = codes[i * group..][..group].iter().map(|&q| i32::from(q)).sum();
-        // The sum is that of the kernel's own scale, which may itself be a unit off.
-        for (what, got, want) in [("scale", pair[0], s), ("scale times sum", pair[1], pair[0] * sum as f32)] {
-            if !within_one_ulp(got, want) {
-                return Err(Mismatch::Scale { output, group: i, what, got, want });
-            }
-        }
-    }
-    padding(output, codes.len() + scales.len() * 8, bytes)
-}
-
-/// Padding is zero, as the contract says.
-fn padding(output: usize, end: usize, bytes: &[u8]) -> Result<(), Mismatch> {
-    match bytes[end..].iter().position(|&b| b != 0) {
-        Some(at) => Err(Mismatch::Code { output, index: end + at, got: bytes[end + at] as i8, want: 0 }),
-        None => Ok(()),
-    }
-}
-
-/// Checks the slab of one token, whose first value is element `first` of the output: each code times its scale against the
-/// reference, each scale against the largest reference of its group. Answers how much of a bound was used.
-fn near_slab(
-    output: usize,
-    first: usize,
-    group: usize,
-    (want, bound): (&[f64], &[f64]),
-    bytes: &[u8],
-) -> Result<f64, Mismatch> {
-    let (k, groups) = (want.len(), want.len() / group);
-    let pairs = as_f32(&bytes[k..][..groups * 8]);
-    let mut worst = 0.0f64;
-    for (g, pair) in pairs.chunks_exact(2).enumerate() {
-        let range = g * group..(g + 1) * group;
-        let scale = f64::from(pair[0]);
-        let largest = want[range.clone()].iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        let slack = bound[range.clone()].iter().fold(0.0f64, |m, &b| m.max(b));
-        let index = first / group + g;
-        // A few roundings of 32-bit floats, and what the values themselves may be off.
-        let off = (scale * 127.0 - largest).abs();
-        if !(off <= slack + largest * 1e-6 + 1e-37) {
-            let want = (largest / 127.0) as f32;
-            return Err(Mismatch::Scale { output, group: index, what: "scale", got: pair[0], want });
-        }
-        let sum: i32 = bytes[range.clone()].iter().map(|&q| i32::from(q as i8)).sum();
-        let product = pair[0] * sum as f32;
-        if !within_one_ulp(pair[1], product) {
-            let what = "scale times sum";
-            return Err(Mismatch::Scale { output, group: index, what, got: pair[1], want: product });
-        }
-        for i in range {
-            let code = bytes[i] as i8;
-            let got = f64::from(code) * scale;
-            // Half a step is the rounding to a code itself.
-            let bound = bound[i] + scale * 0.5001 + 1e-37;
-            let error = (got - want[i]).abs();
-            if code == i8::MIN || !(error <= bound) {
-                return Err(Mismatch::Element { output, index: first + i, got, want: want[i], bound, poison: false });
-            }
-            worst = worst.max(error / bound);
-        }
-    }
-    padding(output, k + groups * 8, bytes)?;
-    Ok(worst)
-}
-
-fn within_one_ulp(got: f32, want: f32) -> bool {
-    got == want || (got.is_sign_positive() == want.is_sign_positive() && got.to_bits().abs_diff(want.to_bits()) <= 1)
 }
 
 pub(crate) fn as_f32(bytes: &[u8]) -> Vec<f32> {
@@ -607,48 +515,6 @@ mod tests {
     }
 
     #[test]
-    fn a_slab_may_differ_by_a_unit_in_a_scale_and_by_nothing_in_a_code() {
-        let x: Vec<f32> = (0..64).map(|i| (i * 37 % 64) as f32 - 30.3).collect();
-        let good = crate::op::activations::slabs(&x, 64, 32);
-        let scales: Vec<f32> = as_f32(&good[64..80]).chunks(2).map(|p| p[0]).collect();
-        let codes = good[..64].iter().map(|&q| q as i8).collect();
-        let expected = Expected { outputs: vec![Want::Slab { codes, scales }] };
-        assert!(compare(&expected, std::slice::from_ref(&good)).is_ok());
-        for (at, flip, fails) in [(5, 1, true), (64, 1, false), (64, 4, true), (68, 8, true), (79, 64, true)] {
-            let mut bytes = good.clone();
-            bytes[at] ^= flip;
-            // The sum goes with the scale: where that moves, its product is that of the new scale.
-            if at == 64 {
-                let s = as_f32(&bytes[64..68])[0];
-                let sum: i32 = bytes[..32].iter().map(|&q| i32::from(q as i8)).sum();
-                bytes[68..72].copy_from_slice(&(s * sum as f32).to_le_bytes());
-            }
-            assert_eq!(compare(&expected, &[bytes]).is_err(), fails, "byte {at}");
-        }
-    }
-
-    #[test]
-    fn slabs_of_computed_values_may_round_to_the_code_beside_and_no_further() {
-        let x: Vec<f32> = (0..96).map(|i| (i * 37 % 96) as f32 - 40.3).collect();
-        let good = crate::op::activations::slabs(&x, 48, 16);
-        let want = Slabs {
-            k: 48,
-            group: 16,
-            want: x.iter().map(|&v| f64::from(v)).collect(),
-            bound: x.iter().map(|&v| f64::from(v.abs()) * 1e-6).collect(),
-        };
-        let expected = Expected { outputs: vec![Want::Slabs(want)] };
-        let check = |bytes: Vec<u8>| compare(&expected, &[bytes]);
-        assert!(check(good.clone()).unwrap().worst_of_bound <= 1.0);
-        for (at, flip) in [(3, 4), (80 + 5, 8), (49, 0xff), (80 + 48 + 2, 1), (80 + 48 + 6, 1), (159, 1)] {
-            let mut bytes = good.clone();
-            bytes[at] ^= flip;
-            assert!(check(bytes).is_err(), "byte {at}");
-        }
-        assert!(check(vec![0xff; good.len()]).is_err(), "poison");
-    }
-
-    #[test]
     fn halves_are_compared_as_floats_and_their_poison_is_called_unwritten() {
         let want = Floats { want: vec![1.0, 2.0], bound: vec![1e-3; 2], norms: None };
         let expected = Expected { outputs: vec![Want::Halves(want)] };
@@ -664,7 +530,7 @@ mod tests {
         let want = Want::Part { ranges: vec![1..2, 4..5], want: Box::new(Want::SignedBytes(codes)) };
         let expected = Expected { outputs: vec![want] };
         let good = vec![0xff, -3i8 as u8, 0xff, 0xff, 7, 0xff];
-        assert!(compare(&expected, &[good.clone()]).is_ok());
+        assert!(compare(&expected, std::slice::from_ref(&good)).is_ok());
         for (at, value) in [(0, 0), (2, 1), (5, 0), (1, 0xff), (4, 6)] {
             let mut bytes = good.clone();
             bytes[at] = value;

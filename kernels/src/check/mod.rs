@@ -5,8 +5,10 @@
 
 mod compare;
 mod gate;
+mod slabs;
 mod timed;
 
-pub use compare::{Errors, Expected, Floats, Mismatch, Norms, Slabs, Want, compare};
+pub use compare::{Errors, Expected, Floats, Mismatch, Norms, Want, compare};
 pub use gate::{Gate, overflow, run};
+pub use slabs::Slabs;
 pub use timed::{Fill, Slot, TimedCheck};

@@ -89,6 +89,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     let mut out = match op {
         _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],
         _ if op.starts_with("gate_up_") => vec![of(&[("F", 256), ("K", 512)])],
+        _ if op.starts_with("gemm_") => vec![of(&[("N", 256), ("K", 512), ("M", 33)])],
         "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 576), ("M", 1)])],
         "swiglu" => [8, 16, 32].map(|out| of(&[("F", 1536), ("M", 2), ("OUT", out)])).to_vec(),
         "add" => vec![of(&[("COUNT", 1536)])],
@@ -102,6 +103,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     if full {
         out.extend(match op {
             _ if op.starts_with("qkv_rope_") => vec![heads(12, 2, 128, 1536, 1), heads(28, 4, 128, 3584, 0)],
+            _ if op.starts_with("gemm_") => vec![of(&[("N", 1536), ("K", 1536), ("M", 512)])],
             _ if op.starts_with("gate_up_") => vec![of(&[("F", 8960), ("K", 1536)]), of(&[("F", 96), ("K", 8960)])],
             "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 4096), ("M", 3)])],
             "swiglu" => vec![of(&[("F", 8960), ("M", 33), ("OUT", 16)])],
