@@ -4,15 +4,11 @@
 //   out  a slab a8/32 of HEADS * DIM where OUT is 8, else f32 [HEADS, DIM]     len  i32 [1], 1 to MAX_LEN
 //   scratch  attn_token/finish.cuh
 //
-// Up to eight query heads of a key head are the columns of m16n8k16: scores are K Q^T, sixteen keys by eight heads, and
-// results V^T P^T, sixteen dimensions by eight heads. Sums over dimensions and over keys may run in any order, and so may the
-// rows of a result: each lane loads 16 bytes of a key or value, and which element stands where in a fragment follows from
-// that. Nothing goes through shared memory and few instructions lie between a load and the next. Queries, keys and weights
-// are f16, sums f32.
+// Tiles of keys on matrix instructions (attn_token/tiles.cuh), the blocks of a set of heads meet in scratch memory.
 //
 // A grid of head sets by SPLITS does not depend on the length, as a captured graph needs: each split takes a share of at
 // least MIN_KEYS keys, those left without any leave at once. The first split asks for its first keys before it has the
-// length. int8: codes become f16, which is exact; the scale of a key goes on its scores, that of a value on its weights.
+// length.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
@@ -22,234 +18,10 @@
 #if !defined(WARPS) || !defined(TILES) || !defined(SPLITS) || !defined(MIN_KEYS)
 #error "attn_token/mma: every tunable must be set by the build"
 #endif
-#define HPB 8  // The columns of a matrix product.
-#include "attn_token/cache.cuh"
+#include "attn_token/tiles.cuh"  // Says how many heads a block has.
+
 #include "attn_token/finish.cuh"
-#include "half.cuh"
-#include "matrix_moves.cuh"
-#include "mma.cuh"
 #include "pdl.cuh"
-
-#define STEP (16 * TILES)
-// f16 weights below 2^-14 lose digits, so that scales of values are taken times this, and results back.
-#define SCALE_UNIT 128.0f
-
-__device__ __forceinline__ u32 word_of(uint4 v, int i) {
-    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-}
-
-// Sixteen keys and their values in fragments of a lane of group g and place t: of keys g and g + 8 the eight elements from
-// 8 (4 i + t), of the values of keys 2t, 2t + 1, 2t + 8 and 2t + 9 those from 8 (8 i + g).
-template <int DIM, int KV>
-struct Tile {
-    Eight<KV> keys[2][DIM / 32], values[4][DIM / 64];
-    float key_scales[2], value_scales[2];
-
-    // Keys from `first` on; those from `end` on are zero and not loaded.
-    __device__ __forceinline__ void load_keys(const u8* k, const float* k_scale, const float* v_scale, u64 slots, int first, int end) {
-        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int key = first + g + 8 * half;
-            if (KV == 8) key_scales[half] = value_scales[half] = 0.0f;
-            if (key < end) {
-#pragma unroll
-                for (int i = 0; i < DIM / 32; ++i) keys[half][i].load(k, (slots + key) * DIM + 8 * (4 * i + t));
-                if (KV == 8) {
-                    key_scales[half] = k_scale[slots + key];
-                    value_scales[half] = v_scale[slots + key] * SCALE_UNIT;
-                }
-            } else {
-#pragma unroll
-                for (int i = 0; i < DIM / 32; ++i) keys[half][i].clear();
-            }
-        }
-    }
-
-    __device__ __forceinline__ void load_values(const u8* v, u64 slots, int first, int end) {
-        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const int key = first + 2 * t + j % 2 + 8 * (j / 2);
-#pragma unroll
-            for (int i = 0; i < DIM / 64; ++i) {
-                if (key < end) values[j][i].load(v, (slots + key) * DIM + 8 * (8 * i + g));
-                else values[j][i].clear();
-            }
-        }
-    }
-
-    // Takes back what was loaded from `end` on, which may be anything.
-    __device__ __forceinline__ void cut(int first, int end) {
-        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if (first + 2 * t + j % 2 + 8 * (j / 2) < end) continue;
-#pragma unroll
-            for (int i = 0; i < DIM / 64; ++i) values[j][i].clear();
-        }
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            if (KV == 8 && first + g + 8 * half >= end) value_scales[half] = 0.0f;
-        }
-    }
-
-    // Scores of keys g (0, 1) and g + 8 (2, 3) with heads 2t and 2t + 1.
-    __device__ __forceinline__ void score(float (&scores)[4], const u32 (&query)[DIM / 16][2]) const {
-        scores[0] = scores[1] = scores[2] = scores[3] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < DIM / 32; ++i) {
-            const uint4 a = keys[0][i].halves(), b = keys[1][i].halves();
-            const u32 first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
-            mma_f16_k16(scores, first, query[2 * i]);
-            mma_f16_k16(scores, second, query[2 * i + 1]);
-        }
-    }
-
-    // Adds weighted values. The weights are those of `score`; row g of a result is dimension 8 (8 i + g) + 2 j, row g + 8 the
-    // one behind it.
-    __device__ __forceinline__ void add(float (&acc)[DIM / 16][4], const float (&weights)[4]) const {
-        const u32 p[2] = {turn_matrix(pack_halves(weights[0], weights[1])), turn_matrix(pack_halves(weights[2], weights[3]))};
-#pragma unroll
-        for (int i = 0; i < DIM / 64; ++i) {
-            uint4 of[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) of[j] = values[j][i].halves();
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const u32 w[4] = {word_of(of[0], j), word_of(of[1], j), word_of(of[2], j), word_of(of[3], j)};
-                const u32 a[4] = {__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[0], w[1], 0x7632),
-                                  __byte_perm(w[2], w[3], 0x5410), __byte_perm(w[2], w[3], 0x7632)};
-                mma_f16_k16(acc[i * 4 + j], a, p);
-            }
-        }
-    }
-};
-
-// The largest over the lanes of a column: those that differ in their group.
-__device__ __forceinline__ float column_max(float v) {
-#pragma unroll
-    for (int offset = 4; offset < WARP; offset *= 2) v = fmaxf(v, __shfl_xor_sync(FULL_WARP, v, offset));
-    return v;
-}
-
-// Runs the share of this block over its warps, and leaves each warp's part in `states`. Answers how many splits have a share;
-// none of the block's threads has done anything where this one has none.
-template <int DIM, int KV>
-__device__ __forceinline__ Share attend(float* states, const float* q, const u8* k, const u8* v, const float* k_scale,
-                                        const float* v_scale, const int* len, HeadSet set, int split, int max_len) {
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    const u64 slots = (u64)set.kv * max_len;
-    const int length = *(const volatile int*)len;
-    u32 query[DIM / 16][2];
-#pragma unroll
-    for (int i = 0; i < DIM / 32; ++i) {
-        uint4 low = make_uint4(0, 0, 0, 0), high = low;
-        if (g < set.count) {
-            const float* const from = q + (set.first + g) * DIM + 8 * (4 * i + t);
-            low = load_16(from);
-            high = load_16(from + 4);
-        }
-        const auto pair = [](u32 a, u32 b) { return pack_halves_saturated(__uint_as_float(a), __uint_as_float(b)); };
-        query[2 * i][0] = pair(low.x, low.y);
-        query[2 * i][1] = pair(low.z, low.w);
-        query[2 * i + 1][0] = pair(high.x, high.y);
-        query[2 * i + 1][1] = pair(high.z, high.w);
-    }
-
-    Share share = {1, 0, max_len};
-    if (split > 0) {
-        share = share_of(split, length, MIN_KEYS, STEP);
-        if (split >= share.active) return share;
-    }
-    int first = share.begin + warp * STEP;
-    Tile<DIM, KV> tiles[TILES];
-#pragma unroll
-    for (int i = 0; i < TILES; ++i) {
-        tiles[i].load_keys(k, k_scale, v_scale, slots, first + 16 * i, share.end);
-        tiles[i].load_values(v, slots, first + 16 * i, share.end);
-    }
-    if (split == 0) share = share_of(0, length, MIN_KEYS, STEP);
-    if (first + STEP > share.end) {
-#pragma unroll
-        for (int i = 0; i < TILES; ++i) tiles[i].cut(first + 16 * i, share.end);
-    }
-
-    const float unit = 1.4426950408889634f / sqrtf((float)DIM);
-    float acc[DIM / 16][4] = {}, m[2] = {-F32_MAX, -F32_MAX}, l[2] = {0.0f, 0.0f};
-    for (; first < share.end; first += WARPS * STEP) {
-        const int next = first + WARPS * STEP;
-        float scores[TILES][4];
-#pragma unroll
-        for (int i = 0; i < TILES; ++i) {
-            tiles[i].score(scores[i], query);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                // What stands beyond the end may be NaN here.
-                const bool real = first + 16 * i + g + 8 * (j / 2) < share.end;
-                scores[i][j] = real ? scores[i][j] * (KV == 8 ? unit * tiles[i].key_scales[j / 2] : unit) : -F32_INFINITY;
-            }
-        }
-        float value_scales[TILES][2];
-#pragma unroll
-        for (int i = 0; i < TILES; ++i) {
-            value_scales[i][0] = tiles[i].value_scales[0];
-            value_scales[i][1] = tiles[i].value_scales[1];
-            if (next < share.end) tiles[i].load_keys(k, k_scale, v_scale, slots, next + 16 * i, share.end);
-        }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float top = -F32_INFINITY;
-#pragma unroll
-            for (int i = 0; i < TILES; ++i) top = fmaxf(top, fmaxf(scores[i][h], scores[i][h + 2]));
-            top = fmaxf(m[h], column_max(top));
-            const float fade = exp2f(m[h] - top);
-            m[h] = top;
-            l[h] *= fade;
-#pragma unroll
-            for (int i = 0; i < TILES; ++i) {
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float& score = scores[i][h + 2 * half];
-                    score = exp2f(score - top);
-                    l[h] += score;
-                    if (KV == 8) score *= value_scales[i][half];
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < DIM / 16; ++i) {
-                acc[i][h] *= fade;
-                acc[i][h + 2] *= fade;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < TILES; ++i) {
-            tiles[i].add(acc, scores[i]);
-            if (next < share.end) tiles[i].load_values(v, slots, next + 16 * i, share.end);
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        // A warp without keys has l = 0 and weighs nothing.
-        l[h] = warp_sum_over<4, WARP>(l[h]);
-        float* const state = states + (warp * HPB + 2 * t + h) * STATE;
-        const float back = KV == 8 ? 1.0f / SCALE_UNIT : 1.0f;
-#pragma unroll
-        for (int i = 0; i < DIM / 64; ++i) {
-#pragma unroll
-            for (int j = 0; j < 4; j += 2) {
-                const float(&a)[4] = acc[i * 4 + j], (&b)[4] = acc[i * 4 + j + 1];
-                *(float4*)(state + 8 * (8 * i + g) + 2 * j) =
-                    make_float4(a[h] * back, a[h + 2] * back, b[h] * back, b[h + 2] * back);
-            }
-        }
-        if (g == 0) {
-            state[MOST_DIM] = m[h];
-            state[MOST_DIM + 1] = l[h];
-        }
-    }
-    return share;
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 attn_token_mma(const float* q,          // [HEADS, DIM]
@@ -268,14 +40,7 @@ attn_token_mma(const float* q,          // [HEADS, DIM]
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int split = blockIdx.y;
     pdl_wait();
-    Share share;
-    if (KV == 16) {
-        if (DIM == 128) share = attend<128, 16>(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN);
-        else share = attend<64, 16>(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN);
-    } else {
-        if (DIM == 128) share = attend<128, 8>(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN);
-        else share = attend<64, 8>(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN);
-    }
+    const Share share = attend_any(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN, DIM, KV);
     if (split >= share.active) return;
     __syncthreads();
     finish(states, factors, &arrived, out, scratch, set, split, share.active, HEADS, DIM, OUT);
