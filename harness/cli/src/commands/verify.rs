@@ -86,7 +86,14 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
         let [heads, kv_heads, max_len] = [("HEADS", heads), ("KV_HEADS", kv_heads), ("MAX_LEN", 64)];
         of(&[heads, kv_heads, ("DIM", dim), ("K", k), max_len, ("KV", 16), ("PAIRING", pairing)])
     };
+    let attend = |heads, kv_heads, dim, max_len, more: &[(&str, u64)]| {
+        let sizes = [("HEADS", heads), ("KV_HEADS", kv_heads), ("DIM", dim), ("MAX_LEN", max_len), ("KV", 16)];
+        of(&[&sizes, more].concat())
+    };
     let mut out = match op {
+        "attn_token" => vec![attend(12, 2, 128, 256, &[("LEN", 100), ("OUT", 8)])],
+        "attn_prefill" => vec![attend(4, 2, 64, 256, &[("M", 65), ("POS", 20)])],
+        "rope_append" => vec![attend(9, 3, 64, 64, &[("M", 5), ("ROT", 64), ("PAIRING", 0)])],
         _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],
         _ if op.starts_with("gate_up_") => vec![of(&[("F", 256), ("K", 512)])],
         _ if op.starts_with("gemm_") => vec![of(&[("N", 256), ("K", 512), ("M", 33)])],
@@ -102,6 +109,12 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
     };
     if full {
         out.extend(match op {
+            "attn_token" => vec![
+                attend(9, 3, 64, 2048, &[("LEN", 1023), ("OUT", 32)]),
+                attend(32, 8, 128, 4096, &[("LEN", 2500), ("OUT", 8)]),
+            ],
+            "attn_prefill" => vec![attend(12, 2, 128, 1024, &[("M", 256), ("POS", 130)])],
+            "rope_append" => vec![attend(32, 8, 128, 1024, &[("M", 256), ("ROT", 128), ("PAIRING", 1)])],
             _ if op.starts_with("qkv_rope_") => vec![heads(12, 2, 128, 1536, 1), heads(28, 4, 128, 3584, 0)],
             _ if op.starts_with("gemm_") => vec![of(&[("N", 1536), ("K", 1536), ("M", 512)])],
             _ if op.starts_with("gate_up_") => vec![of(&[("F", 8960), ("K", 1536)]), of(&[("F", 96), ("K", 8960)])],
