@@ -148,14 +148,15 @@ __device__ __forceinline__ void attend(u8* shared, const float* q, const u8* k, 
             for (int n = 0; n < KEYS / 8; ++n) next = fmaxf(next, fmaxf(scores[n][2 * r], scores[n][2 * r + 1]));
             next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 1));
             next = fmaxf(next, __shfl_xor_sync(FULL_WARP, next, 2));
-            fade[r] = exp2f((top[r] - next) * unit);
+            const float shift = next * unit;
+            fade[r] = fast_exp2(fmaf(top[r], unit, -shift));
             top[r] = next;
             sum[r] *= fade[r];
 #pragma unroll
             for (int n = 0; n < KEYS / 8; ++n) {
 #pragma unroll
                 for (int j = 2 * r; j < 2 * r + 2; ++j) {
-                    scores[n][j] = exp2f((scores[n][j] - next) * unit);
+                    scores[n][j] = fast_exp2(fmaf(scores[n][j], unit, -shift));
                     sum[r] += scores[n][j];
                 }
             }

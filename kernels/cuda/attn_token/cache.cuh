@@ -15,6 +15,17 @@ __device__ __forceinline__ float scale_at(const float* scales, u64 at, int kv) {
     return kv == 16 ? 1.0f : scales[at];
 }
 
+// 2 to the power of x to about two units in the last place, zero below 2^-126. (PTX: ex2.approx)
+__device__ __forceinline__ float fast_exp2(float x) {
+#ifdef EDGELLM_EMULATED
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 // Four int8 as two words of two f16, exact: under the exponent of 1024 the lowest bits of an f16 count in ones.
 // (PTX: sub.f16x2)
 __device__ __forceinline__ uint2 i8x4_to_f16(u32 codes) {

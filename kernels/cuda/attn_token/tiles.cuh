@@ -85,14 +85,18 @@ struct Tile {
 
     // Scores of keys g (0, 1) and g + 8 (2, 3) with heads 2t and 2t + 1.
     __device__ __forceinline__ void score(float (&scores)[4], const u32 (&query)[DIM / 16][2]) const {
+        // Two sums side by side, as each product waits for the one before it.
+        float others[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         scores[0] = scores[1] = scores[2] = scores[3] = 0.0f;
 #pragma unroll
         for (int i = 0; i < DIM / 32; ++i) {
             const uint4 a = keys[0][i].halves(), b = keys[1][i].halves();
             const u32 first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
             mma_f16_k16(scores, first, query[2 * i]);
-            mma_f16_k16(scores, second, query[2 * i + 1]);
+            mma_f16_k16(others, second, query[2 * i + 1]);
         }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) scores[j] += others[j];
     }
 
     // Adds weighted values. The weights are those of `score`; row g of a result is dimension 8 (8 i + g) + 2 j, row g + 8 the
@@ -130,20 +134,15 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     const u64 slots = (u64)set.kv * max_len;
     const int length = *(const volatile int*)len;
-    u32 query[DIM / 16][2];
+    // Everything is asked for before anything is waited for; what is not a head of this set is zero.
+    uint4 floats[DIM / 32][2];
 #pragma unroll
     for (int i = 0; i < DIM / 32; ++i) {
-        uint4 low = make_uint4(0, 0, 0, 0), high = low;
-        if (g < set.count) {
-            const float* const from = q + (set.first + g) * DIM + 8 * (4 * i + t);
-            low = load_16(from);
-            high = load_16(from + 4);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            floats[i][half] = make_uint4(0, 0, 0, 0);
+            if (g < set.count) floats[i][half] = load_16(q + (set.first + g) * DIM + 8 * (4 * i + t) + 4 * half);
         }
-        const auto pair = [](u32 a, u32 b) { return pack_halves_saturated(__uint_as_float(a), __uint_as_float(b)); };
-        query[2 * i][0] = pair(low.x, low.y);
-        query[2 * i][1] = pair(low.z, low.w);
-        query[2 * i + 1][0] = pair(high.x, high.y);
-        query[2 * i + 1][1] = pair(high.z, high.w);
     }
 
     Share share = {1, 0, max_len};
@@ -157,6 +156,16 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
     for (int i = 0; i < TILES; ++i) {
         tiles[i].load_keys(k, k_scale, v_scale, slots, first + 16 * i, share.end);
         tiles[i].load_values(v, slots, first + 16 * i, share.end);
+    }
+    u32 query[DIM / 16][2];
+#pragma unroll
+    for (int i = 0; i < DIM / 32; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const uint4 v = floats[i][half];
+            query[2 * i + half][0] = pack_halves_saturated(__uint_as_float(v.x), __uint_as_float(v.y));
+            query[2 * i + half][1] = pack_halves_saturated(__uint_as_float(v.z), __uint_as_float(v.w));
+        }
     }
     if (split == 0) share = share_of(0, length, MIN_KEYS, STEP);
     if (first + STEP > share.end) {
@@ -192,7 +201,7 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
 #pragma unroll
             for (int i = 0; i < TILES; ++i) top = fmaxf(top, fmaxf(scores[i][h], scores[i][h + 2]));
             top = fmaxf(m[h], column_max(top));
-            const float fade = exp2f(m[h] - top);
+            const float fade = fast_exp2(m[h] - top);
             m[h] = top;
             l[h] *= fade;
 #pragma unroll
@@ -200,7 +209,7 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     float& score = scores[i][h + 2 * half];
-                    score = exp2f(score - top);
+                    score = fast_exp2(score - top);
                     l[h] += score;
                     if (KV == 8) score *= value_scales[i][half];
                 }
