@@ -84,7 +84,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let total: f64 = steps.iter().map(|s| s.nanos).sum();
         for ((shape, variant), (count, nanos)) in &sums {
-            println!("{:8.2} us x {count:3} = {:5.1} %  {variant} {shape}", nanos / 1e3 / *count as f64, 100.0 * nanos / total);
+            println!(
+                "{:8.2} us x {count:3} = {:5.1} %  {variant} {shape}",
+                nanos / 1e3 / *count as f64,
+                100.0 * nanos / total
+            );
         }
         println!("{:8.2} us all {} steps one after the other", total / 1e3, steps.len());
     }

@@ -3,7 +3,7 @@
 //! `cargo run --release -p engine --example cuda_tune -- TABLE SECONDS MODEL [MODEL ...]`
 //!
 //! The table is extended where it exists; `--table TABLE` then runs the engine on it. Every model gets the same share of the
-//! time. Variants are those of the registry, which the correctness gate has passed: `bench verify` is what says so.
+//! time; `EDGELLM_DRAWS` is how many variants of each workload are drawn before neighbours are tried (24). Variants are those of the registry, which the correctness gate has passed: `bench verify` is what says so.
 
 use std::error::Error;
 use std::path::Path;
@@ -33,8 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let choice = if path.exists() { TableChoice::File(path) } else { TableChoice::Device };
         let options = LoadOptions { table: choice, ..LoadOptions::default() };
         let mut model = CudaModel::load(&gguf, &config, 0, &options, CONTEXT.min(config.context_train))?;
-        let tokens = 64;
-        let search = Search { depth: 256, tokens, draws: 24, rounds: 3, seed: 1, budget: Duration::from_secs_f64(share) };
+        let draws = std::env::var("EDGELLM_DRAWS").map_or(Ok(24), |n| n.parse())?;
+        let search =
+            Search { depth: 256, tokens: 64, draws, rounds: 3, seed: 1, budget: Duration::from_secs_f64(share) };
         let results = tune(&mut model, &search, &mut |t: &Tuned| {
             println!(
                 "{}: {} -> {}, token {:.1} -> {:.1} us ({} timed, {} failed)",
@@ -53,10 +54,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             false => TableFile {
                 schema: TABLE_SCHEMA,
                 policy: "cold+in_engine".parse::<Policy>()?,
-                date: std::process::Command::new("date").args(["-u", "+%FT%TZ"]).output().map_or_else(
-                    |_| String::new(),
-                    |o| String::from_utf8_lossy(&o.stdout).trim().to_owned(),
-                ),
+                date: std::process::Command::new("date")
+                    .args(["-u", "+%FT%TZ"])
+                    .output()
+                    .map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned()),
                 tool: concat!("cuda_tune ", env!("CARGO_PKG_VERSION")).to_owned(),
                 record: "in the engine".to_owned(),
                 incomplete: None,

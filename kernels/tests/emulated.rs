@@ -53,15 +53,9 @@ fn shape(op: &str) -> Shape {
         "add" => Shape::of([("COUNT", 1155)]),
         "quantize_a8" => Shape::of([("K", 896)]),
         "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 37), ("MAX_LEN", 64)]),
-        "attn_prefill" => Shape::of([
-            ("HEADS", 4),
-            ("KV_HEADS", 2),
-            ("DIM", 64),
-            ("M", 5),
-            ("POS", 20),
-            ("MAX_LEN", 40),
-            ("KV", 16),
-        ]),
+        "attn_prefill" => {
+            Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 64), ("M", 5), ("POS", 20), ("MAX_LEN", 40), ("KV", 16)])
+        }
         "attn_token" => Shape::of([
             ("HEADS", 6),
             ("KV_HEADS", 2),

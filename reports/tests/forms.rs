@@ -305,8 +305,7 @@ fn what_a_run_used_of_a_gpu_is_shown_beside_the_memory_of_each_side() {
     for want in ["on An Example GPU", "GPU clock", "sw power cap", "engine device", "the board does not tell"] {
         assert!(page.contains(want), "{want} is missing");
     }
-    let back: harness_spec::record::RunRecord =
-        serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
+    let back: harness_spec::record::RunRecord = serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
     assert_eq!(back, record);
 }
 

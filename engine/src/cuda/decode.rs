@@ -93,7 +93,14 @@ impl Builder<'_> {
                 program.push(exec.qkv_rope(heads, &o)?);
             }
             None => {
-                program.push(exec.rmsnorm(self.precision, &b.x, &layer.attn_norm, &b.normed, config.hidden, config.eps)?);
+                program.push(exec.rmsnorm(
+                    self.precision,
+                    &b.x,
+                    &layer.attn_norm,
+                    &b.normed,
+                    config.hidden,
+                    config.eps,
+                )?);
                 self.products(&layer.qkv, &b.normed, &b.qkv, program)?;
                 let o = RopeAppend {
                     qkv: &b.qkv,
@@ -132,7 +139,14 @@ impl Builder<'_> {
                 program.push(exec.gate_up(w, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
             }
             None => {
-                program.push(exec.rmsnorm(self.precision, &b.x, &layer.ffn_norm, &b.normed, config.hidden, config.eps)?);
+                program.push(exec.rmsnorm(
+                    self.precision,
+                    &b.x,
+                    &layer.ffn_norm,
+                    &b.normed,
+                    config.hidden,
+                    config.eps,
+                )?);
                 self.products(&layer.gate_up, &b.normed, &b.gate_up, program)?;
                 let bits = if self.form(&layer.down) == Activations::A8 { 8 } else { 32 };
                 program.push(exec.swiglu(self.precision, &b.gate_up, &b.inner, config.inter, 1, bits)?);

@@ -70,7 +70,8 @@ fn token_time(model: &mut CudaModel, search: &Search, repeats: usize) -> Result<
 /// Variants that differ from one in a single tunable, by one step among those values that occur.
 fn neighbours(of: &VariantId, all: &[VariantId]) -> Vec<VariantId> {
     let differing = |v: &VariantId| {
-        let different: Vec<_> = of.tunables.iter().filter(|(name, value)| v.tunables.get(*name) != Some(value)).collect();
+        let different: Vec<_> =
+            of.tunables.iter().filter(|(name, value)| v.tunables.get(*name) != Some(value)).collect();
         match different[..] {
             [(name, value)] => Some((name.clone(), *value)),
             _ => None,
@@ -102,11 +103,7 @@ impl Draws {
 ///
 /// # Errors
 /// The driver's error. A variant that cannot run is none.
-pub fn tune(
-    model: &mut CudaModel,
-    search: &Search,
-    said: &mut dyn FnMut(&Tuned),
-) -> Result<Vec<Tuned>, CudaError> {
+pub fn tune(model: &mut CudaModel, search: &Search, said: &mut dyn FnMut(&Tuned)) -> Result<Vec<Tuned>, CudaError> {
     let started = Instant::now();
     let mut workloads: Vec<(Workload, VariantId, f64)> = Vec::new();
     for step in model.profile(search.depth.max(1), 5)? {
@@ -201,7 +198,14 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same() {
-        let draw = |seed| (0..8).map({ let mut d = Draws(seed); move |_| d.below(100) }).collect::<Vec<_>>();
+        let draw = |seed| {
+            (0..8)
+                .map({
+                    let mut d = Draws(seed);
+                    move |_| d.below(100)
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
     }

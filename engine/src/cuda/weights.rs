@@ -174,10 +174,7 @@ impl<'a> Loader<'a> {
         let of = |tensor: &str, n: usize| (name(tensor), n);
         Ok(Layer {
             attn_norm: self.vector(&name("attn_norm.weight"), hidden)?,
-            qkv: self.product(
-                &[of("attn_q.weight", q), of("attn_k.weight", kv), of("attn_v.weight", kv)],
-                hidden,
-            )?,
+            qkv: self.product(&[of("attn_q.weight", q), of("attn_k.weight", kv), of("attn_v.weight", kv)], hidden)?,
             bias,
             head_norms,
             o: self.product(&[of("attn_output.weight", hidden)], q)?,
@@ -242,8 +239,7 @@ pub fn load(
     let head = head(&mut loader, head_info, config)?;
     let factors = rope_factors(&mut loader.tensors, config)?;
     let table = loader.floats(&angles(config, factors.as_deref(), context), "angles")?;
-    let rotation =
-        Rotation { table, dims: config.rope.dims, adjacent: config.rope.pairing == Pairing::Adjacent };
+    let rotation = Rotation { table, dims: config.rope.dims, adjacent: config.rope.pairing == Pairing::Adjacent };
     let bytes = loader.bytes;
     loader.tensors.finish()?;
     Ok(DeviceModel { config: config.clone(), heads, rotation, embed, layers, out_norm, head, bytes })

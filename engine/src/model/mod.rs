@@ -9,8 +9,8 @@ use std::sync::Arc;
 use kernels::cpu::Matrix;
 
 pub use config::{Architecture, Config, ConfigError, RopeConfig};
-pub use load::{LoadError, load_model};
 pub(crate) use load::{EMBED, HEAD, rope_factors};
+pub use load::{LoadError, load_model};
 pub(crate) use weights::Tensors;
 pub use weights::{TensorFacts, WeightFacts};
 

@@ -294,8 +294,11 @@ impl Runner for EmulatedRunner<'_> {
 
     fn admits(&self, shape: &Shape) -> bool {
         let dim = |name| shape.get(name).unwrap_or(1);
-        let work = dim("N") * dim("K") * dim("M") + dim("BYTES") / 4 + dim("HEADS") * dim("DIM") * dim("LEN")
-            + dim("F") * dim("K") * 2 + (dim("HEADS") + 2 * dim("KV_HEADS")) * dim("DIM") * dim("K");
+        let work = dim("N") * dim("K") * dim("M")
+            + dim("BYTES") / 4
+            + dim("HEADS") * dim("DIM") * dim("LEN")
+            + dim("F") * dim("K") * 2
+            + (dim("HEADS") + 2 * dim("KV_HEADS")) * dim("DIM") * dim("K");
         work <= MOST_WORK && self.spec.admits(self.variant, shape, self.limits).is_ok()
     }
 }

@@ -235,7 +235,15 @@ fn blank(script: &Script) -> RunRecord {
                 .collect(),
             lengths: script.lengths.clone(),
         },
-        plan: Plan { runs: script.runs, block_len: 10, order: "ABBA".into(), warmup: 2, seed: 11, threads: 2, device: "cpu".into() },
+        plan: Plan {
+            runs: script.runs,
+            block_len: 10,
+            order: "ABBA".into(),
+            warmup: 2,
+            seed: 11,
+            threads: 2,
+            device: "cpu".into(),
+        },
         sides: Vec::new(),
         manifest: Vec::new(),
         ceiling: Some(Ceiling {

@@ -9,10 +9,10 @@ use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limit
 
 use super::bind::Args;
 use super::{Span, Step, Weights};
-use crate::cuda::{Blas, CudaError};
 use crate::cuda::compile::{Arch, Compiler, Cubin};
 use crate::cuda::driver::{Device, Function, LaunchShape, Module, Stream};
 use crate::cuda::kernel;
+use crate::cuda::{Blas, CudaError};
 use crate::layout;
 
 /// Which kernels may be taken.
@@ -33,6 +33,9 @@ struct Bound {
     shape: LaunchShape,
 }
 
+/// What a kernel is bound for: the op, the shape, whether plain kernels alone may run, and the layout of the weights.
+type BoundKey = (String, Shape, bool, Option<Layout>);
+
 /// A device with a stream, a compiler and the dispatch table.
 #[derive(Debug)]
 pub struct Exec {
@@ -42,7 +45,7 @@ pub struct Exec {
     plain: Table,
     limits: Limits,
     arch: Arch,
-    bound: Mutex<HashMap<(String, Shape, bool, Option<Layout>), Arc<Bound>>>,
+    bound: Mutex<HashMap<BoundKey, Arc<Bound>>>,
     functions: Mutex<HashMap<String, Function>>,
     notes: Mutex<Vec<String>>,
     library: Option<Blas>,
@@ -234,7 +237,9 @@ impl Exec {
     pub fn try_variant(&self, op: &str, shape: &Shape, variant: Option<&VariantId>) -> Result<(), CudaError> {
         let key = (op.to_owned(), shape.clone());
         let choice = match variant {
-            Some(variant) => Some(Choice { variant: variant.clone(), ..self.choice_in(Precision::Table, op, shape, None)? }),
+            Some(variant) => {
+                Some(Choice { variant: variant.clone(), ..self.choice_in(Precision::Table, op, shape, None)? })
+            }
             None => None,
         };
         let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
