@@ -221,16 +221,21 @@ impl Exec {
         Ok(Weights { dtype, n, k, layout, slab })
     }
 
-    /// Every variant of the kernel that runs an op at a shape, the default first: those that may run here.
+    /// Every variant that may run an op at a shape here on weights that lie as the present one reads them, but the plain one;
+    /// the default of the present kernel comes first.
     ///
     /// # Errors
     /// [`CudaError::NoKernel`].
     pub fn variants(&self, op: &str, shape: &Shape) -> Result<Vec<VariantId>, CudaError> {
-        let kernel = self.choice_in(Precision::Table, op, shape, None)?.spec;
-        Ok(kernel.variants(shape, &self.limits).admitted)
+        let present = self.choice_in(Precision::Table, op, shape, None)?.spec;
+        let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
+        let others = kernels.iter().filter(|k| {
+            k.backend == Backend::Cuda && !k.baseline && k.layout == present.layout && !std::ptr::eq(*k, present)
+        });
+        Ok([present].into_iter().chain(others).flat_map(|k| k.variants(shape, &self.limits).admitted).collect())
     }
 
-    /// Runs another variant of the same kernel at this shape from the next step on that is bound, or the table's again.
+    /// Runs another variant at this shape from the next step on that is bound, or the table's again.
     ///
     /// # Errors
     /// [`CudaError::NoKernel`].

@@ -2,7 +2,7 @@
 //! and what comes out is a [`Step`] that launches again and again, alone or as a node of a captured graph.
 //!
 //! - [`Span`]: a range of device memory that keeps its allocation alive.
-//! - [`Kernels`]: from op and shape to a loaded function and its launch, each looked up once.
+//! - [`Exec`]: from op and shape to a loaded function and its launch, each looked up once.
 //! - `decode`, `prefill`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
 //!   says, which is what makes a launch sound.
 //! - [`Program`]: steps in their order: run, captured, or timed one by one.
