@@ -61,16 +61,24 @@ fn main() -> Result<(), Box<dyn Error>> {
             let before = model.counters();
             let start = Instant::now();
             let mut last = 0;
+            let mut gaps = Vec::with_capacity(decoded);
+            let mut then = start;
             for i in 0..decoded {
                 last = model.next_greedy(i + 1 < decoded)?;
+                let now = Instant::now();
+                gaps.push((now - then).as_secs_f64());
+                then = now;
             }
             let decode = start.elapsed().as_secs_f64();
+            gaps.sort_by(f64::total_cmp);
+            let at = |share: f64| gaps[((decoded as f64 * share).ceil() as usize).clamp(1, decoded) - 1];
             let after = model.counters();
             line += &format!(
-                "tg{decoded} @{depth} {:9.1} tok/s   last id {last}, {:.2} graph launches and {:.1} bytes back a token",
+                "tg{decoded} @{depth} {:9.1} tok/s   last id {last}, {:.2} graph launches and {:.1} bytes back a token, ITL p99/p50 {:.3}",
                 decoded as f64 / decode,
                 (after.graph_launches - before.graph_launches) as f64 / decoded as f64,
-                (after.d2h_bytes - before.d2h_bytes) as f64 / decoded as f64
+                (after.d2h_bytes - before.d2h_bytes) as f64 / decoded as f64,
+                at(0.99) / at(0.5)
             );
         }
         println!("{line}");

@@ -91,6 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 ),
                 key: spec.fingerprint(),
                 record: None,
+                policy: Some("cold+in_engine".parse()?),
                 quarantined: None,
             });
         }

@@ -54,6 +54,7 @@ fn table(folder: &Path, shape: &Shape, variant: VariantId) -> TableChoice {
         reason: "a test".to_owned(),
         key: "a test".to_owned(),
         record: None,
+        policy: None,
         quarantined: None,
     };
     let file = TableFile {

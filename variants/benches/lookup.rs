@@ -22,6 +22,7 @@ fn file() -> TableFile {
         reason: "the fastest of 12".to_owned(),
         key: "0123456789abcdef".repeat(4),
         record: None,
+        policy: None,
         quarantined: None,
     };
     TableFile {

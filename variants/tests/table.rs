@@ -46,6 +46,7 @@ fn row(n: u64, k: u64, name: &str) -> Row {
         reason: "1.10x of the next in 30 pairs".to_owned(),
         key: "k".to_owned(),
         record: None,
+        policy: None,
         quarantined: None,
     }
 }

@@ -233,6 +233,7 @@ fn rows_of(
             reason,
             key: cells.get(&(v, &result.workload)).map(|c| c.key.clone()).unwrap_or_default(),
             record: Some(run_id.to_owned()),
+            policy: None,
             quarantined: None,
         })
     };

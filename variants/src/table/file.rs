@@ -47,6 +47,9 @@ pub struct Row {
     /// Id of the run that measured the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<String>,
+    /// The policy under which the row was measured, where it is not the table's: rows of fused ops come from the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+    pub policy: Option<Policy>,
     /// Why the variant must not run any more; absent while it may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<String>,
@@ -65,7 +68,7 @@ impl Row {
 pub struct TableFile {
     /// [`TABLE_SCHEMA`].
     pub schema: u32,
-    /// The policy under which every row was measured.
+    /// The policy under which every row was measured that does not name another.
     #[serde(with = "text")]
     pub policy: Policy,
     /// When it was made, RFC 3339 UTC.
@@ -248,6 +251,27 @@ mod text {
         D: Deserializer<'de>,
     {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// As [`text`], where there may be none.
+mod optional_text {
+    use super::*;
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text: Option<String> = Option::deserialize(from)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
 
