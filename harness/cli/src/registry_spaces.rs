@@ -153,10 +153,10 @@ fn fill(kernel: &KernelSpec, v: &VariantId, workload: &Workload, limits: &Limits
     (waves / waves.ceil()).clamp(0.01, 1.0)
 }
 
-/// M may be left out and is 1 then.
 /// Dimensions that are no sizes: which elements RoPE turns together, and where a prompt stands in its context.
 const ZERO_IS_A_CHOICE: [&str; 2] = ["PAIRING", "POS"];
 
+/// M may be left out and is 1 then.
 fn check_dims(workload: &Workload, dims: &[&str]) -> Result<(), SpaceError> {
     let needs: BTreeSet<&str> = dims.iter().copied().collect();
     let given: BTreeMap<&str, u64> = workload.shape.0.iter().map(|(k, v)| (k.as_str(), *v)).collect();

@@ -97,6 +97,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
         _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],
         _ if op.starts_with("gate_up_") => vec![of(&[("F", 256), ("K", 512)])],
         _ if op.starts_with("gemm_") => vec![of(&[("N", 256), ("K", 512), ("M", 33)])],
+        _ if op.starts_with("embed_") => vec![of(&[("N", 256), ("K", 512), ("M", 5)])],
         "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 576), ("M", 1)])],
         "swiglu" => [8, 16, 32].map(|out| of(&[("F", 1536), ("M", 2), ("OUT", out)])).to_vec(),
         "add" => vec![of(&[("COUNT", 1536)])],
@@ -117,6 +118,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
             "rope_append" => vec![attend(32, 8, 128, 1024, &[("M", 256), ("ROT", 128), ("PAIRING", 1)])],
             _ if op.starts_with("qkv_rope_") => vec![heads(12, 2, 128, 1536, 1), heads(28, 4, 128, 3584, 0)],
             _ if op.starts_with("gemm_") => vec![of(&[("N", 1536), ("K", 1536), ("M", 512)])],
+            _ if op.starts_with("embed_") => vec![of(&[("N", 1000), ("K", 1536), ("M", 256)])],
             _ if op.starts_with("gate_up_") => vec![of(&[("F", 8960), ("K", 1536)]), of(&[("F", 96), ("K", 8960)])],
             "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 4096), ("M", 3)])],
             "swiglu" => vec![of(&[("F", 8960), ("M", 33), ("OUT", 16)])],
@@ -408,4 +410,30 @@ fn dry_run(planned: &Planned, json: bool) -> Result<Exit, Failure> {
     }
     print_text(&grid.render());
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::op::op as contract;
+    use variants::{Backend, Limits, registry};
+
+    use super::*;
+
+    #[test]
+    fn every_kernel_of_a_gpu_runs_at_a_shape_that_verify_takes_by_itself() {
+        let limits = Limits::of_architecture(90).expect("sm_90 is known");
+        let mut missing = Vec::new();
+        for (op, spec) in registry().kernels().filter(|(_, spec)| spec.backend == Backend::Cuda) {
+            let dims = contract(op).expect("an op of the registry has a contract").dims();
+            let all = shapes(op, false);
+            for shape in all.iter().chain(&shapes(op, true)) {
+                assert!(shape.shape.0.keys().all(|d| dims.contains(&d.as_str())), "{shape} names more than {dims:?}");
+                assert!(dims.iter().all(|d| *d == "M" || shape.shape.0.contains_key(*d)), "{shape} lacks of {dims:?}");
+            }
+            if all.iter().all(|w| spec.variants(&w.shape, &limits).admitted.is_empty()) {
+                missing.push(spec.id());
+            }
+        }
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }
