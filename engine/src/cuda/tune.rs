@@ -83,7 +83,10 @@ fn neighbours(of: &VariantId, all: &[VariantId]) -> Vec<VariantId> {
         let (low, high) = (value.min(theirs), value.max(theirs));
         values.range(low..=high).count() == 2
     };
-    all.iter().filter(|v| v.kernel == of.kernel && differing(v).is_some_and(|(name, value)| next_to(v, &name, value))).cloned().collect()
+    all.iter()
+        .filter(|v| v.kernel == of.kernel && differing(v).is_some_and(|(name, value)| next_to(v, &name, value)))
+        .cloned()
+        .collect()
 }
 
 /// A generator of 64-bit numbers (SplitMix64), enough for drawing variants.
