@@ -15,7 +15,7 @@ use crate::tables;
 
 /// Tokens of a prompt that a CUDA device takes at once: what its prefill has room for, and few enough that a request
 /// that was given up ends within milliseconds.
-const CUDA_BATCH: usize = 512;
+const CUDA_BATCH: usize = crate::cuda::vram::PREFILL_TOKENS;
 
 /// What runs the forward pass.
 #[derive(Debug)]

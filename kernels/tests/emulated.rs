@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use variants::{Backend, KernelSpec, Limits, registry};
 
 /// Configurations of a kernel that run besides its default.
-const SAMPLED: usize = 2;
+const SAMPLED: usize = 1;
 const SEED: u64 = 20_260_101;
 
 /// Whether there is a compiler. In CI its absence is a failure, not a skip.
