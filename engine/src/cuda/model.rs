@@ -251,14 +251,7 @@ impl Work {
     }
 
     fn rebuild(&mut self) -> Result<(), CudaError> {
-        let program = self.builder.builder(self.ring.address()).token()?;
-        let stream = self.builder.exec.stream();
-        self.builder.set_state(0, 0)?;
-        program.run(stream, false)?;
-        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
-        self.ring.take(0);
-        self.graph = program.capture(stream, self.builder.exec.early())?;
-        self.program = program;
+        (self.program, self.graph) = self.builder.token(&self.ring)?;
         (self.last, self.untaken) = (0, 0);
         Ok(())
     }
@@ -275,14 +268,7 @@ impl Work {
         let buffers = Buffers::new(exec.stream(), config, model.heads)?;
         let ring = HostWords::new(exec.device(), RING)?;
         let parts = Parts { exec, model, buffers, precision };
-        let program = parts.builder(ring.address()).token()?;
-        let stream = parts.exec.stream();
-        // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
-        parts.set_state(0, 0)?;
-        program.run(stream, false)?;
-        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
-        ring.take(0);
-        let graph = program.capture(stream, parts.exec.early())?;
+        let (program, graph) = parts.token(&ring)?;
         let prompt = match Prompt::takes(&parts.model, precision) {
             true => Some(Prompt::new(&parts.exec, &parts.model)?),
             false => None,
@@ -324,9 +310,8 @@ impl Work {
         let Parts { exec, model, buffers: b, .. } = &self.builder;
         let (stream, m) = (exec.stream(), ids.len());
         let prompt = self.prompt.as_ref().expect("the caller has seen it");
-        let words = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        b.ids.upload(stream, &words(ids))?;
-        b.positions.upload(stream, &words(&[pos as u32, (pos + m - 1) as u32]))?;
+        b.ids.upload(stream, &bytes_of(ids))?;
+        b.positions.upload(stream, &bytes_of(&[pos as u32, (pos + m - 1) as u32]))?;
         self.counters.h2d_bytes += 4 * m as u64 + 8;
         self.counters.kernel_launches += prompt.run(exec, model, b, m)?;
         if head {
@@ -460,11 +445,27 @@ impl Parts {
         Builder { exec: &self.exec, model: &self.model, buffers: &self.buffers, precision: self.precision, ring }
     }
 
+    /// The steps of a token and their graph.
+    fn token(&self, ring: &HostWords) -> Result<(Program, Graph), CudaError> {
+        let program = self.builder(ring.address()).token()?;
+        let stream = self.exec.stream();
+        // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
+        self.set_state(0, 0)?;
+        program.run(stream, false)?;
+        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
+        ring.take(0);
+        let graph = program.capture(stream, self.exec.early())?;
+        Ok((program, graph))
+    }
+
     fn set_state(&self, id: u32, pos: usize) -> Result<(), CudaError> {
         let words = [id, pos as u32, pos as u32 + 1, 0];
-        let bytes: Vec<u8> = words.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.buffers.state.upload(self.exec.stream(), &bytes)
+        self.buffers.state.upload(self.exec.stream(), &bytes_of(&words))
     }
+}
+
+fn bytes_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 impl Drop for Work {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use harness_spec::{VariantId, Workload};
 use kernels::cuda::CudaError;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::CudaModel;
 
@@ -89,17 +91,9 @@ fn neighbours(of: &VariantId, all: &[VariantId]) -> Vec<VariantId> {
         .collect()
 }
 
-/// A generator of 64-bit numbers (SplitMix64), enough for drawing variants.
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
+/// Variants drawn at random; one may come twice.
+fn draw(draws: &mut ChaCha8Rng, all: &[VariantId], count: usize) -> Vec<VariantId> {
+    (0..count).map(|_| all[draws.random_range(0..all.len())].clone()).collect()
 }
 
 /// Tunes the workloads of a token. `said` hears of each when it is done. The model runs the winners afterwards.
@@ -117,7 +111,7 @@ pub fn tune(model: &mut CudaModel, search: &Search, said: &mut dyn FnMut(&Tuned)
         }
     }
     workloads.sort_by(|a, b| b.2.total_cmp(&a.2));
-    let mut draws = Draws(search.seed);
+    let mut draws = ChaCha8Rng::seed_from_u64(search.seed);
     let mut results = Vec::new();
     for (workload, before, _) in workloads {
         let all = model.variants(&workload)?;
@@ -134,7 +128,7 @@ pub fn tune(model: &mut CudaModel, search: &Search, said: &mut dyn FnMut(&Tuned)
 fn tune_one(
     model: &mut CudaModel,
     search: &Search,
-    draws: &mut Draws,
+    draws: &mut ChaCha8Rng,
     started: Instant,
     workload: Workload,
     before: VariantId,
@@ -143,7 +137,7 @@ fn tune_one(
     let mut best = (before.clone(), token_time(model, search, 2)?);
     let (mut timed, mut failed) = (0, 0);
     let mut seen = BTreeSet::from([before.clone()]);
-    let mut batch: Vec<VariantId> = (0..search.draws).map(|_| all[draws.below(all.len())].clone()).collect();
+    let mut batch = draw(draws, all, search.draws);
     batch.push(all[0].clone());
     for _ in 0..=search.rounds {
         batch.retain(|v| seen.insert(v.clone()));
@@ -201,15 +195,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same() {
-        let draw = |seed| {
-            (0..8)
-                .map({
-                    let mut d = Draws(seed);
-                    move |_| d.below(100)
-                })
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
+        let all: Vec<VariantId> = (0..100).map(|a| format!("op/k[A={a}]@cuda").parse().unwrap()).collect();
+        let drawn = |seed| draw(&mut ChaCha8Rng::seed_from_u64(seed), &all, 8);
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
     }
 }

@@ -7,6 +7,7 @@ use super::bind::Args;
 use super::kernels::{matrix_shape, op_of};
 use super::{Exec, Precision, Span, Step, Weights};
 use crate::cuda::CudaError;
+use crate::op::activations::slab_stride;
 use crate::op::{LOGITS_SCRATCH, MOST_SPLITS};
 
 /// The length and the room that stand in the shapes of ops on a cache. The length changes from token to token and the room
@@ -126,7 +127,7 @@ pub struct RopeAppend<'a> {
 
 /// Bytes of a token's slab of int8 activations.
 pub(super) const fn slab_bytes(k: usize) -> usize {
-    (k + k / 32 * 8).next_multiple_of(16)
+    slab_stride(k, 32)
 }
 
 fn form_bytes(form: Activations, k: usize) -> usize {

@@ -129,11 +129,6 @@ impl Exec {
         })
     }
 
-    /// Whether an op has a kernel for a shape here.
-    pub fn has(&self, op: &str, shape: &Shape) -> bool {
-        self.table.choose(op, shape).is_some()
-    }
-
     /// The layout and the form of activations that the product of a matrix takes; of one that lies in `layout` already,
     /// where it does.
     ///
@@ -262,21 +257,6 @@ impl Exec {
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let units = variants.iter().filter_map(|v| Some((kernels.iter().find(|k| k.is_kernel_of(v))?, v.clone())));
         self.compile_all(&units.collect::<Vec<_>>());
-    }
-
-    /// Compiles what these ops and shapes need, in parallel, before the first of them is bound.
-    ///
-    /// # Errors
-    /// None for a kernel that does not compile: that shows, with its log, where it is bound.
-    pub fn prepare(&self, wanted: &[(String, Shape)]) {
-        let mut units: Vec<(&'static KernelSpec, VariantId)> = Vec::new();
-        for (op, shape) in wanted {
-            let Some(choice) = self.table.choose(op, shape) else { continue };
-            if !units.iter().any(|(s, v)| std::ptr::eq(*s, choice.spec) && *v == choice.variant) {
-                units.push((choice.spec, choice.variant.clone()));
-            }
-        }
-        self.compile_all(&units);
     }
 
     fn compile_all(&self, units: &[(&'static KernelSpec, VariantId)]) {
