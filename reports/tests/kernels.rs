@@ -33,6 +33,7 @@ fn cell(variant: &str, workload: &Workload, us: f64, role: CellRole) -> CellResu
         cycles: None,
         bytes: Some(Bytes(bytes)),
         flops: Some(bytes * 4),
+        redundant: None,
         gb_per_s: Measure::derived(bytes as f64 / (us * 1000.0)),
         of_floor: Measure::missing("no floor"),
         of_ceiling: Measure::missing("no ceiling"),
@@ -130,6 +131,7 @@ fn fabricated() -> (KernelRun, Vec<Trial>) {
             resources: None,
             bytes: None,
             flops: None,
+            redundant: None,
             cost: TrialCost::default(),
             at_ns: Nanos(at as u64 * 1_000_000_000),
         })

@@ -141,7 +141,7 @@ impl KernelSpec {
         if !self.is_kernel_of(id) {
             return Err(format!("{id} is not in the space of {}", self.id()));
         }
-        let names = Names { tunables: &id.tunables, shape, limits };
+        let names = Names { tunables: &id.tunables, shape, limits, blocks: None };
         for constraint in &self.programs.0.constraints {
             match constraint.holds(&names) {
                 Ok(true) => {}
@@ -161,7 +161,7 @@ impl KernelSpec {
     /// [`GeometryError`] names the kernel and the expression.
     pub fn geometry(&self, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<Geometry, GeometryError> {
         let Some(smem) = &self.programs.0.smem else { return Err(GeometryError::NotCuda(self.id())) };
-        let names = Names { tunables: &id.tunables, shape, limits };
+        let names = Names { tunables: &id.tunables, shape, limits, blocks: None };
         let size = |what: &'static str, expr: &Expr, least: i64, most: i64| {
             let expression = || expr.text.clone();
             let value = expr.size(&names).map_err(|source| GeometryError::Expression {
@@ -198,6 +198,28 @@ impl KernelSpec {
         }
         let smem = size("the shared memory", smem, 0, limits.smem.into())?;
         Ok(Geometry { grid, block, smem })
+    }
+
+    /// How often a launch does the work that it repeats, such as the norm that every block of a product does for itself:
+    /// 1 is not repeated at all. `None` where the space names no such work.
+    ///
+    /// # Errors
+    /// [`GeometryError`] names the kernel and the expression.
+    pub fn redundancy(&self, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<Option<u64>, GeometryError> {
+        let Some(expr) = &self.programs.0.redundant else { return Ok(None) };
+        let blocks = self.geometry(id, shape, limits)?.grid.iter().map(|&b| i64::from(b)).product();
+        let names = Names { tunables: &id.tunables, shape, limits, blocks: Some(blocks) };
+        let (kernel, what, expression) = (self.id(), "the repeated work", expr.text.clone());
+        let value = expr.size(&names).map_err(|source| GeometryError::Expression {
+            kernel: kernel.clone(),
+            what,
+            expression: expression.clone(),
+            source,
+        })?;
+        u64::try_from(value).ok().filter(|&times| times > 0).map(Some).ok_or_else(|| {
+            let shape = shape.to_string();
+            GeometryError::OutOfRange { kernel, what, expression, value, shape, least: 1, most: i64::MAX }
+        })
     }
 }
 

@@ -18,6 +18,9 @@ use crate::Limits;
 /// Names of the facts of a device in expressions.
 pub const DEVICE: [&str; 5] = ["cc", "sms", "smem", "l2", "threads_per_sm"];
 
+/// The name of the blocks of the grid, in the expression of repeated work alone.
+pub(crate) const BLOCKS: &str = "blocks";
+
 /// Names of the functions.
 pub const FUNCTIONS: [&str; 3] = ["ceil_div", "max", "min"];
 
@@ -66,6 +69,8 @@ pub(crate) struct Names<'a> {
     pub tunables: &'a BTreeMap<String, i64>,
     pub shape: &'a Shape,
     pub limits: &'a Limits,
+    /// Blocks of the grid, once they are known.
+    pub blocks: Option<i64>,
 }
 
 impl Names<'_> {
@@ -77,6 +82,7 @@ impl Names<'_> {
             "smem" => Some(self.limits.smem.into()),
             "l2" => Some(clamp(self.limits.l2)),
             "threads_per_sm" => Some(self.limits.threads_per_sm.into()),
+            BLOCKS => self.blocks,
             _ => self.tunables.get(name).copied().or_else(|| match self.shape.get(name) {
                 Some(value) => Some(clamp(value)),
                 // One token is what a shape without M is about.
@@ -183,6 +189,7 @@ pub(crate) struct Compiled {
     pub grid: Vec<Expr>,
     pub block: Vec<Expr>,
     pub smem: Option<Expr>,
+    pub redundant: Option<Expr>,
 }
 
 impl PartialEq for Programs {
@@ -202,7 +209,7 @@ mod tests {
     fn size(text: &str) -> Result<i64, ExprError> {
         let tunables = BTreeMap::from([("ROWS".to_owned(), 4)]);
         let shape = Shape::of([("N", 4097), ("K", 64)]);
-        let names = Names { tunables: &tunables, shape: &shape, limits: &LIMITS };
+        let names = Names { tunables: &tunables, shape: &shape, limits: &LIMITS, blocks: None };
         Expr::new(text, &["ROWS", "N", "K", "M", "LEN"])?.size(&names)
     }
 

@@ -108,6 +108,10 @@ pub struct Prepared {
     pub bytes: Bytes,
     /// Floating-point or integer operations of one launch.
     pub flops: u64,
+    /// How often a launch does work that once would be enough for, such as the norm that every block of a product does for
+    /// itself; absent where the space names no such work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redundant: Option<u64>,
     /// The compiler's report.
     pub resources: Resources,
     /// Hash of everything that decides the machine code and the contract it was checked against (MEASURING.md §10).

@@ -281,7 +281,14 @@ impl Target for CpuTarget {
                 })?;
                 // The compiler of this program does not say what it made of a function: unknown, not zero.
                 let resources = Resources::default();
-                Ok(Prepared { bytes: op.bytes(shape, spec), flops: op.flops(shape), resources, key, compile: Nanos(0) })
+                Ok(Prepared {
+                    bytes: op.bytes(shape, spec),
+                    flops: op.flops(shape),
+                    redundant: None,
+                    resources,
+                    key,
+                    compile: Nanos(0),
+                })
             })
             .collect()
     }

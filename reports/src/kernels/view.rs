@@ -196,6 +196,7 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
         if r.stop == Some(StopReason::Eliminated) {
             marks.push("eliminated".to_owned());
         }
+        marks.extend(cell.and_then(|c| c.redundant).map(repeated));
         marks.extend(cell.iter().flat_map(|c| &c.findings).map(|f| finding(*f).to_owned()));
         Row {
             rank: at + 1,
@@ -262,6 +263,11 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             )
         }),
     }
+}
+
+/// How often a launch does the work that it repeats. So far that is always the norm in front of a product.
+pub(super) fn repeated(times: u64) -> String {
+    format!("{times} x norm")
 }
 
 /// Static and dynamic shared memory of a block; none where the compiler told neither.

@@ -7,7 +7,7 @@ use harness_spec::Shape;
 
 use super::{Backend, KernelSpec, Space, SpaceError};
 use crate::Limits;
-use crate::expr::{Compiled, DEVICE, Expr, ExprError, Names, Programs};
+use crate::expr::{BLOCKS, Compiled, DEVICE, Expr, ExprError, Names, Programs};
 
 /// Configurations of one kernel that a file may ask for.
 const MOST_CONFIGURATIONS: u128 = 100_000;
@@ -125,6 +125,7 @@ fn backend(file: &str, spec: &KernelSpec) -> Result<(), SpaceError> {
                 ("entry", spec.entry.is_some()),
                 ("launch", spec.launch.is_some()),
                 ("defines", !spec.defines.is_empty()),
+                ("redundant", spec.redundant.is_some()),
             ];
             match useless.into_iter().find(|(_, useless)| *useless) {
                 Some((key, _)) => Err(SpaceError::UselessKey { file, kernel, backend, key }),
@@ -139,7 +140,7 @@ fn compile(file: &str, spec: &KernelSpec, dims: &[String]) -> Result<Compiled, S
     let known: Vec<&str> = spec.tunables.keys().chain(dims).map(String::as_str).collect();
     let shape = Shape::of(dims.iter().map(|d| (d.as_str(), 4096)));
     let limits = Limits::of_architecture(90).expect("90 is in the table");
-    let probe = Names { tunables: &spec.default, shape: &shape, limits: &limits };
+    let probe = Names { tunables: &spec.default, shape: &shape, limits: &limits, blocks: Some(4096) };
     let bad = |what, expression: &str, source: ExprError| SpaceError::Expression {
         file: file.to_owned(),
         kernel: spec.name.clone(),
@@ -156,10 +157,11 @@ fn compile(file: &str, spec: &KernelSpec, dims: &[String]) -> Result<Compiled, S
         let expr = Expr::new(text, &known).and_then(|e| judge(e.holds(&probe).map(drop)).map(|()| e));
         expr.map_err(|e| bad("the constraint", text, e))
     };
-    let size = |what: &'static str, text: &String| {
-        let expr = Expr::new(text, &known).and_then(|e| judge(e.size(&probe).map(drop)).map(|()| e));
+    let size_of = |what: &'static str, text: &String, known: &[&str]| {
+        let expr = Expr::new(text, known).and_then(|e| judge(e.size(&probe).map(drop)).map(|()| e));
         expr.map_err(|e| bad(what, text, e))
     };
+    let size = |what: &'static str, text: &String| size_of(what, text, &known);
     let sizes = |what: &'static str, texts: &[String]| {
         if texts.is_empty() || texts.len() > 3 {
             return Err(SpaceError::BadDims { file: file.to_owned(), kernel: spec.name.clone(), what });
@@ -174,6 +176,10 @@ fn compile(file: &str, spec: &KernelSpec, dims: &[String]) -> Result<Compiled, S
         out.grid = sizes("the grid", launch.grid.expressions())?;
         out.block = sizes("the block", launch.block.expressions())?;
         out.smem = Some(size("the shared memory", &launch.smem)?);
+    }
+    if let Some(text) = &spec.redundant {
+        let known: Vec<&str> = known.iter().copied().chain([BLOCKS]).collect();
+        out.redundant = Some(size_of("the repeated work", text, &known)?);
     }
     Ok(out)
 }

@@ -196,6 +196,10 @@ pub struct KernelSpec {
     /// CEL expressions that must all be true of a configuration at a shape on a device.
     #[serde(default)]
     pub constraints: Vec<String>,
+    /// How often a launch does work that once would be enough for, such as the norm that every block of a product does for
+    /// itself: a CEL expression that may also speak of `blocks`, those of the grid. Absent where there is no such work.
+    #[serde(default)]
+    pub redundant: Option<String>,
     /// Constants that the source is compiled with, besides the tunables.
     #[serde(default, deserialize_with = "read::defines")]
     pub defines: BTreeMap<String, String>,

@@ -188,6 +188,11 @@ fn candidates(run: &KernelRun, result: &WorkloadResult) -> String {
         if result.ties.contains(&r.variant) {
             notes.push("tie");
         }
+        let cell = run.cells.iter().find(|c| {
+            c.cell.variant == r.variant && c.cell.workload == result.workload && c.cell.policy == result.policy
+        });
+        let repeated = cell.and_then(|c| c.redundant).map(|times| format!("{times} x norm"));
+        let notes = notes.into_iter().chain(repeated.as_deref()).collect::<Vec<_>>();
         let ci = r.ci_ns.map_or_else(String::new, |[lo, hi]| format!("{:.2}..{:.2}", lo / 1e3, hi / 1e3));
         grid.row([
             (i + 1).to_string(),

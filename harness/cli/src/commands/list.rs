@@ -146,7 +146,7 @@ fn variants(spaces: &[&Space]) -> Vec<Value> {
                 "variant": id.to_string(), "op": kernel.op, "kernel": kernel.id(), "backend": kernel.backend,
                 "tunables": id.tunables, "default": id == default, "role": kernel.role, "baseline": kernel.baseline,
                 "constraints": kernel.constraints, "layout": kernel.layout, "activations": kernel.activations,
-                "instruction": kernel.instruction,
+                "instruction": kernel.instruction, "redundant": kernel.redundant,
             }));
         }
     }

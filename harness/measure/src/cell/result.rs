@@ -95,6 +95,7 @@ pub fn cell_result(
         cycles: if timed { estimate(&cycles) } else { None },
         bytes: trial.bytes,
         flops: trial.flops,
+        redundant: trial.redundant,
         gb_per_s: of(median_ns.zip(trial.bytes).map(|(ns, b)| b.0 as f64 / ns), no_time),
         of_floor: of(
             median_ns.zip(floor_ns).map(|(ns, floor)| floor / ns),

@@ -209,6 +209,7 @@ impl Target for Fake {
                 Ok(Prepared {
                     bytes: Bytes(speed::bytes(cell)),
                     flops: speed::flops(cell),
+                    redundant: None,
                     resources: Resources { registers: Some(40), spill_bytes: Some(0), ..Resources::default() },
                     key,
                     compile,

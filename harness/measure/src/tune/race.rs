@@ -86,6 +86,7 @@ impl Pending {
             resources: built.map(|p| p.resources.clone()),
             bytes: built.map(|p| p.bytes),
             flops: built.map(|p| p.flops),
+            redundant: built.and_then(|p| p.redundant),
             cost: TrialCost {
                 compile: built.map(|p| p.compile).unwrap_or_default(),
                 verify: self.verify,
@@ -324,8 +325,10 @@ impl<'a> Race<'a> {
             let found = shared.journal.find(&key).filter(usable).cloned();
             let p = Pending { slot, cell, key, prepared: None, check: None, verify: Nanos(0), purpose };
             match (found, built) {
-                (Some(mut trial), _) => {
+                (Some(mut trial), built) => {
                     trial.purpose = purpose;
+                    // It follows from the space and not from the machine code, which alone is part of the key.
+                    trial.redundant = built.map_or(trial.redundant, |p| p.redundant);
                     let (bytes, flops) = (trial.bytes.unwrap_or_default(), trial.flops.unwrap_or(0));
                     ghosts.push(Ghost::of(&trial, self.ceiling.least_ns(bytes, flops)));
                     self.take(shared, slot, trial, true, look);

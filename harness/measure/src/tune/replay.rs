@@ -199,6 +199,7 @@ impl Target for Replay {
                 Ok(Prepared {
                     bytes: trial.bytes.unwrap_or_default(),
                     flops: trial.flops.unwrap_or(0),
+                    redundant: trial.redundant,
                     resources: trial.resources.clone().unwrap_or_default(),
                     key: trial.key.clone(),
                     compile: Nanos(0),

@@ -202,6 +202,10 @@ pub struct Trial {
     pub bytes: Option<Bytes>,
     /// Operations of one launch; `null` if it was not built.
     pub flops: Option<u64>,
+    /// How often a launch does work that once would be enough for, such as the norm that every block of a product does for
+    /// itself; absent where the space names no such work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redundant: Option<u64>,
     /// Time it took.
     pub cost: TrialCost,
     /// When it was finished, ns since the start of its run.
@@ -317,6 +321,10 @@ pub struct CellResult {
     pub bytes: Option<Bytes>,
     /// Operations of one launch.
     pub flops: Option<u64>,
+    /// How often a launch does work that once would be enough for, such as the norm that every block of a product does for
+    /// itself; absent where the space names no such work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redundant: Option<u64>,
     /// Bytes ÷ median time, GB/s.
     pub gb_per_s: Measure,
     /// Median of the floor's best variant ÷ its own median: 1 is as fast as a pure read of the same bytes.
@@ -565,6 +573,7 @@ mod tests {
             resources: None,
             bytes: Some(Bytes(10)),
             flops: None,
+            redundant: None,
             cost: TrialCost::default(),
             at_ns: Nanos(3),
         };

@@ -227,12 +227,16 @@ impl CudaTarget {
         let cubin = self.builds.get(&spec, &cell.variant)?;
         let mut resources = cubin.resources.clone();
         resources.dynamic_smem_bytes = Some(shape.smem);
+        let redundant = spec
+            .redundancy(&cell.variant, &cell.workload.shape, &self.limits)
+            .map_err(|e| CellFailure::new(Stage::Launch, e.to_string()))?;
         // What decided the code, and what it is checked by (MEASURING.md §10).
         let contract =
             format!("{} {} {} {} {}", cubin.key, op.name(), env!("CARGO_PKG_VERSION"), self.key_text(), *TIMED_BY);
         Ok(Prepared {
             bytes: op.bytes(&cell.workload.shape, &spec),
             flops: op.flops(&cell.workload.shape),
+            redundant,
             resources,
             key: digest(contract.as_bytes()),
             compile: Nanos::from(cubin.time),
