@@ -40,7 +40,10 @@ fn workload(op: &str, n: u64, k: u64) -> Workload {
             &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("K", k), ("MAX_LEN", 64), ("KV", 16), ("PAIRING", 0)]
         }
         op if op.starts_with("gate_up_") => &[("F", n), ("K", k)],
-        op if ["logits_", "norm_logits_", "gemv_add_", "dequantize_"].iter().any(|name| op.starts_with(name)) => {
+        op if ["logits_", "norm_logits_", "gemv_add_", "rmsnorm_gemv_", "dequantize_"]
+            .iter()
+            .any(|name| op.starts_with(name)) =>
+        {
             &[("N", n), ("K", k)]
         }
         _ => &[("N", n), ("K", k), ("M", 1)],

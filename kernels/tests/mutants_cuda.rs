@@ -48,6 +48,7 @@ fn spec(name: &str) -> KernelSpec {
 fn shape_of(op: &str) -> Shape {
     match op {
         "rmsnorm" | "quantize_a8" => Shape::of([("K", 1536)]),
+        "rmsnorm_gemv_q4_0" => Shape::of([("N", 8), ("K", 1536)]),
         "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 64), ("MAX_LEN", 320)]),
         _ => Shape::of([("N", 32), ("K", 1024)]),
     }

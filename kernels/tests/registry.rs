@@ -78,5 +78,6 @@ fn only_constants_of_the_model_may_be_read_before_the_wait_for_earlier_kernels()
     assert_eq!(memory("gate_up_q4_0", &[("F", 32), ("K", 256)]), "WWxy");
     assert_eq!(memory("gemv_add_q4_0", &matrix), "Wxxy");
     assert_eq!(memory("norm_logits_q4_0", &matrix), "WWxyysx");
+    assert_eq!(memory("rmsnorm_gemv_q4_0", &matrix), "WWxy");
     assert_eq!(memory("logits_q8_0", &matrix), "Wxyys");
 }

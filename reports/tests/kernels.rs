@@ -219,6 +219,41 @@ fn the_markdown_form_carries_device_command_and_date() {
 }
 
 #[test]
+fn a_fused_product_is_held_against_the_sum_of_the_separate_launches_and_says_how_often_it_norms() {
+    let (mut run, _) = fabricated();
+    let mut add = |workload: &str, times: &[(&str, f64, Option<u64>)]| {
+        let workload: Workload = workload.parse().unwrap();
+        let matrix = Workload::of("gemv_q4_0", [("N", 960), ("K", 576)]);
+        let cells = times.iter().map(|&(variant, us, redundant)| {
+            let plain = cell(&format!("{}/{variant}@cuda", workload.op), &matrix, us, CellRole::Candidate);
+            let cell = Cell { workload: workload.clone(), ..plain.cell.clone() };
+            CellResult { cell, redundant, ..plain }
+        });
+        let cells: Vec<CellResult> = cells.collect();
+        run.results.push(result(&workload, &cells, 0.5));
+        run.cells.extend(cells);
+    };
+    add("rmsnorm K=576 M=1", &[("held", 1.5, Some(1)), ("plain", 2.5, Some(1))]);
+    add("quantize_a8 K=576", &[("vector", 1.0, None), ("plain", 1.25, None)]);
+    add("gemv_q4_0 N=960 K=576", &[("multirow", 2.5, None), ("plain", 9.0, None)]);
+    let fused = [("epilogue[R=1]", 2.5, Some(132)), ("epilogue[R=2]", 2.6, Some(264)), ("plain", 10.0, Some(960))];
+    add("rmsnorm_gemv_q4_0 N=960 K=576", &fused);
+    let said = kernel_terminal(&run);
+    assert!(said.contains("rmsnorm 1.500 + quantize_a8 1.000 + gemv_q4_0 2.500 = 5.000 µs"), "{said}");
+    let table = said.split_once("in one launch, against").unwrap().1;
+    let line = |name: &str| {
+        let line = table.lines().find(|l| l.contains(name)).unwrap_or_default();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("epilogue"), "epilogue[R=1]@cuda 2.500 0.50x 132 x norm");
+    assert_eq!(line("plain"), "plain@cuda 10.00 2.00x 960 x norm");
+    assert!(kernel_markdown(&run).contains("| `epilogue[R=1]@cuda` | 2.500 | 0.50x | 132 x norm |"));
+    assert!(kernel_html(&run, &[]).unwrap().contains("Norm and product in one launch"));
+    run.results.retain(|r| r.workload.op != "quantize_a8");
+    assert!(!kernel_terminal(&run).contains("in one launch, against"), "a way that was not timed has no sum");
+}
+
+#[test]
 fn every_chart_is_drawn_from_a_full_record() {
     let (run, trials) = fabricated();
     for outcome in draw_kernels(&run, &trials).unwrap() {

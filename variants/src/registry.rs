@@ -45,7 +45,7 @@ const FILES: &[(&str, &str)] = embedded![
 
 /// Spaces that list the kernels of an op for each of several weight types; see [`crate::formats`].
 const OF_FORMATS: &[(&str, &str)] =
-    embedded!["dequantize", "embed", "gate_up", "gemm", "gemv_add", "norm_logits", "qkv_rope"];
+    embedded!["dequantize", "embed", "gate_up", "gemm", "gemv_add", "norm_logits", "qkv_rope", "rmsnorm_gemv"];
 
 /// Spaces by op.
 #[derive(Clone, Debug)]

@@ -325,3 +325,47 @@ fn geometry_that_no_device_takes_prunes_the_variant() {
     assert!(launch("\"N\"", "\"32\"", "65537").unwrap_err().contains("from 0 to 65536"));
     assert!(launch("\"N / (K - 64)\"", "\"32\"", "0").unwrap_err().contains("cannot be evaluated"));
 }
+
+/// What a fused product repeats follows from the launch, so that no number of it is written down.
+#[test]
+fn repeated_work_is_counted_by_the_grid() {
+    let limits = Limits { sms: 132, ..Limits::of_architecture(90).unwrap() };
+    let shape = Shape::of([("N", 28_672), ("K", 4096), ("M", 1)]);
+    let times = |op: &str, name: &str| {
+        let kernel =
+            registry().space(op).unwrap().kernels.iter().find(|k| k.name == name && k.backend == Backend::Cuda);
+        let kernel = kernel.unwrap_or_else(|| panic!("{op} has no {name}"));
+        kernel.redundancy(&kernel.default_variant(), &shape, &limits).unwrap()
+    };
+    let fused = |name: &str| times("rmsnorm_gemv_q4_0", name);
+    assert_eq!(fused("plain"), Some(28_672), "a norm for each row");
+    assert_eq!(fused("streaming"), Some(28_672 / 2), "a norm for each group of lanes, which has two rows");
+    assert_eq!(fused("each_block"), Some(28_672 / 16), "a norm for each tile of 16 rows");
+    assert_eq!(fused("persistent"), Some(132 * 4), "a norm for each of four blocks a multiprocessor");
+    assert_eq!(fused("epilogue"), Some(132 * 4));
+    assert_eq!(times("rmsnorm", "held"), Some(1));
+    assert_eq!(times("gemv_q4_0", "plain"), None, "nothing of it is work that once would be enough for");
+}
+
+#[test]
+fn only_the_expression_of_repeated_work_knows_the_blocks() {
+    let space = |grid: &str, redundant: &str| {
+        let text = format!(
+            "op = \"x\"\ndoc = \"x\"\ndims = [\"N\"]\n[[kernels]]\nname = \"a\"\nbackend = \"cuda\"\ndoc = \"x\"\n\
+             source = \"a.cu\"\nentry = \"a\"\nredundant = \"{redundant}\"\n\
+             [kernels.launch]\ngrid = \"{grid}\"\nblock = \"32\"\n"
+        );
+        Space::parse("x.toml", &text, None, &[]).map_err(|e| e.to_string())
+    };
+    let fine = space("N", "blocks * 2").unwrap();
+    let (kernel, limits) = (&fine.kernels[0], Limits::of_architecture(75).unwrap());
+    let times = |n| kernel.redundancy(&kernel.default_variant(), &Shape::of([("N", n)]), &limits);
+    assert_eq!(times(7), Ok(Some(14)));
+    let said = space("blocks", "1").unwrap_err();
+    assert!(said.contains("the grid") && said.contains("blocks"), "{said}");
+    let said = space("N", "block").unwrap_err();
+    assert!(said.contains("the repeated work `block`") && said.contains("blocks"), "{said}");
+    let none = space("N", "N - 7").unwrap();
+    let nothing = none.kernels[0].redundancy(&none.kernels[0].default_variant(), &Shape::of([("N", 7)]), &limits);
+    assert!(nothing.unwrap_err().to_string().contains("must be from 1"));
+}

@@ -23,6 +23,7 @@
 //! | `gate_up_*` | W `[2 F, K]`, x f32 `[K]`, norm f32 `[K]`; eps | slab u8 of `[F]` |
 //! | `gemv_add_*` | W `[N, K]`, x f32 `[K]`, r f32 `[N]` | y f32 `[N]` |
 //! | `norm_logits_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`, pos u32 `[1]`; eps | y f32 `[N]`, next u32 `[4]` |
+//! | `rmsnorm_gemv_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`; eps | y f32 `[N]` |
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
@@ -47,6 +48,7 @@ mod quantize;
 mod random;
 mod recipe;
 mod rmsnorm;
+mod rmsnorm_gemv;
 mod stream;
 mod swiglu;
 mod values;
@@ -181,7 +183,8 @@ pub fn ops() -> impl Iterator<Item = &'static dyn Op> {
     let gate_up = gate_up::GATE_UP.iter().map(|op| op as &'static dyn Op);
     let gemv_add = gemv_add::GEMV_ADD.iter().map(|op| op as &'static dyn Op);
     let heads = norm_logits::NORM_LOGITS.iter().map(|op| op as &'static dyn Op);
-    let fused = qkv.chain(gate_up).chain(gemv_add).chain(heads);
+    let norms_and_products = rmsnorm_gemv::RMSNORM_GEMV.iter().map(|op| op as &'static dyn Op);
+    let fused = qkv.chain(gate_up).chain(gemv_add).chain(heads).chain(norms_and_products);
     let gemv = gemv::GEMV.iter().map(|op| op as &'static dyn Op);
     let logits = logits::LOGITS.iter().map(|op| op as &'static dyn Op);
     let gemm = gemm::GEMM.iter().map(|op| op as &'static dyn Op);

@@ -1,4 +1,4 @@
-//! Products of the norm of a token: what `qkv_rope_*`, `gate_up_*` and `norm_logits_*` share.
+//! Products of the norm of a token: what `qkv_rope_*`, `gate_up_*`, `norm_logits_*` and `rmsnorm_gemv_*` share.
 //!
 //! The kernels norm and round a token themselves. The factor of the norm is the same for all its elements, so codes do not
 //! depend on it; those that lie within a few roundings of the middle between two codes may be either.
@@ -18,8 +18,10 @@ use crate::reference;
 
 /// What `llama` and `qwen2` models have.
 const EPS: f32 = 1e-5;
-/// How far a code may be off before it is rounded, of its value: five roundings of 32-bit floats.
-const ROUNDINGS: f64 = 5.0 / (1 << 24) as f64;
+/// How far a code may be off before it is rounded, of its value: seven roundings of 32-bit floats. An element and the largest
+/// of its group are each a product with the norm's weight and, where a kernel multiplies with it first, with the norm's
+/// factor; then come the inverse of the largest and the product with it.
+const ROUNDINGS: f64 = 7.0 / (1 << 24) as f64;
 /// How far the factor of the norm and the scales may be off.
 const SCALE: f64 = 2e-6;
 

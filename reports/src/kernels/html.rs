@@ -3,6 +3,7 @@
 use harness_spec::record::{KernelRun, Provenance, Trial};
 use serde::Serialize;
 
+use super::fusion::{self, Fusion};
 use super::view::{self, FailureRow, Incomplete, Named, WorkloadView};
 use crate::charts::ChartOutcome;
 use crate::error::ReportError;
@@ -28,6 +29,8 @@ struct Page {
     charts: Vec<Figure>,
     omitted: Vec<Named>,
     workloads: Vec<WorkloadView>,
+    fusions: Vec<Fusion>,
+    fusions_apart: &'static str,
     failures: Vec<FailureRow>,
     failures_more: usize,
     accounts: Vec<String>,
@@ -69,6 +72,8 @@ pub(super) fn render(run: &KernelRun, drawn: &[ChartOutcome]) -> Result<String, 
         charts: drawn.iter().filter_map(figure).collect(),
         omitted: omitted.collect(),
         workloads: view::workloads(run),
+        fusions: fusion::fusions(run),
+        fusions_apart: fusion::APART,
         failures,
         failures_more,
         accounts: run.accounts.iter().map(view::account_line).collect(),

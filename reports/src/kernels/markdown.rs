@@ -2,7 +2,7 @@
 
 use harness_spec::record::KernelRun;
 
-use super::view;
+use super::{fusion, view};
 
 /// One table a workload, with the device, the policy, the command and the date.
 pub fn kernel_markdown(run: &KernelRun) -> String {
@@ -15,6 +15,14 @@ pub fn kernel_markdown(run: &KernelRun) -> String {
                 "| `{}` | {} | {} | {} | {} | {} |\n",
                 r.variant, r.time, r.interval, r.rate, r.of_floor, r.marks
             );
+        }
+    }
+    for f in fusion::fusions(run) {
+        out +=
+            &format!("\n**{}**, {}, in one launch and apart ({}): {}.\n\n", f.title, f.policy, fusion::APART, f.apart);
+        out += "| variant | µs | vs apart | |\n|---|--:|--:|---|\n";
+        for r in &f.rows {
+            out += &format!("| `{}` | {} | {} | {} |\n", r.variant, r.time, r.against_apart, r.repeated);
         }
     }
     let command = crate::view::format::command_line(&run.command);

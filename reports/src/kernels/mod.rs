@@ -2,6 +2,7 @@
 
 mod charts;
 mod folder;
+mod fusion;
 mod html;
 mod markdown;
 mod names;

@@ -5,7 +5,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::Columns;
 use tabled::settings::{Alignment, Style};
 
-use super::view;
+use super::{fusion, view};
 use crate::view::format::{one_line, shortened};
 
 /// Failures that are listed; the rest is counted.
@@ -62,6 +62,24 @@ pub fn kernel_terminal(run: &KernelRun) -> String {
         if !w.search.is_empty() {
             out += &format!("search: {}\n", w.search);
         }
+    }
+    let fusions = fusion::fusions(run);
+    if !fusions.is_empty() {
+        out += &format!("\nnorm and product in one launch, against {}\n", fusion::APART);
+    }
+    for f in fusions {
+        out += &format!("\n{}  {}  apart: {}\n", f.title, f.policy, f.apart);
+        let mut table = Builder::default();
+        table.push_record(["variant", "µs", "vs apart", ""]);
+        for r in &f.rows {
+            table.push_record([&r.variant, &r.time, &r.against_apart, &r.repeated]);
+        }
+        let mut table = table.build();
+        table.with(Style::blank());
+        for column in [1, 2] {
+            table.modify(Columns::one(column), Alignment::right());
+        }
+        out += &format!("{table}\n");
     }
     let failures = view::failures(run);
     if !failures.is_empty() {

@@ -15,13 +15,14 @@ use serde::{Deserialize, Serialize};
 pub use derive::{DeriveError, Role, derive};
 
 /// The suites that are part of the program: name, text.
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 7] = [
     ("quick", include_str!("../../../../suites/kernels/quick.toml")),
     ("decode-smollm2-135m", include_str!("../../../../suites/kernels/decode-smollm2-135m.toml")),
     ("decode-qwen2.5-1.5b", include_str!("../../../../suites/kernels/decode-qwen2.5-1.5b.toml")),
     ("decode-llama-3.1-8b", include_str!("../../../../suites/kernels/decode-llama-3.1-8b.toml")),
     ("formats", include_str!("../../../../suites/kernels/formats.toml")),
     ("cache-length", include_str!("../../../../suites/kernels/cache-length.toml")),
+    ("norm-fusion", include_str!("../../../../suites/kernels/norm-fusion.toml")),
 ];
 
 /// A workload with what it is in its model.

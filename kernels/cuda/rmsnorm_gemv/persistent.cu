@@ -1,0 +1,29 @@
+// rmsnorm_gemv / persistent: y = W a8(norm(x)), few blocks that stride over the rows, and the norm once in each of them.
+//
+//   W  planes of [N, K]     x, norm  f32 [K]     y  f32 [N]
+//
+// rmsnorm_gemv/each_block with another grid and nothing else changed. Format: FORMAT.
+//
+// Tunables (set with -D; values and constraints in variants/spaces/rmsnorm_gemv.toml)
+//   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
+//   BLOCKS_PER_SM  blocks that stride over the tiles, for each multiprocessor
+#if !defined(WARPS) || !defined(LPR) || !defined(KW) || !defined(RPL) || !defined(UNROLL) || !defined(PREFETCH) || \
+    !defined(BLOCKS_PER_SM)
+#error "rmsnorm_gemv/persistent: every tunable must be set by the build"
+#endif
+#include "rmsnorm_gemv/norm_first.cuh"
+#include "rmsnorm_gemv/rows.cuh"
+
+extern "C" __global__ void FRAME_BOUNDS
+rmsnorm_gemv_persistent(const u8* W,        // weights, see above
+                        const float* norm,  // [K]
+                        const float* x,     // [K]
+                        float* y,           // [N]
+                        int N, int K, float eps) {
+    DYNAMIC_SHARED(slab);
+    __shared__ float parts[WARPS];
+    __shared__ float part[KW > 1 ? PART_FLOATS : 1];
+    pdl_launch();
+    NormFirst<false> stage(slab, nullptr, parts, norm, x, K, eps);
+    each_row_of(W, y, N, K, stage, part);
+}
