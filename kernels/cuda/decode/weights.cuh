@@ -67,16 +67,7 @@ struct Q50Planes {
     }
     static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0), 0, 0}; }
     static __device__ __forceinline__ float dot(const Fragment& w, const Group32& a) {
-        const u32 FIFTH = 0x10101010u, h = w.high;
-        int sum = dot4((w.q.x & LOW_NIBBLES) | (h << 4 & FIFTH), a.low.x, 0);
-        sum = dot4((w.q.y & LOW_NIBBLES) | (h << 3 & FIFTH), a.low.y, sum);
-        sum = dot4((w.q.z & LOW_NIBBLES) | (h << 2 & FIFTH), a.low.z, sum);
-        sum = dot4((w.q.w & LOW_NIBBLES) | (h << 1 & FIFTH), a.low.w, sum);
-        sum = dot4((w.q.x >> 4 & LOW_NIBBLES) | (h & FIFTH), a.high.x, sum);
-        sum = dot4((w.q.y >> 4 & LOW_NIBBLES) | (h >> 1 & FIFTH), a.high.y, sum);
-        sum = dot4((w.q.z >> 4 & LOW_NIBBLES) | (h >> 2 & FIFTH), a.high.z, sum);
-        sum = dot4((w.q.w >> 4 & LOW_NIBBLES) | (h >> 3 & FIFTH), a.high.w, sum);
-        return f16_to_f32((u16)w.d) * fmaf(a.s, (float)sum, -16.0f * a.t);
+        return f16_to_f32((u16)w.d) * fmaf(a.s, (float)dot_five_bits(w.q, w.high, a), -16.0f * a.t);
     }
 };
 

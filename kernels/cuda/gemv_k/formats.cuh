@@ -55,6 +55,20 @@ __device__ __forceinline__ int dot_nibbles(uint4 q, const Group32& a) {
     return dot4(q.w >> 4 & LOW_NIBBLES, a.high.w, sum);
 }
 
+// The same of 32 codes of five bits: bit g of byte i of `high` is the fifth of weight 4 g + i.
+__device__ __forceinline__ int dot_five_bits(uint4 q, u32 high, const Group32& a) {
+    const u32 FIFTH = 0x10101010u;
+    int sum = dot4((q.x & LOW_NIBBLES) | (high << 4 & FIFTH), a.low.x, 0);
+    sum = dot4((q.y & LOW_NIBBLES) | (high << 3 & FIFTH), a.low.y, sum);
+    sum = dot4((q.z & LOW_NIBBLES) | (high << 2 & FIFTH), a.low.z, sum);
+    sum = dot4((q.w & LOW_NIBBLES) | (high << 1 & FIFTH), a.low.w, sum);
+    sum = dot4((q.x >> 4 & LOW_NIBBLES) | (high & FIFTH), a.high.x, sum);
+    sum = dot4((q.y >> 4 & LOW_NIBBLES) | (high >> 1 & FIFTH), a.high.y, sum);
+    sum = dot4((q.z >> 4 & LOW_NIBBLES) | (high >> 2 & FIFTH), a.high.z, sum);
+    sum = dot4((q.w >> 4 & LOW_NIBBLES) | (high >> 3 & FIFTH), a.high.w, sum);
+    return sum;
+}
+
 // d sc s isum - dmin mn t, with (d, dmin) as two f16 of a word and (sc, mn) as two bytes.
 __device__ __forceinline__ float scaled_with_min(u32 d_dmin, u32 sc_mn, int isum, float s, float t) {
     const float2 d = f16x2_to_f32(d_dmin);
@@ -100,16 +114,7 @@ struct Q5KPlanes {
     static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0), 0, 0, 0}; }
     static __device__ __forceinline__ Group32 activations(const u8* x, int K, int unit) { return group_32(x, K, unit); }
     static __device__ __forceinline__ float dot(const Fragment& w, const Group32& a) {
-        const u32 FIFTH = 0x10101010u, h = w.high;
-        int sum = dot4((w.q.x & LOW_NIBBLES) | (h << 4 & FIFTH), a.low.x, 0);
-        sum = dot4((w.q.y & LOW_NIBBLES) | (h << 3 & FIFTH), a.low.y, sum);
-        sum = dot4((w.q.z & LOW_NIBBLES) | (h << 2 & FIFTH), a.low.z, sum);
-        sum = dot4((w.q.w & LOW_NIBBLES) | (h << 1 & FIFTH), a.low.w, sum);
-        sum = dot4((w.q.x >> 4 & LOW_NIBBLES) | (h & FIFTH), a.high.x, sum);
-        sum = dot4((w.q.y >> 4 & LOW_NIBBLES) | (h >> 1 & FIFTH), a.high.y, sum);
-        sum = dot4((w.q.z >> 4 & LOW_NIBBLES) | (h >> 2 & FIFTH), a.high.z, sum);
-        sum = dot4((w.q.w >> 4 & LOW_NIBBLES) | (h >> 3 & FIFTH), a.high.w, sum);
-        return scaled_with_min(w.d, w.sc_mn, sum, a.s, a.t);
+        return scaled_with_min(w.d, w.sc_mn, dot_five_bits(w.q, w.high, a), a.s, a.t);
     }
 };
 
