@@ -19,7 +19,7 @@ const CONTROLS: [&str; 4] = ["control", "control_block", "control_logits", "cont
 /// Rejected before they run, by the compiler or by the check of the instruction class.
 const COMPILER: [&str; 2] = ["b3_wrong_label", "fault_compile_error"];
 /// Right by themselves, and wrong behind a kernel that is not done yet.
-const TOO_EARLY: [&str; 5] = ["early_length", "early_read", "early_scratch", "early_write", "never_waits"];
+const TOO_EARLY: [&str; 6] = ["early_newest", "early_query", "early_read", "early_scratch", "early_write", "never_waits"];
 /// What only a device shows (see the README).
 const DEVICE: [&str; 4] =
     ["b4_too_much_shared", "cheat_only_when_poisoned", "fault_illegal_address", "fault_infinite_loop"];
@@ -49,6 +49,7 @@ fn shape_of(op: &str) -> Shape {
     match op {
         "rmsnorm" | "quantize_a8" => Shape::of([("K", 1536)]),
         "rmsnorm_gemv_q4_0" => Shape::of([("N", 8), ("K", 1536)]),
+        "sample" => Shape::of([("N", 1500), ("LEN", 50)]),
         "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 64), ("MAX_LEN", 320)]),
         _ => Shape::of([("N", 32), ("K", 1024)]),
     }
@@ -62,7 +63,15 @@ struct Launch {
     descending: c_int,
     ranges: [[*const u8; 2]; 16],
     n_ranges: c_int,
-    late: c_uint,
+    late: *const Late,
+    n_late: c_int,
+}
+
+/// As `emulator::Late`.
+#[repr(C)]
+struct Late {
+    range: [*const u8; 2],
+    hidden: u8,
 }
 
 type Entry = unsafe extern "C" fn(*const Launch, *mut *mut c_void, c_int) -> *const c_char;
@@ -160,7 +169,7 @@ impl Runner for Emulated {
         let mut buffers: Vec<Option<Buffer>> = args
             .iter()
             .map(|arg| match arg {
-                Arg::In { bytes, .. } | Arg::State { bytes } => {
+                Arg::In { bytes, .. } | Arg::State { bytes, .. } | Arg::Settled { bytes } => {
                     let mut buffer = Buffer::new(bytes.len());
                     buffer.inside().copy_from_slice(bytes);
                     Some(buffer)
@@ -177,9 +186,11 @@ impl Runner for Emulated {
             descending: self.launches % 2,
             ranges: [[std::ptr::null(); 2]; 16],
             n_ranges: 0,
-            late: 0,
+            late: std::ptr::null(),
+            n_late: 0,
         };
         self.launches += 1;
+        let mut late = Vec::new();
         // Each argument as the eight bytes that its pointer leads to.
         let mut values: Vec<u64> = Vec::with_capacity(args.len());
         for (arg, buffer) in args.iter().zip(&mut buffers) {
@@ -190,13 +201,19 @@ impl Runner for Emulated {
                 (_, Some(buffer)) => {
                     let range = buffer.inside().as_ptr_range();
                     launch.ranges[launch.n_ranges as usize] = [range.start, range.end];
-                    launch.late |= u32::from(self.late && arg.is_mutable()) << launch.n_ranges;
                     launch.n_ranges += 1;
+                    // Small buffers hold ids and positions: zero leads to no wild address.
+                    let hidden = if buffer.bytes <= 64 { 0 } else { 0xff };
+                    for part in if self.late { arg.late(buffer.bytes) } else { Vec::new() } {
+                        let range = [part.start, part.end].map(|at| range.start.wrapping_add(at));
+                        late.push(Late { range, hidden });
+                    }
                     range.start as u64
                 }
                 (_, None) => unreachable!("every pointer has a buffer"),
             });
         }
+        (launch.late, launch.n_late) = (late.as_ptr(), late.len() as c_int);
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
         // SAFETY: the wrapper exports this function; the arguments are those of the op in their order, the buffers outlive
         // the call, and a write outside of them lands in guard bands (mutants go no further).

@@ -40,7 +40,8 @@ fn every_cuda_kernel_has_its_source_embedded_and_a_content_hash_of_its_own() {
     assert!(!hashes.is_empty());
 }
 
-/// A letter for each argument that is memory: W a constant of the model, c state, x any other input, y an output, s scratch.
+/// A letter for each argument that is memory: W a constant of the model, c state of which part is written late, n words that
+/// stand since the token before, x any other input, y an output, s scratch.
 fn memory(op_name: &str, dims: &[(&str, u64)]) -> String {
     let op = op(op_name).unwrap();
     let shape = Shape::of(dims.iter().copied());
@@ -50,6 +51,7 @@ fn memory(op_name: &str, dims: &[(&str, u64)]) -> String {
         Arg::In { weights: true, .. } => Some('W'),
         Arg::In { weights: false, .. } => Some('x'),
         Arg::State { .. } => Some('c'),
+        Arg::Settled { .. } => Some('n'),
         Arg::Out(_) => Some('y'),
         Arg::Scratch { .. } => Some('s'),
         Arg::I32(_) | Arg::I64(_) | Arg::F32(_) => None,
@@ -58,26 +60,27 @@ fn memory(op_name: &str, dims: &[(&str, u64)]) -> String {
 }
 
 #[test]
-fn only_constants_of_the_model_may_be_read_before_the_wait_for_earlier_kernels() {
-    // Keys, values, lengths and positions are written by the kernels ahead: as W the gate would not write them late.
+fn only_constants_and_what_stands_since_the_token_before_may_be_read_before_the_wait_for_earlier_kernels() {
+    // Activations are written by the kernels ahead: as W or n the gate would not write them late.
     let heads = [("HEADS", 4), ("KV_HEADS", 2), ("DIM", 64)];
     let with = |more: &[(&'static str, u64)]| [&heads[..], more].concat();
     let matrix = [("N", 32), ("K", 256)];
     let cache = [("LEN", 5), ("MAX_LEN", 8)];
-    assert_eq!(memory("attn_decode", &with(&cache)), "xccysx");
+    assert_eq!(memory("attn_decode", &with(&cache)), "xccysn");
     let token = with(&[&cache[..], &[("KV", 16), ("OUT", 8)]].concat());
-    assert_eq!(memory("attn_token", &token), "xccysx");
+    assert_eq!(memory("attn_token", &token), "xccysn");
     let token = with(&[&cache[..], &[("KV", 8), ("OUT", 32)]].concat());
-    assert_eq!(memory("attn_token", &token), "xccccysx", "scales of an int8 cache are state too");
+    assert_eq!(memory("attn_token", &token), "xccccysn", "scales of an int8 cache are state too");
     assert_eq!(memory("attn_prefill", &with(&[("M", 3), ("POS", 2), ("MAX_LEN", 8), ("KV", 16)])), "xccyx");
     let append = with(&[("ROT", 64), ("M", 2), ("MAX_LEN", 8), ("KV", 8), ("PAIRING", 0)]);
     let append = memory("rope_append", &append);
     assert!(append.starts_with('x') && append.ends_with("Wxyyyyy"), "bias and norms may be missing: {append}");
     let fused = memory("qkv_rope_q4_0", &with(&[("K", 256), ("MAX_LEN", 8), ("KV", 16), ("PAIRING", 0)]));
-    assert!(["WWWxWxyyy", "WWxWxyyy"].contains(&fused.as_str()), "the bias may be missing: {fused}");
+    assert!(["WWWxWnyyy", "WWxWnyyy"].contains(&fused.as_str()), "the bias may be missing: {fused}");
     assert_eq!(memory("gate_up_q4_0", &[("F", 32), ("K", 256)]), "WWxy");
     assert_eq!(memory("gemv_add_q4_0", &matrix), "Wxxy");
     assert_eq!(memory("norm_logits_q4_0", &matrix), "WWxyysx");
     assert_eq!(memory("rmsnorm_gemv_q4_0", &matrix), "WWxy");
     assert_eq!(memory("logits_q8_0", &matrix), "Wxyys");
+    assert_eq!(memory("sample", &[("N", 40), ("LEN", 9)]), "xnncnyyss");
 }

@@ -15,6 +15,18 @@ __device__ __forceinline__ float scale_at(const float* scales, u64 at, int kv) {
     return kv == 16 ? 1.0f : scales[at];
 }
 
+// A scale that other threads of the block may have read the neighbours of while it was still being written: past L1, which
+// holds whole sectors. (PTX: ld)
+__device__ __forceinline__ float load_scale(const float* at) {
+#ifdef EDGELLM_EMULATED
+    return emulator::load<float>(at);
+#else
+    float v;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+    return v;
+#endif
+}
+
 // 2 to the power of x to about two units in the last place, zero below 2^-126. (PTX: ex2.approx)
 __device__ __forceinline__ float fast_exp2(float x) {
 #ifdef EDGELLM_EMULATED

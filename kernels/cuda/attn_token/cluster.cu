@@ -75,7 +75,6 @@ attn_token_cluster(const float* q,          // [HEADS, DIM]
     pdl_launch();
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int rank = blockIdx.y;
-    pdl_wait();
     const Share share = attend_any(states, q, k, v, k_scale, v_scale, len, set, rank, MAX_LEN, DIM, KV);
     __syncthreads();
     // All blocks of the cluster have the same length, so either all are alone or all meet.

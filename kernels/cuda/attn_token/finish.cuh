@@ -34,6 +34,18 @@ __device__ __forceinline__ float2 load_past_l1_8(const float* at) {
 #endif
 }
 
+// Draws a ticket. What this block has stored is out before, and what the blocks with earlier tickets have stored can be seen
+// behind: one thread calls it between two barriers of the block. (PTX: atom)
+__device__ __forceinline__ u32 draw_ticket(u32* counter) {
+#ifdef EDGELLM_EMULATED
+    return atomicAdd(counter, 1u);
+#else
+    u32 ticket;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(ticket) : "l"(counter) : "memory");
+    return ticket;
+#endif
+}
+
 // Every thread of the block calls this behind a barrier, with the parts of the warps in `states`, shared memory of
 // [WARPS, HPB, STATE] floats at a multiple of 16. `factors` is shared memory of HPB * SPLITS floats. DIM is 64 or 128.
 __device__ __forceinline__ void finish(float* states, float* factors, u32* arrived, u8* out, u8* scratch, HeadSet set, int split,
@@ -52,14 +64,26 @@ __device__ __forceinline__ void finish(float* states, float* factors, u32* arriv
         *(float4*)(values + (u64)part * dim + d) = value;
         if (d == 0) *(float2*)(sums + part * 2) = make_float2(all.top, all.sum);
     }
-    // All of the block's stores are out before its ticket is drawn.
-    __threadfence();
     __syncthreads();
-    if (thread == 0) *arrived = atomicAdd(counter, 1u);
+    if (thread == 0) *arrived = draw_ticket(counter);
     __syncthreads();
     if (*arrived != (u32)active - 1) return;
-    __threadfence();
 
+    // Where there are more threads than runs of four dimensions, several take every so many-th part and meet again.
+    const int rounds = max(1, THREADS / items);
+    // Eight parts from `first` on of one run.
+    const auto ask = [=](float4 (&some)[8], int w, int first) {
+        const int item = w % items, h = item * 4 >> shift, d = item * 4 - (h << shift);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const int part = first + i * rounds;
+            some[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (part < active) some[i] = load_past_l1_16(values + (u64)(h * SPLITS + part) * dim + d);
+        }
+    };
+    // The first parts are under way before it is known what they weigh.
+    float4 some[8];
+    if (thread < items * rounds) ask(some, thread, thread / items);
     const int warp = thread / WARP, lane = thread % WARP;
     for (int h = warp; h < set.count; h += WARPS) {
         float2 parts[ceil_div(SPLITS, WARP)];
@@ -88,21 +112,13 @@ __device__ __forceinline__ void finish(float* states, float* factors, u32* arriv
         }
     }
     __syncthreads();
-    // Where there are more threads than runs of four dimensions, several take every so many-th part and meet again.
-    const int rounds = max(1, THREADS / items);
     for (int w = thread; w < items * rounds; w += THREADS) {
         const int item = w % items, round = w / items, h = item * 4 >> shift;
         const int d = item * 4 - (h << shift);
         float* const from = values + (u64)h * SPLITS * dim + d;
         float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         for (int p = round; p < active; p += 8 * rounds) {
-            float4 some[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const int part = p + i * rounds;
-                some[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                if (part < active) some[i] = load_past_l1_16(from + (u64)part * dim);
-            }
+            if (w != thread || p != round) ask(some, w, p);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const int part = p + i * rounds;

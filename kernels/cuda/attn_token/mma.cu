@@ -7,8 +7,7 @@
 // Tiles of keys on matrix instructions (attn_token/tiles.cuh), the blocks of a set of heads meet in scratch memory.
 //
 // A grid of head sets by SPLITS does not depend on the length, as a captured graph needs: each split takes a share of at
-// least MIN_KEYS keys, those left without any leave at once. The first split asks for its first keys before it has the
-// length.
+// least MIN_KEYS keys, those left without any leave at once.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
@@ -39,7 +38,6 @@ attn_token_mma(const float* q,          // [HEADS, DIM]
     pdl_launch();
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int split = blockIdx.y;
-    pdl_wait();
     const Share share = attend_any(states, q, k, v, k_scale, v_scale, len, set, split, MAX_LEN, DIM, KV);
     if (split >= share.active) return;
     __syncthreads();

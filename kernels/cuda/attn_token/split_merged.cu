@@ -35,8 +35,9 @@ attn_token_split_merged(const float* q,          // [HEADS, DIM]
     pdl_launch();
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int split = blockIdx.y;
-    pdl_wait();
+    // The length stands since before this token.
     const Share share = share_of(split, *(const volatile int*)len, MIN_KEYS, STEP);
+    pdl_wait();
     if (split >= share.active) return;
     if (KV == 16) {
         if (DIM == 64) attend<64, 16>(states, q, k, v, k_scale, v_scale, set, share.begin, share.end, MAX_LEN);

@@ -17,6 +17,7 @@
 #include "half.cuh"
 #include "matrix_moves.cuh"
 #include "mma.cuh"
+#include "pdl.cuh"
 #include "warp.cuh"
 
 #define STEP (16 * TILES)
@@ -34,7 +35,7 @@ struct Tile {
     Eight<KV> keys[2][DIM / 32], values[4][DIM / 64];
     float key_scales[2], value_scales[2];
 
-    // Keys from `first` on; those from `end` on are zero and not loaded.
+    // Keys from `first` on, and all their scales; those from `end` on are zero and not loaded.
     __device__ __forceinline__ void load_keys(const u8* k, const float* k_scale, const float* v_scale, u64 slots, int first, int end) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
@@ -45,8 +46,8 @@ struct Tile {
 #pragma unroll
                 for (int i = 0; i < DIM / 32; ++i) keys[half][i].load(k, (slots + key) * DIM + 8 * (4 * i + t));
                 if (KV == 8) {
-                    key_scales[half] = k_scale[slots + key];
-                    value_scales[half] = v_scale[slots + key] * SCALE_UNIT;
+                    key_scales[half] = load_scale(k_scale + slots + key);
+                    value_scales[half] = load_scale(v_scale + slots + key);
                 }
             } else {
 #pragma unroll
@@ -68,18 +69,25 @@ struct Tile {
         }
     }
 
-    // Takes back what was loaded from `end` on, which may be anything.
-    __device__ __forceinline__ void cut(int first, int end) {
+    // The row of `key` of this tile, where it is one of it. The others stay as they are.
+    __device__ __forceinline__ void load_row(const u8* k, const u8* v, const float* k_scale, const float* v_scale, u64 slots,
+                                             int first, int key) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if (first + 2 * t + j % 2 + 8 * (j / 2) < end) continue;
+        for (int half = 0; half < 2; ++half) {
+            if (first + g + 8 * half != key) continue;
 #pragma unroll
-            for (int i = 0; i < DIM / 64; ++i) values[j][i].clear();
+            for (int i = 0; i < DIM / 32; ++i) keys[half][i].load(k, (slots + key) * DIM + 8 * (4 * i + t));
+            if (KV == 8) {
+                key_scales[half] = load_scale(k_scale + slots + key);
+                value_scales[half] = load_scale(v_scale + slots + key);
+            }
         }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            if (KV == 8 && first + g + 8 * half >= end) value_scales[half] = 0.0f;
+        for (int j = 0; j < 4; ++j) {
+            if (first + 2 * t + j % 2 + 8 * (j / 2) != key) continue;
+#pragma unroll
+            for (int i = 0; i < DIM / 64; ++i) values[j][i].load(v, (slots + key) * DIM + 8 * (8 * i + g));
         }
     }
 
@@ -127,14 +135,33 @@ __device__ __forceinline__ float column_max(float v) {
 }
 
 // Runs the share of this block over its warps, and leaves each warp's part in `states`. Answers how many splits have a share;
-// none of the block's threads has done anything where this one has none.
+// none of the block's threads has done anything but wait where this one has none.
+//
+// The kernel waits in here: the length and all rows but the newest are there since before this token, so that every warp has
+// its first tiles under way while the kernel ahead still runs.
 template <int DIM, int KV>
 __device__ __forceinline__ Share attend(float* states, const float* q, const u8* k, const u8* v, const float* k_scale,
                                         const float* v_scale, const int* len, HeadSet set, int split, int max_len) {
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     const u64 slots = (u64)set.kv * max_len;
-    const int length = *(const volatile int*)len;
-    // Everything is asked for before anything is waited for; what is not a head of this set is zero.
+    const int length = *(const volatile int*)len, newest = length - 1;
+    const Share share = share_of(split, length, MIN_KEYS, STEP);
+    int first = share.begin + warp * STEP;
+    Tile<DIM, KV> tiles[TILES];
+#pragma unroll
+    for (int i = 0; i < TILES; ++i) {
+        tiles[i].load_keys(k, k_scale, v_scale, slots, first + 16 * i, min(share.end, newest));
+        tiles[i].load_values(v, slots, first + 16 * i, min(share.end, newest));
+    }
+    // Always so; a basic block of its own keeps loads from being moved behind the wait.
+    if (length > 0) pdl_wait();
+    if (split >= share.active) return share;
+    // Before the queries: it goes where earlier loads have been, and would wait for these too.
+    if (first <= newest && newest < min(first + STEP, share.end)) {
+#pragma unroll
+        for (int i = 0; i < TILES; ++i) tiles[i].load_row(k, v, k_scale, v_scale, slots, first + 16 * i, newest);
+    }
+    // Heads that are not of this set are zero.
     uint4 floats[DIM / 32][2];
 #pragma unroll
     for (int i = 0; i < DIM / 32; ++i) {
@@ -143,19 +170,6 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
             floats[i][half] = make_uint4(0, 0, 0, 0);
             if (g < set.count) floats[i][half] = load_16(q + (set.first + g) * DIM + 8 * (4 * i + t) + 4 * half);
         }
-    }
-
-    Share share = {1, 0, max_len};
-    if (split > 0) {
-        share = share_of(split, length, MIN_KEYS, STEP);
-        if (split >= share.active) return share;
-    }
-    int first = share.begin + warp * STEP;
-    Tile<DIM, KV> tiles[TILES];
-#pragma unroll
-    for (int i = 0; i < TILES; ++i) {
-        tiles[i].load_keys(k, k_scale, v_scale, slots, first + 16 * i, share.end);
-        tiles[i].load_values(v, slots, first + 16 * i, share.end);
     }
     u32 query[DIM / 16][2];
 #pragma unroll
@@ -166,11 +180,6 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
             query[2 * i + half][0] = pack_halves_saturated(__uint_as_float(v.x), __uint_as_float(v.y));
             query[2 * i + half][1] = pack_halves_saturated(__uint_as_float(v.z), __uint_as_float(v.w));
         }
-    }
-    if (split == 0) share = share_of(0, length, MIN_KEYS, STEP);
-    if (first + STEP > share.end) {
-#pragma unroll
-        for (int i = 0; i < TILES; ++i) tiles[i].cut(first + 16 * i, share.end);
     }
 
     const float unit = 1.4426950408889634f / sqrtf((float)DIM);
@@ -183,7 +192,6 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
             tiles[i].score(scores[i], query);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                // What stands beyond the end may be NaN here.
                 const bool real = first + 16 * i + g + 8 * (j / 2) < share.end;
                 scores[i][j] = real ? scores[i][j] * (KV == 8 ? unit * tiles[i].key_scales[j / 2] : unit) : -F32_INFINITY;
             }
@@ -191,8 +199,8 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
         float value_scales[TILES][2];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-            value_scales[i][0] = tiles[i].value_scales[0];
-            value_scales[i][1] = tiles[i].value_scales[1];
+            value_scales[i][0] = tiles[i].value_scales[0] * SCALE_UNIT;
+            value_scales[i][1] = tiles[i].value_scales[1] * SCALE_UNIT;
             if (next < share.end) tiles[i].load_keys(k, k_scale, v_scale, slots, next + 16 * i, share.end);
         }
 #pragma unroll

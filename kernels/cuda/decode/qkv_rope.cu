@@ -4,7 +4,8 @@
 //   k, v  f16 [KV_HEADS, MAX_LEN, DIM], of which position state[1] is written
 //
 // A tile holds both rows of TILE_ROWS / 2 pairs that RoPE turns, all of one head, whatever the pairing: a thread for each
-// pair ends it. Cosine and sine, bias and position are loaded in front of the norm. Needs TILE_ROWS to divide DIM; KV = 8
+// pair ends it. The position stands since before this token and is asked for before the wait, so that cosine and sine come
+// beside the norm, as does the bias. Needs TILE_ROWS to divide DIM; KV = 8
 // needs the largest of a whole head and is served by the separate path. Format: FORMAT.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
@@ -21,7 +22,21 @@ static_assert(TILE_ROWS % 2 == 0, "a tile holds whole pairs");
 
 struct Turn {
     float cos, sin, bias0, bias1;
+};
+
+// The position of the token is asked for with the weights of the norm, before the wait.
+struct TurnedStage : NormStage {
+    const u32* const state;
     u32 pos;
+
+    __device__ __forceinline__ TurnedStage(u8* slab, float* parts, const float* norm, const float* x, int K, float eps,
+                                           const u32* state)
+        : NormStage(slab, parts, norm, x, K, eps), state(state), pos(0) {}
+
+    __device__ __forceinline__ void early() {
+        NormStage::early();
+        if (threadIdx.x < PAIRS) pos = *(const volatile u32*)(state + 1);
+    }
 };
 
 extern "C" __global__ void FRAME_BOUNDS
@@ -50,14 +65,13 @@ qkv_rope_fused(const u8* W,         // weights, see above
         const int pair = tile % per_head * PAIRS + i % PAIRS;
         return tile / per_head * DIM + pair * along + i / PAIRS * across;
     };
-    NormStage stage(slab, parts, norm, x, K, eps);
-    const auto prepare = [=](int tile) {
-        Turn turn = {1.0f, 0.0f, 0.0f, 0.0f, 0u};
+    TurnedStage stage(slab, parts, norm, x, K, eps, state);
+    const auto prepare = [&](int tile) {
+        Turn turn = {1.0f, 0.0f, 0.0f, 0.0f};
         const int head = tile / per_head;
         if (threadIdx.x < PAIRS) {
-            turn.pos = state[1];
             if (head < HEADS + KV_HEADS) {
-                const uint2 cs = load_weights_8(rope + (u64)turn.pos * half + tile % per_head * PAIRS + threadIdx.x);
+                const uint2 cs = load_weights_8(rope + (u64)stage.pos * half + tile % per_head * PAIRS + threadIdx.x);
                 turn.cos = __uint_as_float(cs.x);
                 turn.sin = __uint_as_float(cs.y);
             }
@@ -80,7 +94,7 @@ qkv_rope_fused(const u8* W,         // weights, see above
             q[row + across] = second;
         } else {
             const int of = head - HEADS, at = row - head * DIM;
-            u16* const cache = (u16*)(of < KV_HEADS ? k : v) + ((u64)(of % KV_HEADS) * MAX_LEN + turn.pos) * DIM;
+            u16* const cache = (u16*)(of < KV_HEADS ? k : v) + ((u64)(of % KV_HEADS) * MAX_LEN + stage.pos) * DIM;
             cache[at] = f32_to_f16(first);
             cache[at + across] = f32_to_f16(second);
         }

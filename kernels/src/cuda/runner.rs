@@ -41,10 +41,10 @@ pub struct CudaRunner<'a> {
     pub support: &'a Support,
     /// Weights that were packed and sent for other cases and variants.
     pub packed: &'a mut PackedWeights,
-    /// Whether it is launched with the programmatic attribute, behind one producer that writes everything late which is no
-    /// constant of the model: inputs and state get their contents, outputs their poison, scratch memory its zeros. So a
+    /// Whether it is launched with the programmatic attribute, behind one producer that writes everything late which the
+    /// kernels ahead write: inputs and state get their contents, outputs their poison, scratch memory its zeros. So a
     /// kernel is seen that reads any of them before it waits, and one that stores before it waits, as the producer writes
-    /// over that.
+    /// over that. Constants of the model and what stands since before the token are there from the start.
     pub early: bool,
     /// Whether the function was launched before: a first launch may load code, longer than any producer is late.
     pub warm: bool,
@@ -74,12 +74,15 @@ impl CudaRunner<'_> {
     ) -> Result<Held, CudaError> {
         let stream = self.stream;
         let mutable = |bytes: &[u8]| -> Result<Held, CudaError> {
+            let source = Buffer::of(stream, bytes, "inputs")?;
             if !early {
-                return Ok(Held::In { buffer: Buffer::of(stream, bytes, "inputs")?, source: None });
+                return Ok(Held::In { buffer: source, source: None });
             }
-            let buffer = Buffer::new(stream.device(), bytes.len(), "inputs")?;
-            buffer.fill(stream, 0, bytes.len(), if bytes.len() <= SMALL { 0 } else { POISON })?;
-            Ok(Held::In { buffer, source: Some(Buffer::of(stream, bytes, "inputs")?) })
+            let mut hidden = bytes.to_vec();
+            for range in packed.args[at].late(bytes.len()) {
+                hidden[range].fill(if bytes.len() <= SMALL { 0 } else { POISON });
+            }
+            Ok(Held::In { buffer: Buffer::of(stream, &hidden, "inputs")?, source: Some(source) })
         };
         if let Some((_, buffer)) = packed.weights.iter().find(|(i, _)| *i == at) {
             return Ok(Held::Weights(buffer.address()));
@@ -92,7 +95,10 @@ impl CudaRunner<'_> {
             Arg::In { bytes, weights: false } => {
                 mutable(active.iter().find(|(i, _)| *i == at).map_or(bytes, |(_, bytes)| bytes))?
             }
-            Arg::State { bytes } => mutable(bytes)?,
+            Arg::State { bytes, .. } => mutable(bytes)?,
+            Arg::Settled { bytes } => {
+                Held::In { buffer: Buffer::of(stream, bytes, "state of the token")?, source: None }
+            }
             Arg::Out(i) => {
                 let len = problem.outputs[*i].bytes();
                 Held::Out { guarded: Guarded::poisoned(stream, len, "outputs")?, len }

@@ -249,14 +249,17 @@ impl Op for Attend {
         };
         let input = |bytes| Arg::In { bytes, weights: false };
         let mut args = vec![input(q.iter().flat_map(|v| v.to_le_bytes()).collect())];
-        args.extend(cache::arguments(problem));
+        // A token finds every key but its own in place; a prompt comes behind kernels of which not all wait for those ahead.
+        let late = if self.prefill { 0..s.max_len } else { s.len - 1..s.len };
+        args.extend(cache::arguments(problem, s.kv_heads, s.max_len, late));
         args.push(Arg::Out(0));
         if !self.prefill {
             // A partial result is its values, a maximum and a sum; a head has a counter.
             let bytes = (MOST_SPLITS * s.heads * (s.dim + 2) + s.heads) * 4;
             args.push(Arg::Scratch { bytes, zeroed: true });
         }
-        args.push(input(at.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        let at = at.iter().flat_map(|v| v.to_le_bytes()).collect();
+        args.push(if self.prefill { input(at) } else { Arg::Settled { bytes: at } });
         let heads = [s.heads, s.kv_heads, s.dim];
         let rest = if self.prefill { vec![form.m, s.max_len, form.kv] } else { vec![s.max_len, form.kv, form.out] };
         args.extend(heads.into_iter().chain(rest).map(|v| Arg::I32(v as i32)));

@@ -210,11 +210,11 @@ impl Op for AttnDecode {
         let scratch = MOST_SPLITS * s.heads * (s.dim + 2) * 4 + s.heads * 4;
         Ok(vec![
             input(q.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            Arg::State { bytes: halves(k) },
-            Arg::State { bytes: halves(v) },
+            cache::state(halves(k), s.kv_heads, s.max_len, &(s.len - 1..s.len)),
+            cache::state(halves(v), s.kv_heads, s.max_len, &(s.len - 1..s.len)),
             Arg::Out(0),
             Arg::Scratch { bytes: scratch, zeroed: true },
-            input(len.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            Arg::Settled { bytes: len.iter().flat_map(|v| v.to_le_bytes()).collect() },
             Arg::I32(s.heads as i32),
             Arg::I32(s.kv_heads as i32),
             Arg::I32(s.dim as i32),

@@ -3,6 +3,9 @@
 //! Keys and values of a layer are `[KV_HEADS, MAX_LEN, DIM]`: f16 where KV is 16, else int8 with a scale for each head and
 //! position, `scale = max|x| / 127`, codes rounded half away from zero.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use half::f16;
 
 use super::problem::{Arg, Problem, Tensor};
@@ -99,13 +102,23 @@ pub(super) fn attend(q: &[f32], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (out, square)
 }
 
-/// The arguments of the cache of a problem whose inputs are queries and then a cache: keys, values, and their scales.
-pub(super) fn arguments(problem: &Problem) -> [Arg; 4] {
+/// The arguments of the cache of a problem whose inputs are queries and then a cache: keys, values, and their scales. `late`
+/// says which positions the kernels ahead write, of `max_len` for each of `kv_heads` heads.
+pub(super) fn arguments(problem: &Problem, kv_heads: usize, max_len: usize, late: Range<usize>) -> [Arg; 4] {
     [1, 2, 3, 4].map(|at| match &problem.inputs[at] {
-        Tensor::F16(v) => Arg::State { bytes: v.iter().flat_map(|h| h.to_le_bytes()).collect() },
-        Tensor::Bytes(bytes) => Arg::State { bytes: bytes.clone() },
+        Tensor::F16(v) => state(v.iter().flat_map(|h| h.to_le_bytes()).collect(), kv_heads, max_len, &late),
+        Tensor::Bytes(bytes) => state(bytes.clone(), kv_heads, max_len, &late),
         Tensor::F32(scales) if scales.is_empty() => NULL,
-        Tensor::F32(scales) => Arg::State { bytes: scales.iter().flat_map(|v| v.to_le_bytes()).collect() },
+        Tensor::F32(scales) => {
+            state(scales.iter().flat_map(|v| v.to_le_bytes()).collect(), kv_heads, max_len, &late)
+        }
         other => panic!("a cache is f16 or int8, not {other:?}"),
     })
+}
+
+/// A buffer with something for each position of each head, of which the kernels ahead write positions `late`.
+pub(super) fn state(bytes: Arc<[u8]>, kv_heads: usize, max_len: usize, late: &Range<usize>) -> Arg {
+    let each = bytes.len() / (kv_heads * max_len);
+    let of_head = |head: usize| (head * max_len + late.start) * each..(head * max_len + late.end) * each;
+    Arg::State { late: (0..kv_heads).map(of_head).collect(), bytes }
 }

@@ -236,6 +236,7 @@ mod tests {
                 Arg::In { weights: true, .. } => 'W',
                 Arg::In { weights: false, .. } => 'x',
                 Arg::State { .. } => 'c',
+                Arg::Settled { .. } => 'n',
                 Arg::Out(_) => 'y',
                 Arg::Scratch { .. } => 's',
                 Arg::I32(_) => 'i',
@@ -251,15 +252,15 @@ mod tests {
         assert_eq!(kinds("quantize_a8", Shape::of([("K", 64)])), "xyi");
         assert_eq!(kinds("stream_read", Shape::of([("BYTES", 64)])), "Wyl");
         let heads = Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 16), ("LEN", 5), ("MAX_LEN", 8)]);
-        assert_eq!(kinds("attn_decode", heads.clone()), "xccysxiiii");
+        assert_eq!(kinds("attn_decode", heads.clone()), "xccysniiii");
         let with = |dims: &[(&str, u64)]| {
             let mut shape = heads.clone();
             shape.0.extend(dims.iter().map(|&(name, value)| (name.to_owned(), value)));
             shape
         };
         // Scales, biases and norms that are not there are null.
-        assert_eq!(kinds("attn_token", with(&[("KV", 16), ("OUT", 32)])), "xccllysxiiiiii");
-        assert_eq!(kinds("attn_token", with(&[("DIM", 32), ("KV", 8), ("OUT", 8)])), "xccccysxiiiiii");
+        assert_eq!(kinds("attn_token", with(&[("KV", 16), ("OUT", 32)])), "xccllysniiiiii");
+        assert_eq!(kinds("attn_token", with(&[("DIM", 32), ("KV", 8), ("OUT", 8)])), "xccccysniiiiii");
         assert_eq!(kinds("attn_prefill", with(&[("KV", 8), ("M", 2), ("POS", 1)])), "xccccyxiiiiii");
         assert_eq!(kinds("rope_append", with(&[("ROT", 16), ("KV", 16), ("PAIRING", 1)])), "xlllWxyyylliiiiiiiif");
         assert_eq!(kinds("rope_append", with(&[("ROT", 16), ("KV", 8), ("PAIRING", 1)])), "xlllWxyyyyyiiiiiiiif");

@@ -1,5 +1,6 @@
 //! The data of one run of an op: what goes in, what comes out, and in which order a device kernel takes it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use harness_spec::{DType, Shape, Workload};
@@ -160,10 +161,18 @@ pub enum Arg {
         weights: bool,
     },
     /// A buffer that the kernel reads and that earlier kernels wrote bit by bit, such as a cache of keys and values. Cold
-    /// timing rotates copies of it, as it does of weights; but it may only be read behind the wait, and the gate writes it
-    /// late.
+    /// timing rotates copies of it, as it does of weights. What earlier tokens wrote stands, and may be read before the wait
+    /// for earlier kernels; what this token's kernels write may not, and the gate writes it late.
     State {
         /// Its contents, in the kernel's layout.
+        bytes: Arc<[u8]>,
+        /// Ranges of bytes that this token's kernels write.
+        late: Vec<Range<usize>>,
+    },
+    /// A few words that the last kernel of the token before wrote, and that none writes before this token's last: its
+    /// position, the number of its keys. They may be read before the wait.
+    Settled {
+        /// Their bytes.
         bytes: Arc<[u8]>,
     },
     /// The output of this index.
@@ -184,19 +193,21 @@ pub enum Arg {
 }
 
 impl Arg {
-    /// Whether earlier kernels write this memory, or may still read it: it is touched behind the wait for them alone.
-    pub fn is_mutable(&self) -> bool {
+    /// The ranges of this memory, which is `len` bytes, that kernels ahead write or may still read: they are touched
+    /// behind the wait for them alone.
+    pub fn late(&self, len: usize) -> Vec<Range<usize>> {
         match self {
-            Arg::In { weights, .. } => !weights,
-            Arg::State { .. } | Arg::Out(_) | Arg::Scratch { .. } => true,
-            Arg::I32(_) | Arg::I64(_) | Arg::F32(_) => false,
+            Arg::In { weights: false, .. } | Arg::Out(_) | Arg::Scratch { .. } => std::iter::once(0..len).collect(),
+            Arg::State { late, .. } => late.clone(),
+            Arg::In { weights: true, .. } | Arg::Settled { .. } => Vec::new(),
+            Arg::I32(_) | Arg::I64(_) | Arg::F32(_) => Vec::new(),
         }
     }
 
     /// The contents of an input of which cold timing rotates copies: constants of the model, and its state.
     pub fn rotated(&self) -> Option<&Arc<[u8]>> {
         match self {
-            Arg::In { bytes, weights: true } | Arg::State { bytes } => Some(bytes),
+            Arg::In { bytes, weights: true } | Arg::State { bytes, .. } => Some(bytes),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use half::f16;
 use harness_spec::{Bytes, CellFailure, Shape};
 use variants::{Activations, KernelSpec};
 
-use super::normed::{self, float_arg, float_bytes, input, of_formats, word_arg};
+use super::normed::{self, float_arg, float_bytes, input, of_formats};
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::product::Product;
 use super::random::Rng;
@@ -205,7 +205,7 @@ impl Op for QkvRope {
             float_arg(input(problem, 2), true),
             float_arg(input(problem, 1), false),
             float_arg(input(problem, 4), true),
-            word_arg(state),
+            Arg::Settled { bytes: state.iter().flat_map(|v| v.to_le_bytes()).collect() },
             Arg::Out(0),
             Arg::Out(1),
             Arg::Out(2),

@@ -3,8 +3,8 @@
 // A thread runs until it meets a barrier or a warp operation, or ends. Ascending order starts with thread 0 and
 // descending with the last: a value that is read before a barrier made it safe is stale in one of the two.
 //
-// A launch is one of a programmatic chain: until a block waits for the kernels ahead, it sees poison in every buffer that
-// is no constant of the model, and may store to none. When it waits, the buffers are as the kernels ahead left them.
+// A launch is one of a programmatic chain: until a block waits for the kernels ahead, it sees poison wherever they write,
+// and may store nowhere there. When it waits, the buffers are as the kernels ahead left them.
 #ifndef EDGELLM_EMULATOR_BLOCK_HPP
 #define EDGELLM_EMULATOR_BLOCK_HPP
 
@@ -56,6 +56,12 @@ struct Range {
     const char* end;
 };
 
+// What kernels ahead write, and what is there until then.
+struct Late {
+    Range range;
+    unsigned char hidden;
+};
+
 struct Machine {
     Thread threads[MAX_THREADS];
     Thread* now;
@@ -72,8 +78,9 @@ struct Machine {
     size_t dynamic_bytes;
     Range ranges[MAX_RANGES];
     int n_ranges;
-    // Ranges that kernels ahead write, a bit each; what they hold, one behind the other, while they are hidden.
-    unsigned late;
+    // What kernels ahead write; what it holds, one range behind the other, while they are hidden.
+    const Late* late;
+    int n_late;
     unsigned char* held;
     bool hidden;
 };
@@ -172,16 +179,13 @@ inline uint64_t meet(const char* op, unsigned mask, uint64_t in, long long argum
 
 constexpr unsigned char POISON = 0xff;  // Four of them are a NaN, two of them an f16 NaN.
 
-// What a late buffer holds before the wait. Small ones hold lengths and positions: zero leads to no wild address.
-inline unsigned char early_contents(size_t bytes) {
-    return bytes <= 64 ? 0 : POISON;
+inline size_t bytes_of(const Late& late) {
+    return size_t(late.range.end - late.range.begin);
 }
 
 inline size_t late_bytes(const Machine& m) {
     size_t bytes = 0;
-    for (int i = 0; i < m.n_ranges; i++) {
-        if (m.late >> i & 1) bytes += size_t(m.ranges[i].end - m.ranges[i].begin);
-    }
+    for (int i = 0; i < m.n_late; i++) bytes += bytes_of(m.late[i]);
     return bytes;
 }
 
@@ -189,12 +193,11 @@ inline size_t late_bytes(const Machine& m) {
 inline void hide_late() {
     Machine& m = machine;
     unsigned char* held = m.held;
-    for (int i = 0; i < m.n_ranges; i++) {
-        if (!(m.late >> i & 1)) continue;
-        const size_t bytes = size_t(m.ranges[i].end - m.ranges[i].begin);
-        auto* at = reinterpret_cast<unsigned char*>(const_cast<char*>(m.ranges[i].begin));
+    for (int i = 0; i < m.n_late; i++) {
+        const size_t bytes = bytes_of(m.late[i]);
+        char* at = const_cast<char*>(m.late[i].range.begin);
         memcpy(held, at, bytes);
-        memset(at, early_contents(bytes), bytes);
+        memset(at, m.late[i].hidden, bytes);
         held += bytes;
     }
     m.hidden = true;
@@ -207,14 +210,13 @@ inline void show_late() {
     if (!m.hidden) return;
     m.hidden = false;
     const unsigned char* held = m.held;
-    for (int i = 0; i < m.n_ranges; i++) {
-        if (!(m.late >> i & 1)) continue;
-        const size_t bytes = size_t(m.ranges[i].end - m.ranges[i].begin);
-        auto* at = reinterpret_cast<unsigned char*>(const_cast<char*>(m.ranges[i].begin));
+    for (int i = 0; i < m.n_late; i++) {
+        const size_t bytes = bytes_of(m.late[i]);
+        auto* at = reinterpret_cast<unsigned char*>(const_cast<char*>(m.late[i].range.begin));
         for (size_t byte = 0; byte < bytes && !m.failed; byte++) {
-            if (at[byte] != early_contents(bytes)) {
-                note("block %u,%u stores at %zu of a buffer of %zu before it waits for earlier kernels", m.block_index.x,
-                     m.block_index.y, byte, bytes);
+            if (at[byte] != m.late[i].hidden) {
+                note("block %u,%u stores at %zu of %zu bytes that earlier kernels write, before it waits for them",
+                     m.block_index.x, m.block_index.y, byte, bytes);
             }
         }
         memcpy(at, held, bytes);

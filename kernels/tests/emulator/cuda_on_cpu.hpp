@@ -62,8 +62,9 @@ struct Launch {
     int descending;
     Range ranges[MAX_RANGES];
     int n_ranges;
-    // Bit i: kernels ahead of this one write range i, late.
-    unsigned late;
+    // What kernels ahead of this one write, late.
+    const Late* late;
+    int n_late;
 };
 
 // Blocks at the start of a launch whose late buffers are hidden until they wait, and the last one. All run the same code,
@@ -92,6 +93,7 @@ const char* launch(const Launch& what, Call call) {
     m.dynamic = reinterpret_cast<unsigned char*>(arena) + BAND;
     m.dynamic_bytes = what.dynamic_bytes;
     m.late = what.late;
+    m.n_late = what.n_late;
     m.hidden = false;
     m.held = static_cast<unsigned char*>(malloc(late_bytes(m) + 1));
     m.body = [](void* data) { (*static_cast<Call*>(data))(); };

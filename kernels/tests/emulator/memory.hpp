@@ -15,8 +15,10 @@ inline void check_read(const void* at, size_t bytes) {
     if (reinterpret_cast<uintptr_t>(from) % bytes != 0) fail("a load of %zu bytes is not aligned", bytes);
     for (int i = 0; i < machine.n_ranges; i++) {
         if (from >= machine.ranges[i].begin && from + bytes <= machine.ranges[i].end) {
-            if (machine.hidden && (machine.late >> i & 1)) {
-                fail("a load of %zu bytes at %lld of a buffer that earlier kernels write, before the wait for them", bytes,
+            for (int l = 0; machine.hidden && l < machine.n_late; l++) {
+                const Range& late = machine.late[l].range;
+                if (from >= late.end || from + bytes <= late.begin) continue;
+                fail("a load of %zu bytes at %lld of a buffer, which earlier kernels write, before the wait for them", bytes,
                      (long long)(from - machine.ranges[i].begin));
             }
             return;

@@ -31,6 +31,20 @@ struct Range {
     end: *const u8,
 }
 
+/// As `emulator::Late`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Late {
+    range: Range,
+    hidden: u8,
+}
+
+/// What a buffer of this size holds where earlier kernels have not written it yet. Small ones hold ids and positions: zero
+/// leads to no wild address.
+const fn hidden(len: usize) -> u8 {
+    if len <= 64 { 0 } else { POISON }
+}
+
 /// As `emulator::Launch`.
 #[repr(C)]
 struct Launch {
@@ -40,7 +54,8 @@ struct Launch {
     descending: c_int,
     ranges: [Range; MAX_RANGES],
     n_ranges: c_int,
-    late: u32,
+    late: *const Late,
+    n_late: c_int,
 }
 
 type Entry = unsafe extern "C" fn(*const Launch, *mut *mut c_void, c_int) -> *const c_char;
@@ -141,8 +156,8 @@ impl Emulated {
         Emulated::compile(&text, path.parent().expect("a source lies in a folder"), entry, &defines)
     }
 
-    /// Runs a grid. `args` are pointers to the values of the kernel's parameters, `buffers` those it may read, and bit `i` of
-    /// `late` says that earlier kernels write buffer `i`.
+    /// Runs a grid. `args` are pointers to the values of the kernel's parameters, `buffers` those it may read, and `late` the
+    /// parts of them that earlier kernels write.
     ///
     /// # Safety
     /// The values have the types of the parameters, and pointers among them outlive the call.
@@ -152,7 +167,7 @@ impl Emulated {
         descending: bool,
         args: &mut [*mut c_void],
         buffers: &[Range],
-        late: u32,
+        late: &[Late],
     ) -> Result<(), String> {
         let mut ranges = [Range { begin: std::ptr::null(), end: std::ptr::null() }; MAX_RANGES];
         ranges[..buffers.len()].copy_from_slice(buffers);
@@ -163,7 +178,8 @@ impl Emulated {
             descending: descending.into(),
             ranges,
             n_ranges: buffers.len() as c_int,
-            late,
+            late: late.as_ptr(),
+            n_late: late.len() as c_int,
         };
         // SAFETY: every emulated object exports this name with this type (EDGELLM_EMULATED_ENTRY).
         let run = unsafe { self.library.get::<Entry>(b"edgellm_emulated_launch\0") }.map_err(|e| e.to_string())?;
@@ -245,7 +261,7 @@ impl Runner for EmulatedRunner<'_> {
         let mut buffers: Vec<Option<Buffer>> = args
             .iter()
             .map(|arg| match arg {
-                Arg::In { bytes, .. } | Arg::State { bytes } => Some(Buffer::of(bytes)),
+                Arg::In { bytes, .. } | Arg::State { bytes, .. } | Arg::Settled { bytes } => Some(Buffer::of(bytes)),
                 Arg::Out(i) => Some(Buffer::filled(problem.outputs[*i].bytes(), POISON)),
                 Arg::Scratch { bytes, zeroed } => Some(Buffer::filled(*bytes, if *zeroed { 0 } else { POISON })),
                 _ => None,
@@ -253,7 +269,17 @@ impl Runner for EmulatedRunner<'_> {
             .collect();
         let ranges: Vec<Range> = buffers.iter_mut().flatten().map(Buffer::range).collect();
         let pointers = args.iter().filter(|arg| !matches!(arg, Arg::I32(_) | Arg::I64(_) | Arg::F32(_)));
-        let late = pointers.enumerate().filter(|(_, arg)| arg.is_mutable()).fold(0, |late, (i, _)| late | 1 << i);
+        let late: Vec<Late> = pointers
+            .zip(&ranges)
+            .flat_map(|(arg, buffer)| {
+                let len = buffer.end as usize - buffer.begin as usize;
+                let at = |byte: usize| buffer.begin.wrapping_add(byte);
+                arg.late(len).into_iter().map(move |part| Late {
+                    range: Range { begin: at(part.start), end: at(part.end) },
+                    hidden: hidden(len),
+                })
+            })
+            .collect();
         let mut places = ranges.iter();
         let mut values: Vec<u64> = args
             .iter()
@@ -268,7 +294,7 @@ impl Runner for EmulatedRunner<'_> {
         self.descending = !self.descending;
         let shape = (geometry.grid, geometry.block, geometry.smem);
         // SAFETY: the op gives the arguments of its kernels in their order; buffers and values outlive the call.
-        unsafe { self.kernel.launch(shape, self.descending, &mut pointers, &ranges, late) }
+        unsafe { self.kernel.launch(shape, self.descending, &mut pointers, &ranges, &late) }
             .map_err(|text| CellFailure::new(Stage::Check, text))?;
         let mut outputs: Vec<Vec<u8>> = problem.outputs.iter().map(|_| Vec::new()).collect();
         for (arg, buffer) in args.iter().zip(&buffers) {
@@ -294,7 +320,9 @@ impl Runner for EmulatedRunner<'_> {
 
     fn admits(&self, shape: &Shape) -> bool {
         let dim = |name| shape.get(name).unwrap_or(1);
-        let work = dim("N") * dim("K") * dim("M")
+        // Of a vocabulary alone an entry costs a few operations.
+        let entries = if shape.get("K").is_some() { dim("N") * dim("K") * dim("M") } else { dim("N") / 4 };
+        let work = entries
             + dim("BYTES") / 4
             + dim("HEADS") * dim("DIM") * dim("LEN")
             + dim("F") * dim("K") * 2
@@ -319,7 +347,7 @@ pub fn run_words(
     let mut values = [ranges[0].begin as u64, ranges[1].begin as u64];
     let mut args: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
     // SAFETY: every source that tests give takes `(const u8*, u32*)`.
-    unsafe { kernel.launch(([blocks, 1, 1], [threads, 1, 1], smem), descending, &mut args, &ranges, 0) }?;
+    unsafe { kernel.launch(([blocks, 1, 1], [threads, 1, 1], smem), descending, &mut args, &ranges, &[]) }?;
     if let Some(at) = out.touched() {
         return Err(format!("wrote at {at} of the output"));
     }

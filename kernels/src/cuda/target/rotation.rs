@@ -95,6 +95,8 @@ pub struct Rotation {
     weights: Vec<Slab>,
     /// The places that launches read, and behind them every draw, which a redraw copies from there.
     active: Vec<Slab>,
+    /// Words that are the same for every launch.
+    settled: Vec<Slab>,
     outputs: Buffer,
     /// Offset and length of each output in a slot.
     output_at: Vec<(usize, usize)>,
@@ -125,10 +127,10 @@ impl Rotation {
         let weight_bytes: usize =
             inputs.args().iter().filter_map(Arg::rotated).map(|bytes| bytes.len().next_multiple_of(256)).sum();
         let plan = plan(&sizes(weight_bytes as u64, slot as u64));
-        let (mut weights, mut active) = (Vec::new(), Vec::new());
+        let (mut weights, mut active, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for (i, arg) in inputs.args().iter().enumerate() {
             match arg {
-                Arg::In { bytes, weights: true } | Arg::State { bytes } => {
+                Arg::In { bytes, weights: true } | Arg::State { bytes, .. } => {
                     let slab = Slab::new(device, i, bytes.len(), plan.copies, "copies of the weights")?;
                     slab.buffer.upload(stream, 0, bytes)?;
                     for copy in 1..plan.copies {
@@ -138,6 +140,11 @@ impl Rotation {
                 }
                 Arg::In { bytes, weights: false } => {
                     active.push(Slab::new(device, i, bytes.len(), POOL + inputs.draws().len(), "activations")?)
+                }
+                Arg::Settled { bytes } => {
+                    let slab = Slab::new(device, i, bytes.len(), 1, "state of the token")?;
+                    slab.buffer.upload(stream, 0, bytes)?;
+                    settled.push(slab);
                 }
                 _ => {}
             }
@@ -151,7 +158,7 @@ impl Rotation {
         }
         let outputs = Buffer::new(device, slot * plan.launches, "outputs")?;
         outputs.fill(stream, 0, outputs.len(), 0xFF)?;
-        Ok(Rotation { plan, weights, active, outputs, output_at, slot, draws: [None; POOL], used: 0 })
+        Ok(Rotation { plan, weights, active, settled, outputs, output_at, slot, draws: [None; POOL], used: 0 })
     }
 
     /// The plan it was made by.
@@ -161,7 +168,7 @@ impl Rotation {
 
     /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
-        let slabs = self.weights.iter().chain(&self.active);
+        let slabs = self.weights.iter().chain(&self.active).chain(&self.settled);
         (slabs.map(|s| s.buffer.len()).sum::<usize>() + self.outputs.len()) as u64
     }
 
@@ -215,6 +222,7 @@ impl Rotation {
             .map(|(i, arg)| match arg {
                 Arg::In { weights: true, .. } | Arg::State { .. } => slab(&self.weights, i, launch % self.plan.copies),
                 Arg::In { weights: false, .. } => slab(&self.active, i, launch % POOL),
+                Arg::Settled { .. } => slab(&self.settled, i, 0),
                 Arg::Out(o) => Value::U64(self.outputs.address() + (self.slot * launch + self.output_at[*o].0) as u64),
                 Arg::Scratch { .. } => Value::U64(*scratch.next().expect("an address was given for every scratch")),
                 Arg::I32(v) => Value::I32(*v),

@@ -1,6 +1,6 @@
 // attn_decode / early_read: deliberately wrong, for tests of the gate only.
 //
-// The first key of a head is fetched before the wait for the kernel ahead, which may still append to the cache.
+// The first key of a head is fetched before the wait for the kernel ahead, which appends it where it is the only one.
 #include "pdl.cuh"
 #include "warp.cuh"
 

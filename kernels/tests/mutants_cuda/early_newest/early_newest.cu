@@ -1,6 +1,6 @@
-// attn_decode / early_length: deliberately wrong, for tests of the gate only.
+// attn_decode / early_newest: deliberately wrong, for tests of the gate only.
 //
-// The length is read before the wait for the kernel ahead, which may still write it.
+// The newest key of a head is fetched before the wait for the kernel ahead, which may still append it.
 #include "pdl.cuh"
 #include "warp.cuh"
 
@@ -8,7 +8,7 @@
 #define MOST_DIM 256
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-early_length(const float* q,   // [HEADS, DIM]
+early_newest(const float* q,   // [HEADS, DIM]
                   const u16* k,     // [KV_HEADS, MAX_LEN, DIM]
                   const u16* v,     // [KV_HEADS, MAX_LEN, DIM]
                   float* out,       // [HEADS, DIM]
@@ -17,14 +17,19 @@ early_length(const float* q,   // [HEADS, DIM]
                   int HEADS, int KV_HEADS, int DIM, int MAX_LEN) {
     __shared__ float weights[THREADS];
     __shared__ float maxima[THREADS / WARP];
+    __shared__ u16 newest_key[MOST_DIM];
     (void)scratch;
     pdl_launch();
-    const int head = blockIdx.x, length = len[0];  // BUG
-    pdl_wait();
+    const int head = blockIdx.x;
     const u64 base = (u64)(head / (HEADS / KV_HEADS)) * MAX_LEN * DIM;
     q += head * DIM;
     k += base;
     v += base;
+    // The length stands since the token before, as do all keys but the newest.
+    const int length = len[0], newest = length - 1;
+    for (int d = threadIdx.x; d < DIM; d += THREADS) newest_key[d] = k[(u64)newest * DIM + d];  // BUG
+    pdl_wait();
+    __syncthreads();
     const float scale = 1.0f / sqrtf((float)DIM);
     float maximum = -F32_MAX, total = 0.0f, sums[MOST_DIM / THREADS] = {};
     for (int first = 0; first < length; first += THREADS) {
@@ -32,7 +37,9 @@ early_length(const float* q,   // [HEADS, DIM]
         float score = -F32_MAX;
         if (key < length) {
             score = 0.0f;
-            for (int d = 0; d < DIM; ++d) score += q[d] * f16_to_f32(k[(u64)key * DIM + d]);
+            for (int d = 0; d < DIM; ++d) {
+                score += q[d] * f16_to_f32(key == newest ? newest_key[d] : k[(u64)key * DIM + d]);
+            }
             score *= scale;
         }
         const float best = warp_max(score);
