@@ -89,6 +89,11 @@ impl<'a> Timed<'a> {
         self.target.announce(phase);
     }
 
+    /// Says what was decided for a workload.
+    pub fn settle(&mut self, cell: &Cell) {
+        self.target.settle(cell);
+    }
+
     /// Waits for a clock to recover.
     pub fn rest(&mut self, pause: Nanos) -> Nanos {
         self.during(Part::Idle, |t| t.rest(pause)).1

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::bootstrap::{Draws, PairTokens, RatioOfMedians, RatioOfPercentiles, Units, bootstrap};
 use crate::describe::{median, sorted};
 use crate::metrics::{itl_ms, value};
-use crate::noise::{same_side_floor, tau};
+use crate::noise::{LEAST_TAU, same_side_floor, tau};
 use crate::pairs::Pair;
 use crate::percentile::least_n;
 use crate::wilcoxon::signed_rank_p;
@@ -81,7 +81,13 @@ pub(crate) fn of_runs(id: MetricId, members: &[Pair<'_>], resamples: usize, rng:
         same_side_floor(&ordered, rng)
     };
     let floors = [floor(&v.engine, 0, rng), floor(&v.peer, 1, rng)];
-    Some(Evidence { draws, p: signed_rank_p(&logs), tau: tau(floors), pairs: logs.len() as u64, blocks: units.blocks })
+    Some(Evidence {
+        draws,
+        p: signed_rank_p(&logs),
+        tau: tau(floors, LEAST_TAU),
+        pairs: logs.len() as u64,
+        blocks: units.blocks,
+    })
 }
 
 /// Inter-token latencies of a pair: the engine's and the peer's.
@@ -112,5 +118,5 @@ pub(crate) fn of_pools(members: &[Pair<'_>], resamples: usize, rng: &mut ChaCha8
     let mut statistic = RatioOfPercentiles::new(&pairs, 99.0);
     let draws = bootstrap(pairs.len(), resamples, &mut statistic, rng);
     let p = draws.p_of_one();
-    Some(Evidence { draws, p, tau: crate::noise::LEAST_TAU, pairs: pairs.len() as u64, blocks: false })
+    Some(Evidence { draws, p, tau: LEAST_TAU, pairs: pairs.len() as u64, blocks: false })
 }

@@ -48,9 +48,10 @@ pub fn same_side_floor(values: &[(u64, f64)], rng: &mut ChaCha8Rng) -> Option<f6
     Some(off[SPLITS * 95 / 100 - 1])
 }
 
-/// τ from the floors of both sides: the larger of them, and at least one percent.
-pub fn tau(floors: [Option<f64>; 2]) -> f64 {
-    floors.into_iter().flatten().fold(LEAST_TAU, f64::max)
+/// τ from the floors of both sides: the larger of them, and at least `least`, which is [`LEAST_TAU`] for whole engines
+/// and for kernels timed alone.
+pub fn tau(floors: [Option<f64>; 2], least: f64) -> f64 {
+    floors.into_iter().flatten().fold(least, f64::max)
 }
 
 #[cfg(test)]
@@ -63,7 +64,7 @@ mod tests {
         let v: Vec<(u64, f64)> = (0..40).map(|i| (i / 10, 100.0)).collect();
         let floor = same_side_floor(&v, &mut ChaCha8Rng::seed_from_u64(3));
         assert_eq!(floor, Some(0.0));
-        assert_eq!(tau([floor, None]), LEAST_TAU);
+        assert_eq!(tau([floor, None], LEAST_TAU), LEAST_TAU);
     }
 
     #[test]
@@ -72,7 +73,7 @@ mod tests {
         let v: Vec<(u64, f64)> = (0..100).map(|i| (i / 10, rng.random_range(80.0..120.0))).collect();
         let floor = same_side_floor(&v, &mut rng).unwrap();
         assert!((0.02..0.2).contains(&floor), "{floor}");
-        assert_eq!(tau([Some(0.0), Some(floor)]), floor);
+        assert_eq!(tau([Some(0.0), Some(floor)], LEAST_TAU), floor);
     }
 
     #[test]

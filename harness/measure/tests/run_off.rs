@@ -113,6 +113,7 @@ fn pairs_whose_clocks_differ_are_run_again_and_counted() {
 
 #[test]
 fn a_gain_in_time_that_cycles_do_not_confirm_is_no_win() {
+    use harness_measure::cell::Settings;
     use harness_measure::runoff::{DuelSamples, Played, judge};
     use harness_spec::record::TrialSample;
     let sample = |ns: f64, mhz: f64| TrialSample {
@@ -131,7 +132,8 @@ fn a_gain_in_time_that_cycles_do_not_confirm_is_no_win() {
             // The challenger is 2.5 % faster, and its clock was 2.5 % higher.
             samples.push(u64::from(i / 5), sample(1000.0 / 1.025 * wobble, 2029.5), sample(1000.0 * wobble, 1980.0));
         }
-        judge(&[Played { challenger: 1, defender: 0, samples, memory_bound }], 30, 500, 1).remove(0)
+        let settings = Settings { resamples: 500, ..Settings::default() };
+        judge(&[Played { challenger: 1, defender: 0, samples, memory_bound }], &settings, 1).remove(0)
     };
     assert_eq!(duel(false).verdict, Verdict::Inconclusive);
     assert!((duel(false).cycles.unwrap().ratio - 1.0).abs() < 1e-9);

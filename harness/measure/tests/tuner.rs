@@ -175,15 +175,15 @@ fn a_used_up_time_budget_still_ends_in_run_offs_and_shares_evenly_among_workload
     let shapes = ["gemv_q4_0 K=4096 N=4096", "gemv_q4_0 K=1536 N=8960", "gemv_q4_0 K=8960 N=1536"];
     let workloads: Vec<WorkloadPlan> = shapes.iter().map(|w| workload(w, grid(10, 10, 10))).collect();
     let mut p = plan(KernelRunKind::Tune, workloads);
-    p.time_budget = Some(Nanos(25_000_000_000));
+    p.time_budget = Some(Nanos(20_000_000_000));
     let (out, _) = go(&mut Fake::new(script("")), &p);
-    assert!(out.wall.0 <= 28_000_000_000, "{}", out.wall.secs());
-    for r in &out.results {
-        let search = r.search.as_ref().unwrap();
-        assert!(r.incomplete.as_ref().unwrap().contains("time budget"), "{:?}", r.incomplete);
-        assert!(search.evaluations >= 10 && r.run_off.is_some() && r.winner.is_some(), "{search:?}");
-    }
-    assert!(out.incomplete.as_ref().unwrap().starts_with("3 of 3 workloads"));
+    assert!(out.wall.0 <= 22_000_000_000, "{}", out.wall.secs());
+    assert!(out.results.iter().all(|r| r.run_off.is_some() && r.winner.is_some()));
+    // Alone, the first shape of an op would be given three times the evaluations of the others.
+    let evaluations: Vec<u64> = out.results.iter().map(|r| r.search.as_ref().unwrap().evaluations).collect();
+    assert!(evaluations.iter().all(|n| *n >= 8) && evaluations[0] <= evaluations[1], "{evaluations:?}");
+    let why = out.incomplete.as_ref().unwrap();
+    assert!(why.starts_with("2 of 3 workloads") && why.contains("time budget"), "{why}");
 }
 
 #[test]

@@ -44,6 +44,13 @@ impl Policy {
     pub const COLD_GRAPH: Policy = Policy { cache: CacheState::Cold, launch: LaunchMode::Graph };
     /// The default for kernels on a CPU.
     pub const COLD_EAGER: Policy = Policy { cache: CacheState::Cold, launch: LaunchMode::Eager };
+    /// In the decode loop of the engine, where the time is that of a whole token.
+    pub const COLD_IN_ENGINE: Policy = Policy { cache: CacheState::Cold, launch: LaunchMode::InEngine };
+
+    /// Whether times are those of a token of a model, and not of one launch.
+    pub fn is_in_engine(self) -> bool {
+        self.launch == LaunchMode::InEngine
+    }
 }
 
 impl fmt::Display for Policy {

@@ -186,6 +186,12 @@ pub trait Target {
         let _ = phase;
     }
 
+    /// Says what was decided for a workload: a target that times a workload among others, as the engine does, runs it by
+    /// this variant from now on. The default does nothing, since a kernel that is timed alone knows of no other.
+    fn settle(&mut self, cell: &Cell) {
+        let _ = cell;
+    }
+
     /// Time spent moving data to and from the device since it was opened, inside `check` and `sample` calls included;
     /// `None` where it is not known.
     fn transfer_time(&self) -> Option<Nanos> {

@@ -2,6 +2,8 @@
 
 use harness_spec::units::{Bytes, Nanos};
 
+use crate::noise::LEAST_TAU;
+
 /// How a cell is warmed, sampled and stopped. [`Settings::default`] is the law; tests shorten it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -35,6 +37,8 @@ pub struct Settings {
     pub block: u32,
     /// Candidates in a run-off besides the incumbent.
     pub finalists: usize,
+    /// The least practical threshold of a run-off, a share of the time.
+    pub least_tau: f64,
     /// Resamples of the bootstrap.
     pub resamples: usize,
     /// Bytes that a cold canary reads: more than any cache holds.
@@ -59,6 +63,7 @@ impl Default for Settings {
             pairs: 30,
             block: 5,
             finalists: 3,
+            least_tau: LEAST_TAU,
             resamples: crate::bootstrap::RESAMPLES,
             cold_working_set: Bytes(1 << 30),
         }
@@ -66,6 +71,20 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The settings of times that are those of a whole token. A workload is a part of a token, so that one percent of its
+    /// own time is less of the token's: such a difference counts where the noise of the sides lets it be seen. A token
+    /// takes as long as many launches, so that fewer of them warm.
+    pub fn in_engine() -> Settings {
+        Settings {
+            group: Nanos(10_000_000),
+            warm_up_limit: Nanos(100_000_000),
+            burn_in_limit: Nanos(10_000_000_000),
+            half_width: 0.003,
+            least_tau: 0.002,
+            ..Settings::default()
+        }
+    }
+
     /// What of the settings decides a cell's samples, as text for its key.
     pub fn fingerprint(&self) -> String {
         format!(

@@ -11,6 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bootstrap::{RatioOfMedians, Units, bootstrap};
+use crate::cell::Settings;
 use crate::holm;
 use crate::noise::{same_side_floor, tau};
 use crate::verdict;
@@ -46,7 +47,7 @@ pub struct Judged {
 
 /// Judges the duels of one run-off as one family: BCa interval at the level Holm asks for, Wilcoxon on log ratios, τ from
 /// the noise of the sides themselves, and in cycles as well as in time (§7).
-pub fn judge(duels: &[Played], pairs_planned: usize, resamples: usize, seed: u64) -> Vec<Judged> {
+pub fn judge(duels: &[Played], settings: &Settings, seed: u64) -> Vec<Judged> {
     let sides: Vec<Sides> = duels.iter().map(|d| Sides::of(&d.samples)).collect();
     let p: Vec<f64> = sides.iter().map(|s| signed_rank_p(&s.log_ratios(&s.time))).collect();
     let adjusted = holm::adjust(&p);
@@ -57,14 +58,14 @@ pub fn judge(duels: &[Played], pairs_planned: usize, resamples: usize, seed: u64
         .map(|(i, (duel, side))| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(i as u64 + 1);
-            if side.time.0.len() < pairs_planned {
+            if side.time.0.len() < settings.pairs {
                 let (challenger, defender) = (duel.challenger, duel.defender);
                 return Judged { challenger, defender, time: None, cycles: None, verdict: Verdict::Unstable };
             }
-            let time = side.ratio(&side.time, p[i], adjusted[i], resamples, &mut rng);
+            let time = side.ratio(&side.time, p[i], adjusted[i], settings, &mut rng);
             let cycles = side.cycles.as_ref().map(|c| {
                 let p = signed_rank_p(&side.log_ratios(c));
-                side.ratio(c, p, adjusted[i], resamples, &mut rng)
+                side.ratio(c, p, adjusted[i], settings, &mut rng)
             });
             let mut verdict = verdict::decide(&time);
             let agrees = |c: &RatioEstimate| match verdict {
@@ -109,18 +110,22 @@ impl Sides {
         values: &(Vec<f64>, Vec<f64>),
         p: f64,
         adjusted: holm::Adjusted,
-        resamples: usize,
+        settings: &Settings,
         rng: &mut ChaCha8Rng,
     ) -> RatioEstimate {
         let (challenger, defender) = values;
         let units = Units::choose(&self.log_ratios(values), &self.blocks);
-        let draws =
-            bootstrap(units.members.len(), resamples, &mut RatioOfMedians::new(defender, challenger, &units), rng);
+        let draws = bootstrap(
+            units.members.len(),
+            settings.resamples,
+            &mut RatioOfMedians::new(defender, challenger, &units),
+            rng,
+        );
         let floor = |side: &[f64], rng: &mut ChaCha8Rng| {
             let in_order: Vec<(u64, f64)> = self.blocks.iter().copied().zip(side.iter().copied()).collect();
             same_side_floor(&in_order, rng)
         };
-        let tau = tau([floor(challenger, rng), floor(defender, rng)]);
+        let tau = tau([floor(challenger, rng), floor(defender, rng)], settings.least_tau);
         RatioEstimate {
             ratio: draws.estimate,
             ci: draws.bca(adjusted.level),

@@ -100,7 +100,7 @@ pub(super) fn run_off(race: &mut Race, shared: &mut Shared, halt: Halt<'_>) -> R
             left.retain(|&f| f != who);
             continue;
         }
-        let judged = judge(&duels, settings.pairs, settings.resamples, plan.seed);
+        let judged = judge(&duels, settings, plan.seed);
         let round = decide(&left, defender, &judged, simplicity);
         let name = |i: usize| race.plan.candidates[i].variant.clone();
         let duels = duels

@@ -15,6 +15,7 @@ mod promote;
 mod race;
 mod replay;
 mod run;
+mod shares;
 pub mod strategy;
 
 pub use journal::{Journal, JournalError, MemoryJournal, read_lines};

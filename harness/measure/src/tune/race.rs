@@ -52,6 +52,8 @@ pub(super) struct Race<'a> {
     pub evaluations: u64,
     pub from_cache: u64,
     pub trace: Vec<(u64, f64)>,
+    /// Time that was waited for the compiler, and cells that it was for.
+    built: (Nanos, u64),
     /// The least full median so far, ns.
     best_ns: Option<f64>,
     /// Why it ended before the strategy did.
@@ -109,6 +111,7 @@ impl<'a> Race<'a> {
             evaluations: 0,
             from_cache: 0,
             trace: Vec::new(),
+            built: (Nanos(0), 0),
             best_ns: None,
             halted: None,
         }
@@ -283,12 +286,13 @@ impl<'a> Race<'a> {
         Ok(halted.or(out_of_time))
     }
 
-    /// What one more trial will take, about: the median of what those of this workload took on the device. `None` where
-    /// all came from the journal.
+    /// What one more trial will take, about: the median of what those of this workload took on the device, and what was
+    /// waited for the compiler. `None` where all came from the journal.
     pub fn cost_of_a_trial(&self) -> Option<Nanos> {
         let fresh = self.floor.iter().chain(self.entries.values()).filter(|e| !e.from_cache);
         let costs: Vec<f64> = fresh.map(|e| (e.trial.cost.verify + e.trial.cost.time).0 as f64).collect();
-        median(&costs).map(|ns| Nanos(ns as u64))
+        let (waited, cells) = self.built;
+        median(&costs).map(|ns| Nanos(ns as u64 + waited.0 / cells.max(1)))
     }
 
     /// Candidates with a full time, the fastest first.
@@ -309,7 +313,9 @@ impl<'a> Race<'a> {
     ) -> Result<(Vec<Pending>, Vec<Ghost>), JournalError> {
         let plan = shared.plan;
         let list: Vec<Cell> = cells.iter().map(|(_, c)| c.clone()).collect();
+        let before = shared.bench.elapsed();
         let built = shared.bench.prepare(&list);
+        self.built = (self.built.0 + (shared.bench.elapsed() - before), self.built.1 + list.len() as u64);
         let (mut pending, mut ghosts) = (Vec::new(), Vec::new());
         for ((slot, cell), built) in cells.into_iter().zip(built) {
             let built_key = built.as_ref().ok().map(|p| p.key.as_str());

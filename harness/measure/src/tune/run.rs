@@ -13,17 +13,12 @@ use super::journal::{Journal, JournalError};
 use super::plan::{Plan, WorkloadPlan};
 use super::progress::{Event, Progress};
 use super::race::{Race, Shared};
+use super::shares::Shares;
 use super::strategy::{Ask, Seen, Strategy, StrategyKind};
 use crate::canary::suspect;
 use crate::cell::{Ceiling, Halt, OUT_OF_TIME};
 use crate::clock::ReferenceClock;
 use crate::cost::Timed;
-
-/// Share of a time budget that searching may use; the rest is kept for the run-offs and the last canary.
-const SEARCH_SHARE: f64 = 0.9;
-
-/// Evaluations that the floor, the data and the run-off of a workload take as long as.
-const OVERHEAD: usize = 15;
 
 /// The best of a shape that other shapes of the op begin with, and how many of all shapes, the last first.
 const LEADERS: usize = 3;
@@ -79,6 +74,7 @@ pub fn run(
     let (mut accounts, mut cells, mut results) = (Vec::new(), Vec::new(), Vec::new());
     let count = plan.workloads.len();
     let limits = plan.limits();
+    let mut shares = plan.time_budget.map(|budget| Shares::new(budget, shared.bench.elapsed(), &limits));
     // Winners of an op at other shapes, by op and policy.
     let mut winners: BTreeMap<(&str, String), Vec<VariantId>> = BTreeMap::new();
     for (index, workload) in plan.workloads.iter().enumerate() {
@@ -88,10 +84,12 @@ pub fn run(
         shared.progress.event(&Event::Workload { index, of: count, name, evaluations: limit });
         let ceiling = canaries.ceiling(&mut shared, workload, timing);
         let mut race = Race::new(workload, ceiling, limit);
-        let deadline = plan.time_budget.map(|b| fair_share(shared.bench.elapsed(), b, &limits[index..]));
+        let began = shared.bench.elapsed();
+        let deadline = shares.as_ref().map(|s| s.deadline(index, began));
         let halt = Halt { stop, deadline };
         let known = winners.entry((&workload.workload.op, workload.policy.to_string())).or_default();
         race.halted = search(&mut race, &mut shared, halt, known, ahead)?;
+        let searched = shared.bench.elapsed();
         for i in race.ranked().into_iter().take(LEADERS) {
             let leader = &workload.candidates[i].variant;
             if !known.contains(leader) {
@@ -105,7 +103,18 @@ pub fn run(
         } else {
             untouched(&race)
         };
-        shared.progress.event(&Event::Finished { result: &result, elapsed: shared.bench.elapsed() });
+        if let Some(winner) = &result.winner {
+            shared.bench.settle(&Cell {
+                variant: winner.clone(),
+                workload: workload.workload.clone(),
+                policy: workload.policy,
+            });
+        }
+        let ended = shared.bench.elapsed();
+        if let Some(shares) = &mut shares {
+            shares.took(searched - began, race.evaluations - race.from_cache, ended - searched);
+        }
+        shared.progress.event(&Event::Finished { result: &result, elapsed: ended });
         accounts.push(account(&race));
         cells.extend(race.floor_results(plan));
         cells.extend((0..workload.candidates.len()).filter_map(|i| race.result(i, plan)));
@@ -132,15 +141,6 @@ pub fn run(
         incomplete,
         notes,
     })
-}
-
-/// When this workload has to end, so that it and those after it, whose limits are given, share what is left of the budget
-/// by what they have to do: a workload costs its evaluations, and a few more for its floor and its run-off.
-fn fair_share(elapsed: Nanos, budget: Nanos, limits: &[usize]) -> Nanos {
-    let search = Nanos((budget.0 as f64 * SEARCH_SHARE) as u64);
-    let weight = |limit: &usize| (limit + OVERHEAD) as f64;
-    let share = limits.first().map_or(1.0, weight) / limits.iter().map(weight).sum::<f64>().max(1.0);
-    Nanos(elapsed.0 + ((search - elapsed).0 as f64 * share) as u64)
 }
 
 /// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted. `elsewhere` is what won at
