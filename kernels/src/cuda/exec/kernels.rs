@@ -222,7 +222,7 @@ impl Exec {
     /// # Errors
     /// [`CudaError::NoKernel`].
     pub fn variants(&self, op: &str, shape: &Shape) -> Result<Vec<VariantId>, CudaError> {
-        let present = self.choice_in(Precision::Table, op, shape, None)?.spec;
+        let present = self.present(op, shape)?;
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let others = kernels.iter().filter(|k| {
             k.backend == Backend::Cuda && !k.baseline && k.layout == present.layout && !std::ptr::eq(*k, present)
@@ -230,15 +230,44 @@ impl Exec {
         Ok([present].into_iter().chain(others).flat_map(|k| k.variants(shape, &self.limits).admitted).collect())
     }
 
+    /// The kernel that runs an op at a shape now. What is bound tells: the table's choice may want the weights otherwise
+    /// than they lie, and another kernel runs in its place.
+    fn present(&self, op: &str, shape: &Shape) -> Result<&'static KernelSpec, CudaError> {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = bound.iter().find(|((of, at, plain, _), _)| of == op && at == shape && !plain);
+        match found.map(|(_, bound)| bound.spec) {
+            Some(spec) => Ok(spec),
+            None => {
+                drop(bound);
+                Ok(self.choice_in(Precision::Table, op, shape, None)?.spec)
+            }
+        }
+    }
+
     /// Runs another variant at this shape from the next step on that is bound, or the table's again.
     ///
     /// # Errors
-    /// [`CudaError::NoKernel`].
+    /// [`CudaError::NoKernel`]: no such variant, or one that reads weights in another layout than they lie in.
     pub fn try_variant(&self, op: &str, shape: &Shape, variant: Option<&VariantId>) -> Result<(), CudaError> {
         let key = (op.to_owned(), shape.clone());
         let choice = match variant {
             Some(variant) => {
-                Some(Choice { variant: variant.clone(), ..self.choice_in(Precision::Table, op, shape, None)? })
+                let refused =
+                    |reason: String| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason };
+                // The variant's own kernel: that of the present one has other sources.
+                let (_, spec) = registry().find(variant).filter(|_| variant.op == op).ok_or_else(|| {
+                    refused(format!("no space has {variant}: `bench list variants` prints them"))
+                })?;
+                let (wants, lies) = (spec.layout, self.present(op, shape)?.layout);
+                if wants != lies {
+                    let name = |layout: Option<Layout>| layout.map_or("none", Layout::name);
+                    return Err(refused(format!(
+                        "{variant} reads the layout {}, and the weights lie in {}",
+                        name(wants),
+                        name(lies)
+                    )));
+                }
+                Some(Choice { spec, variant: variant.clone(), from: ChosenBy::Row })
             }
             None => None,
         };
