@@ -11,7 +11,7 @@
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
 //   TILES     tiles of 16 keys that a warp has under way
-//   SPLITS    blocks of a cluster, at most 8
+//   SPLITS    blocks of a cluster, at most 16; above 8 a device need not have room for one
 //   MIN_KEYS  the least share of a block
 #if !defined(WARPS) || !defined(TILES) || !defined(SPLITS) || !defined(MIN_KEYS)
 #error "attn_token/cluster: every tunable must be set by the build"
@@ -22,7 +22,7 @@
 #include "cluster.cuh"
 #include "pdl.cuh"
 
-static_assert(SPLITS >= 1 && SPLITS <= 8, "a cluster has at most 8 blocks");
+static_assert(SPLITS >= 1 && SPLITS <= 16, "a cluster has at most 16 blocks");
 
 #ifdef EDGELLM_EMULATED
 // Blocks run one after the other there: the last of a cluster finds the parts of the others here and does the work of all.

@@ -137,8 +137,23 @@ impl Function {
         self.attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)
     }
 
+    /// Blocks of a cluster; 1 for a kernel without clusters.
+    fn cluster(&self) -> Result<u32, CudaError> {
+        // A driver from before there were such devices does not know the attributes.
+        if self.device().facts().cc < 90 {
+            return Ok(1);
+        }
+        let sides = [
+            Attribute::CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH,
+            Attribute::CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_HEIGHT,
+            Attribute::CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_DEPTH,
+        ];
+        sides.into_iter().try_fold(1, |blocks, side| Ok(blocks * self.attribute(side)?.max(1)))
+    }
+
     /// Checks that a block of this many threads and bytes of dynamic shared memory fits, and asks for the memory where it
-    /// is above the 48 KiB that need no asking.
+    /// is above the 48 KiB that need no asking, and for clusters where they are of more than the 8 blocks that every device
+    /// has room for.
     ///
     /// # Errors
     /// [`CudaError::Resources`] with both numbers, or the driver's error.
@@ -168,6 +183,13 @@ impl Function {
             check("cuFuncSetAttribute", result, || {
                 format!("asking for {most} bytes of shared memory for {}", self.name)
             })?;
+        }
+        let cluster = self.cluster()?;
+        if cluster > 8 {
+            let which = Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
+            // SAFETY: the function is alive.
+            let result = unsafe { sys::cuFuncSetAttribute(self.raw, which, 1) };
+            check("cuFuncSetAttribute", result, || format!("asking for clusters of {cluster} blocks for {}", self.name))?;
         }
         Ok(())
     }
