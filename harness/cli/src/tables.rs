@@ -26,9 +26,9 @@ pub struct RowChange {
     pub from: Option<VariantId>,
     /// Who holds it.
     pub to: VariantId,
-    /// Median of the old variant in this run, ns.
+    /// Median of the old variant in this run, ns; in the engine that of a token with it.
     pub before_ns: Option<f64>,
-    /// Median of the new one, ns.
+    /// Median of the new one, ns; in the engine that of a token with it.
     pub median_ns: f64,
     /// Why, in a sentence.
     pub reason: String,
@@ -37,8 +37,25 @@ pub struct RowChange {
 impl fmt::Display for RowChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let from = self.from.as_ref().map_or_else(|| "the default".to_owned(), VariantId::short);
-        write!(f, "{}: {from} -> {}, {:.1} µs", self.workload, self.to.short(), self.median_ns / 1e3)
+        write!(f, "{}: {from} -> {}, ", self.workload, self.to.short())?;
+        let us = |ns: f64| format!("{:.1}", ns / 1e3);
+        match self.before_ns.filter(|_| self.policy.is_in_engine()) {
+            Some(before) => write!(f, "a token takes {} µs and took {} µs", us(self.median_ns), us(before)),
+            None if self.policy.is_in_engine() => write!(f, "a token takes {} µs", us(self.median_ns)),
+            None => write!(f, "{} µs", us(self.median_ns)),
+        }
     }
+}
+
+/// A table with the winners of a run.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// The table.
+    pub table: DeviceTable,
+    /// What changed, and what was confirmed.
+    pub changes: Vec<RowChange>,
+    /// Workloads whose row was chosen in the engine, which kernels that were timed alone do not replace.
+    pub kept: Vec<Workload>,
 }
 
 /// The table of a device, with where it is written to.
@@ -96,6 +113,36 @@ impl DeviceTable {
         self.file.as_ref()
     }
 
+    /// The rows that another table has other variants in, the first of each workload.
+    pub fn changes_to(&self, new: &TableFile) -> Vec<RowChange> {
+        let mut out: Vec<RowChange> = Vec::new();
+        for row in new.rows.iter().filter(|r| r.quarantined.is_none()) {
+            let workload = row.workload();
+            if out.iter().any(|c| c.workload == workload) {
+                continue;
+            }
+            let policy = row.policy.unwrap_or(new.policy);
+            let same_policy = |r: &&Row| r.policy.or(self.file.as_ref().map(|f| f.policy)) == Some(policy);
+            let before = self.file.iter().flat_map(|f| &f.rows).find(|r| r.workload() == workload);
+            out.push(RowChange {
+                from: self.row(&workload),
+                to: row.variant.clone(),
+                before_ns: before.filter(same_policy).map(|r| r.median_ns),
+                median_ns: row.median_ns,
+                reason: row.reason.clone(),
+                workload,
+                policy,
+            });
+        }
+        out.retain(|c| c.from.as_ref() != Some(&c.to));
+        out
+    }
+
+    /// Another table in the place of this one.
+    pub fn replaced_by(&self, file: TableFile) -> DeviceTable {
+        DeviceTable { file: Some(file), path: self.path.clone(), said: None }
+    }
+
     /// Who holds a workload, under whatever policy the table was made.
     pub fn row(&self, workload: &Workload) -> Option<VariantId> {
         let file = self.file.as_ref()?;
@@ -119,7 +166,9 @@ impl DeviceTable {
     /// A folder that cannot be written, or a table that another policy has made.
     pub fn writable(&self, policies: &[Policy]) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        if let Some(file) = self.file.as_ref().filter(|f| !policies.is_empty() && !policies.contains(&f.policy)) {
+        // Rows that were chosen in the engine name that policy themselves, and stand beside those of kernels timed alone.
+        let fits = |f: &TableFile| policies.is_empty() || policies.iter().any(|p| *p == f.policy || p.is_in_engine());
+        if let Some(file) = self.file.as_ref().filter(|f| !fits(f)) {
             return Err(anyhow!(
                 "the table {} was made under {}, and its rows do not compare with those of another policy\nhint: add \
                  --policy {}, or name another file with --table",
@@ -138,12 +187,16 @@ impl DeviceTable {
 
     /// The table with the winners of a run, and what changed. Of a run under several policies it takes those of the table's
     /// own, or of the first.
-    pub fn merge(&self, run: &KernelRun, registry: &Registry) -> (DeviceTable, Vec<RowChange>) {
-        let Some(first) = run.results.first() else { return (self.clone(), Vec::new()) };
-        let policy = self.file.as_ref().map_or(first.policy, |f| f.policy);
+    pub fn merge(&self, run: &KernelRun, registry: &Registry) -> Merged {
+        let Some(first) = run.results.first() else {
+            return Merged { table: self.clone(), changes: Vec::new(), kept: Vec::new() };
+        };
+        let in_engine = first.policy.is_in_engine();
+        let own = self.file.as_ref().map_or(first.policy, |f| f.policy);
+        let policy = if in_engine { first.policy } else { own };
         let mut file = TableFile {
             schema: TABLE_SCHEMA,
-            policy,
+            policy: own,
             date: run.started.clone(),
             tool: format!(
                 "{} {}{}",
@@ -163,10 +216,20 @@ impl DeviceTable {
             .filter(|c| c.cell.policy == policy)
             .map(|c| ((&c.cell.variant, &c.cell.workload), c))
             .collect();
-        let mut changes = Vec::new();
+        let (mut changes, mut kept) = (Vec::new(), Vec::new());
         for result in run.results.iter().filter(|r| r.policy == policy) {
             let Some(winner) = &result.winner else { continue };
-            let rows = rows_of(result, winner, &cells, registry, &run.id);
+            if !in_engine && self.chosen_in_engine(&result.workload) {
+                kept.push(result.workload.clone());
+                continue;
+            }
+            let mut rows = rows_of(result, winner, &cells, registry, &run.id);
+            if policy != file.policy {
+                rows.iter_mut().for_each(|row| row.policy = Some(policy));
+            }
+            if in_engine && let Some(row) = rows.first_mut() {
+                row.reason = in_engine_reason(result, &run.plan.suite);
+            }
             let Some(own) = rows.first() else { continue };
             let from = self.row(&result.workload);
             // A run that ended before the run-off has nothing to add to what the row says of its variant.
@@ -179,15 +242,25 @@ impl DeviceTable {
                 policy,
                 before_ns: before.and_then(|v| result.ranking.iter().find(|r| r.variant == *v)).map(|r| r.median_ns),
                 median_ns: own.median_ns,
-                reason: result.reason.clone(),
+                reason: own.reason.clone(),
                 to: winner.clone(),
                 from,
             });
             file.rows.retain(|r| !(r.op == result.workload.op && r.shape == result.workload.shape));
             file.rows.extend(rows);
         }
-        add_buckets(&mut file, run, policy);
-        (DeviceTable { file: Some(file), path: self.path.clone(), said: None }, changes)
+        // Times of tokens of one model say nothing of the shapes of another.
+        if !in_engine {
+            add_buckets(&mut file, run, policy);
+        }
+        Merged { table: DeviceTable { file: Some(file), path: self.path.clone(), said: None }, changes, kept }
+    }
+
+    /// Whether the row of a workload was chosen in the engine, in a table of kernels that were timed alone.
+    fn chosen_in_engine(&self, workload: &Workload) -> bool {
+        let Some(file) = self.file.as_ref().filter(|f| !f.policy.is_in_engine()) else { return false };
+        let mut rows = file.rows.iter().filter(|r| r.workload() == *workload && r.quarantined.is_none());
+        rows.any(|r| r.policy.is_some_and(Policy::is_in_engine))
     }
 
     /// Writes it. `None` where there is nowhere to write.
@@ -208,6 +281,35 @@ impl DeviceTable {
         let file = self.file.as_ref().ok_or_else(|| anyhow!("there is no table to try"))?;
         Ok(file.save_as(path)?)
     }
+}
+
+/// Why a row that was chosen in the engine is there: what a token takes with it, and with what ran before, in turns.
+fn in_engine_reason(result: &WorkloadResult, model: &str) -> String {
+    let name = Path::new(model).file_stem().map_or_else(|| model.to_owned(), |s| s.to_string_lossy().into_owned());
+    let median = |v: &VariantId| result.ranking.iter().find(|r| r.variant == *v).map(|r| r.median_ns / 1e3);
+    let before = result.incumbent.as_ref().or(result.default.as_ref());
+    let winner = result.winner.as_ref();
+    let token = match (winner.and_then(median), before.filter(|b| Some(*b) != winner)) {
+        (Some(with), Some(before)) => {
+            let duel = result.run_off.as_ref().and_then(|r| {
+                r.duels.iter().find(|d| Some(&d.challenger) == winner && d.defender == *before)?.time.as_ref()
+            });
+            let turns = duel.map_or_else(String::new, |t| {
+                let percent = |x: f64| (x - 1.0) * 100.0;
+                format!(
+                    ", in turns {:+.2} % ({:+.2} to {:+.2} %) tokens a second",
+                    percent(t.ratio),
+                    percent(t.ci[0]),
+                    percent(t.ci[1])
+                )
+            });
+            let took = median(before).map_or_else(String::new, |us| format!(" and {us:.1} µs with {}", before.short()));
+            format!("a token of {name} takes {with:.1} µs with it{took}{turns}")
+        }
+        (Some(with), None) => format!("a token of {name} takes {with:.1} µs with it"),
+        (None, _) => format!("in the engine with {name}"),
+    };
+    format!("{token}; {}", result.reason)
 }
 
 /// The row of the winner, and those of the next best of other kernels behind it.

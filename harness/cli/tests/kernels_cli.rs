@@ -21,7 +21,7 @@ fn wrong_usage_ends_with_64_names_the_fix_and_leaves_no_folder() {
         (vec!["tune", "--workload", "gemv_q4_0 N=64"], "K is missing"),
         (vec!["tune", "--workload", "gemv_q4_0 N=64 K=64 X=1"], "has no X"),
         (vec!["tune", "--workload", WORKLOAD, "--policy", "warm"], "cold or hot"),
-        (vec!["tune", "--workload", WORKLOAD, "--policy", "cold+in_engine"], "bench compare"),
+        (vec!["sweep", "--workload", WORKLOAD, "--policy", "cold+in_engine"], "bench tune --model FILE.gguf"),
         (vec!["tune", "--workload", WORKLOAD, "--budget", "soon"], "3m"),
         (vec!["tune", "--workload", WORKLOAD, "--share", "2"], "at most 1"),
         (vec!["tune", "--workload", WORKLOAD, "--timeout", "0"], "above 0"),

@@ -252,3 +252,81 @@ fn the_same_seed_gives_the_same_answer() {
     }
     assert_eq!(rows(&lab.path("a.toml")), rows(&lab.path("b.toml")));
 }
+
+#[test]
+fn rows_chosen_in_the_engine_name_it_tell_of_tokens_and_are_not_replaced_by_kernels_timed_alone() {
+    let lab = Lab::new();
+    let second = "gemv_q4_0 N=8192 K=4096";
+    done(&lab.tune("alone", "t.toml").output().unwrap());
+    let run = |out: &str, policy: &str| {
+        let mut c = lab.simulated("tune");
+        c.args(["--workload", second, "--share", "0.02", "--seed", "1", "--out", out, "--table", "t.toml"]);
+        let out = c.args(["--policy", policy]).output().unwrap();
+        done(&out);
+        said(&out)
+    };
+    let text = run("engine", "cold+in_engine");
+    let found = record(&lab.path("engine"));
+    let result = &found.results[0];
+    assert!(result.policy.is_in_engine() && result.floor.is_none() && found.accounts[0].balances());
+    assert!(text.contains("a token takes"), "{text}");
+
+    let table = TableFile::load(&lab.path("t.toml")).unwrap();
+    let of = |table: &TableFile, k: &str| -> Vec<variants::Row> {
+        table.rows.iter().filter(|r| r.shape.to_string() == k).cloned().collect()
+    };
+    assert_eq!(table.policy.to_string(), "cold+graph");
+    assert!(of(&table, "K=4096 N=4096").iter().all(|r| r.policy.is_none()), "rows of kernels timed alone stay");
+    let chosen = of(&table, "K=4096 N=8192");
+    assert!(chosen.iter().all(|r| r.policy.is_some_and(|p| p.is_in_engine())), "{chosen:?}");
+    let best = result.ranking.iter().find(|r| Some(&r.variant) == result.winner.as_ref()).unwrap();
+    assert_eq!((&chosen[0].variant, chosen[0].median_ns), (&best.variant, best.median_ns));
+    assert!(chosen[0].reason.contains("a token of workloads takes"), "{}", chosen[0].reason);
+
+    let text = run("again", "cold+graph");
+    assert!(text.contains("K=4096 N=8192 keeps its row"), "{text}");
+    let after = TableFile::load(&lab.path("t.toml")).unwrap();
+    assert_eq!(of(&after, "K=4096 N=8192"), chosen);
+    let explain = lab.bench().args(["explain", "gemv_q4_0", "N=8192", "K=4096", "--table", "t.toml"]).output().unwrap();
+    done(&explain);
+    let text = String::from_utf8_lossy(&explain.stdout).into_owned();
+    assert!(text.contains("token ") && text.contains("cold+in_engine") && !text.contains("median  "), "{text}");
+}
+
+#[test]
+fn a_tune_in_the_engine_that_is_stopped_resumes_to_the_same_rows() {
+    let lab = Lab::new();
+    let run = |out: &str, table: &str, more: &[&str]| {
+        let mut c = lab.tune(out, table);
+        c.args(["--policy", "cold+in_engine", "--no-cache"]).args(more);
+        done(&c.output().unwrap());
+    };
+    run("whole", "whole.toml", &[]);
+    run("cut", "cut.toml", &["--budget", "8s"]);
+    assert!(TableFile::load(&lab.path("cut.toml")).unwrap().incomplete.is_some());
+    done(&lab.bench().args(["tune", "--resume", "cut"]).output().unwrap());
+    // The reason tells what ran before, which is what the first part has chosen.
+    let chosen = |table: &str| -> Vec<_> {
+        rows(&lab.path(table)).into_iter().map(|r| (r.variant, r.median_ns, r.ci_ns, r.key)).collect()
+    };
+    assert_eq!(chosen("cut.toml"), chosen("whole.toml"));
+}
+
+#[test]
+fn what_the_engine_cannot_be_asked_is_wrong_usage_with_the_fix() {
+    let lab = Lab::new();
+    let model = lab.path("no.gguf").display().to_string();
+    for (args, part) in [
+        (vec!["--policy", "cold+in_engine", "--workload", WORKLOAD], "--model FILE.gguf"),
+        (vec!["--policy", "hot+in_engine", "--model", "m"], "cold+in_engine"),
+        (vec!["--policy", "cold+in_engine", "--policy", "cold+graph", "--model", "m"], "a run of its own"),
+        (vec!["--policy", "cold+in_engine", "--model", "m", "--quant", "q4_0"], "edgellm synth"),
+        (vec!["--policy", "cold+in_engine", "--model", "m", "--kernels", "kernels"], "--kernels"),
+        (vec!["--policy", "cold+in_engine", "--model", &model], "edgellm synth"),
+        (vec!["--policy", "cold+in_engine", "--model", "fake.toml"], "--device cuda:0"),
+    ] {
+        let out = lab.bench().args(["tune", "--device", "cpu"]).args(&args).output().unwrap();
+        assert_eq!(out.status.code(), Some(64), "{args:?}: {}", said(&out));
+        assert!(said(&out).contains(part), "{args:?}: {}", said(&out));
+    }
+}

@@ -6,6 +6,7 @@ mod e2e;
 mod kernels;
 mod run;
 mod serve_engine;
+mod tables;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -18,6 +19,7 @@ pub use kernels::{
 };
 pub use run::RunArgs;
 pub use serve_engine::ServeEngineArgs;
+pub use tables::{PromoteArgs, RaceTablesArgs};
 
 /// Race an LLM engine against its peers, and say what can be believed of the result.
 ///
@@ -49,6 +51,8 @@ pub enum Command {
     Sweep(SweepArgs),
     /// Search for the fastest variants and write them into the table of this device.
     Tune(TuneArgs),
+    /// Try a table in the engine against that of this device, and put it in its place where the engine is faster.
+    Promote(PromoteArgs),
     /// Say why the engine runs this variant for this op and shape.
     Explain(ExplainArgs),
     /// Show the optimisation log, or add to it.
@@ -81,6 +85,9 @@ pub enum Command {
     /// A device behind lines of JSON; everything that runs kernels starts it.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// The engine with two tables in turns; `promote` starts it.
+    #[command(hide = true)]
+    RaceTables(RaceTablesArgs),
 }
 
 /// What `list` lists.

@@ -44,7 +44,7 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
         .file
         .as_ref()
         .and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == choice.variant));
-    let policy = read.file.as_ref().map(|f| f.policy);
+    let policy = row.and_then(|r| r.policy).or_else(|| read.file.as_ref().map(|f| f.policy));
     let record = match &args.record {
         Some(folder) => Some((folder.clone(), reports::load_kernel_run(folder).map_err(anyhow::Error::new)?.record)),
         None => {
@@ -149,7 +149,10 @@ fn as_text(
     }
     if let Some(row) = row {
         let ci = row.ci_ns.map_or_else(|| "no interval".to_owned(), |[lo, hi]| format!("{} to {}", us(lo), us(hi)));
-        out.push(format!("  median  {} µs, 95 % {ci}", us(row.median_ns)));
+        match row.policy.or(read.file.as_ref().map(|f| f.policy)).filter(|p| p.is_in_engine()) {
+            Some(policy) => out.push(format!("  token   {} µs with it, 95 % {ci}, policy {policy}", us(row.median_ns))),
+            None => out.push(format!("  median  {} µs, 95 % {ci}", us(row.median_ns))),
+        }
         if let (Some(next), Some(gap)) = (&row.runner_up, row.gap_to_runner_up) {
             out.push(format!("  gap     {:+.1} % to {}", gap * 100.0, next.short()));
         }

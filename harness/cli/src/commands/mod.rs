@@ -5,12 +5,14 @@ mod compile;
 mod doctor;
 mod e2e;
 mod explain;
+mod in_engine;
 mod kernel_report;
 mod kernels;
 mod list;
 pub mod log;
 pub mod measure;
 mod promote;
+mod race_tables;
 mod replay;
 mod report;
 mod serve_engine;
@@ -35,6 +37,8 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Verify(args) => verify::run(&args, bench.json, &command_line),
         Command::Sweep(args) => sweep::run(args, bench.json, command_line),
         Command::Tune(args) => tune::run(args, bench.json, command_line),
+        Command::Promote(args) => promote::run(&args, bench.json),
+        Command::RaceTables(args) => race_tables::run(&args),
         Command::Explain(args) => explain::run(&args, bench.json),
         Command::Log(args) => log::run(args, bench.json),
         Command::Worker(args) => worker::run(&args),

@@ -17,14 +17,15 @@ pub fn run(args: SweepArgs, json: bool, command: Vec<String>) -> Outcome {
             (SweepArgs { timing, ..first }, command)
         }
     };
-    let suite = timing::suite(&args.what, Some("quick"))?;
     let place = open::places(args.device.device.as_deref())?[0];
+    let suite = timing::suite(&args.what, Some("quick"), place.is_gpu() && args.device.simulate.is_none())?;
     let bench = kernels::open(place, &args.device, false, None)?.bench();
     let job = timing::Job {
         kind: KernelRunKind::Sweep,
         suite: &suite,
         timing: &args.timing,
         variants: args.variants,
+        in_engine: false,
         adjust: &|_| Ok(()),
         command,
         json,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, anyhow};
-use harness_measure::cell::OUT_OF_TIME;
+use harness_measure::cell::{OUT_OF_TIME, Settings};
 use harness_measure::tune::{KernelOutcome, Plan, run as run_plan};
 use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelPlan, KernelRun, KernelRunKind, Provenance, Trial};
 use harness_spec::units::Nanos;
@@ -26,15 +26,15 @@ use crate::session::bar::KernelBar;
 use crate::session::trials::{RunJournal, TrialCache, TrialFile};
 use crate::target::WorkerTarget;
 
-/// The suite that the flags name.
+/// The suite that the flags name; on a GPU a model comes with what the engine launches there.
 ///
 /// # Errors
 /// Wrong usage, with the fix.
-pub fn suite(a: &WorkloadArgs, default: Option<&str>) -> Result<KernelSuite, Failure> {
+pub fn suite(a: &WorkloadArgs, default: Option<&str>, on_gpu: bool) -> Result<KernelSuite, Failure> {
     let overrides = Overrides { quants: a.quant.clone(), head: a.head.clone(), lengths: a.lengths.clone() };
     let mut suite = match (&a.suite, &a.model, a.workload.as_slice(), default) {
         (Some(name), ..) => kernel_suite::load(name, &overrides).map_err(usage)?,
-        (None, Some(model), ..) => kernel_suite::of_model(model, a.joined, &overrides).map_err(usage)?,
+        (None, Some(model), ..) => kernel_suite::of_model(model, a.joined, on_gpu, &overrides).map_err(usage)?,
         (None, None, [], Some(name)) => kernel_suite::load(name, &overrides).map_err(usage)?,
         (None, None, [], None) => {
             return Err(usage(anyhow!(
@@ -74,6 +74,8 @@ pub struct Job<'a> {
     pub timing: &'a TimingArgs,
     /// Which variants.
     pub variants: VariantChoice,
+    /// Whether a model is loaded in the engine, or its device is scripted.
+    pub in_engine: bool,
     /// Changes the plan before it is run, and refuses it where its results could not be kept.
     pub adjust: &'a dyn Fn(&mut Plan) -> anyhow::Result<()>,
     /// The command line.
@@ -144,6 +146,9 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
         return Err(anyhow!("nothing of suite {} runs on this device:\n  {notes}", job.suite.name).into());
     }
     let mut plan = Plan::new(job.kind, bench.provenance, planned.workloads.clone());
+    if job.in_engine {
+        plan.settings = Settings::in_engine();
+    }
     plan.seed = seed;
     plan.time_budget = job.timing.budget.map(|b| Nanos(b.as_nanos() as u64));
     if let Some(budget) = job.timing.cell_budget {
@@ -213,7 +218,11 @@ fn policies(job: &Job<'_>, bench: &Bench) -> Result<Vec<Policy>, Failure> {
     chosen.dedup();
     for policy in &chosen {
         let wrong = match policy.launch {
-            InEngine => Some("in_engine is measured by `bench compare` and `bench e2e`"),
+            // A scripted device has no engine, and its script says what a token takes.
+            InEngine if job.in_engine => None,
+            InEngine => {
+                Some("in_engine is measured by `bench tune --model FILE.gguf`, and by `bench compare` and `bench e2e`")
+            }
             Graph | GraphPdl if device.backend == "cpu" => Some("a CPU has no graphs; write cold+eager or hot+eager"),
             GraphPdl if (1..90).contains(&bench.target.limits().cc) => {
                 Some("dependent launches need compute capability 9.0; write cold+graph")

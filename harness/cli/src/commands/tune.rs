@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use engine::generate::DeviceChoice;
 use harness_measure::tune::StrategyKind;
 use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
 
-use super::{kernel_report, kernels, log, replay, timing};
+use super::{in_engine, kernel_report, kernels, log, promote, replay, timing};
 use crate::args::{Command, Strategy, TimingArgs, TuneArgs};
 use crate::exit::{Exit, Outcome, usage};
-use crate::tables::RowChange;
-use crate::target::open::{self, Place};
+use crate::tables::{Merged, RowChange};
+use crate::target::open;
+
+/// What a tune on a CPU leaves out.
+const NO_PROMPTS: &str = "on a CPU products are tuned with one vector, as in decode; prompts run tiles of several vectors on \
+                          kernels that the engine chooses by itself, and no row of a table changes them";
 
 /// `bench tune`.
 pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
@@ -34,8 +37,17 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             args.share
         )));
     }
-    let suite = timing::suite(&args.what, None)?;
     let place = open::places(args.device.device.as_deref())?[0];
+    let engine = in_engine::asked(&args.timing.policy);
+    if engine {
+        in_engine::check(&args, place)?;
+    }
+    let scripted = args.device.simulate.is_some();
+    // The engine says by itself what a token launches; a scripted device has none.
+    let suite = match engine && !scripted {
+        true => None,
+        false => Some(timing::suite(&args.what, None, place.is_gpu() && !scripted)?),
+    };
     let opened = kernels::open(place, &args.device, false, args.table.as_deref())?;
     let provenance = opened.provenance;
     if provenance == Provenance::Simulated && args.table.is_none() && !args.timing.dry_run {
@@ -48,11 +60,23 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         )));
     }
     let (table, registry) = (opened.spaces.table().clone(), opened.spaces.registry().clone());
+    // What the engine of the worker reads stays until the run is over.
+    let (suite, bench, _in_use) = match (engine, suite) {
+        (false, Some(suite)) => (suite, opened.bench(), None),
+        (_, suite) => {
+            let in_engine = in_engine::open(opened, &args, suite)?;
+            (in_engine.suite, in_engine.bench, in_engine.in_use)
+        }
+    };
+    if !place.is_gpu() && !scripted && args.what.model.is_some() {
+        eprintln!("note: {NO_PROMPTS}");
+    }
     let job = timing::Job {
         kind: KernelRunKind::Tune,
         suite: &suite,
         timing: &args.timing,
         variants: crate::args::VariantChoice::All,
+        in_engine: engine,
         adjust: &|plan| {
             plan.strategy = args.strategy.into();
             plan.share = args.share;
@@ -65,21 +89,29 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         command,
         json,
     };
-    let Some(timed) = timing::time(&job, opened.bench())? else { return Ok(Exit::Done) };
+    let Some(timed) = timing::time(&job, bench)? else { return Ok(Exit::Done) };
     kernel_report::print(&timed.record, json)?;
     if let Some(path) = &args.record_space {
         record_space(path, &timed.trials)?;
     }
-    let (merged, changes) = table.merge(&timed.record, &registry);
+    let Merged { table: merged, changes, kept } = table.merge(&timed.record, &registry);
+    for workload in &kept {
+        eprintln!("note: {workload} keeps its row, which was chosen in the engine: a kernel alone says less");
+    }
     for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
         eprintln!("{change}");
     }
     if let Some(model) = &args.promote {
-        let device = match place {
-            Place::Cpu => DeviceChoice::Cpu,
-            Place::Cuda(ordinal) => DeviceChoice::Cuda(ordinal),
-        };
-        super::promote::promote(model, device, &args, &table, &merged, &changes, &timed)?;
+        promote::promote(&promote::Contest {
+            model,
+            place,
+            threads: args.device.threads,
+            old: &table,
+            new: &merged,
+            changes: &changes,
+            seed: timed.record.plan.seed,
+            folder: &timed.identity.folder,
+        })?;
     }
     // A run that was stopped before its first winner leaves the table as it was.
     let written = if changes.is_empty() { None } else { merged.save()? };
@@ -115,9 +147,14 @@ fn record_space(path: &Path, trials: &[Trial]) -> anyhow::Result<()> {
 fn note(timed: &timing::Timed, changes: &[RowChange]) {
     for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
         let from = change.from.as_ref().map_or_else(|| "the default".to_owned(), |v| v.short());
+        // In the engine the time is that of a token.
+        let token = change.policy.is_in_engine();
+        let (kernel, rate) = (|ns: f64| (!token).then_some(ns / 1e3), |ns: f64| token.then_some(1e9 / ns));
         log::note(&log::Entry {
-            before_kernel_us: change.before_ns.map(|ns| ns / 1e3),
-            kernel_us: Some(change.median_ns / 1e3),
+            before_kernel_us: change.before_ns.and_then(kernel),
+            kernel_us: kernel(change.median_ns),
+            before_tok_per_s: change.before_ns.and_then(rate),
+            tok_per_s: rate(change.median_ns),
             verdict: Some(change.reason.clone()),
             device: Some(timed.record.device.name.clone()),
             record: Some(timed.record.id.clone()),

@@ -46,7 +46,7 @@ pub fn run(args: &VerifyArgs, json: bool, command: &[String]) -> Outcome {
         if args.expect_rejected {
             opened.spaces = opened.spaces.only_users();
         }
-        let suite = what(args, &opened.spaces)?;
+        let suite = what(args, &opened.spaces, place.is_gpu() && args.device.simulate.is_none())?;
         let bench = opened.bench();
         let exit = one_device(args, json, command, &suite, bench, &stop, many)?;
         if exit.code() > worst.code() {
@@ -57,10 +57,10 @@ pub fn run(args: &VerifyArgs, json: bool, command: &[String]) -> Outcome {
 }
 
 /// The workloads: those of the flags, else one of every op; the gate itself adds awkward shapes around each.
-fn what(args: &VerifyArgs, spaces: &RegistrySpaces) -> Result<KernelSuite, Failure> {
+fn what(args: &VerifyArgs, spaces: &RegistrySpaces, on_gpu: bool) -> Result<KernelSuite, Failure> {
     let w = &args.what;
     if w.suite.is_some() || w.model.is_some() || !w.workload.is_empty() {
-        return suite(w, None);
+        return suite(w, None, on_gpu);
     }
     let known = spaces.ops();
     if let Some(unknown) = w.op.iter().find(|op| !known.contains(&op.as_str())) {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use engine::gguf::{Gguf, GgufError};
 use engine::info::ModelInfo;
+use engine::model::Architecture;
 use engine::models::{self, Store};
 use engine::synth::{Shape as ModelShape, shapes};
 use harness_spec::{DType, Workload};
+use kernels::cpu::Pairing;
 use serde::{Deserialize, Serialize};
 use variants::gemv_op;
 
-use super::{ModelEntry, SuiteWorkload};
+use super::{ModelEntry, SuiteWorkload, fused};
 
 /// A group of tensors or ops of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,9 +38,9 @@ pub enum Role {
 }
 
 /// Cached positions that attention reads unless the suite says otherwise.
-const LENGTH: u64 = 512;
+pub(super) const LENGTH: u64 = 512;
 /// Positions that the cache can hold unless the suite says otherwise.
-const MAX_LEN: u64 = 4096;
+pub(super) const MAX_LEN: u64 = 4096;
 
 /// Why a model gives no shapes.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +91,7 @@ pub struct Derived {
 
 /// The form of a weight matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Quant {
+pub(super) enum Quant {
     Type(DType),
     G128,
 }
@@ -132,25 +134,29 @@ impl Quant {
 }
 
 /// The numbers of a model that its small ops depend on.
-struct Dims {
-    hidden: u64,
-    inter: u64,
-    layers: u64,
-    heads: u64,
-    kv_heads: u64,
-    head_dim: u64,
-    vocab: u64,
+pub(super) struct Dims {
+    pub hidden: u64,
+    pub inter: u64,
+    pub layers: u64,
+    pub heads: u64,
+    pub kv_heads: u64,
+    pub head_dim: u64,
+    pub vocab: u64,
+    /// Whether neighbours turn together, and not i with i + dims / 2.
+    pub adjacent: bool,
+    /// Whether query and key heads have norms of their own.
+    pub head_norms: bool,
 }
 
 /// A weight matrix, as often as the model has it.
-struct Matrix {
+pub(super) struct Matrix {
     role: Role,
-    name: String,
+    pub name: String,
     n: u64,
     k: u64,
-    count: u64,
+    pub count: u64,
     /// The type where a file gives it.
-    quant: Option<Quant>,
+    pub quant: Option<Quant>,
 }
 
 /// Every workload of `entry`'s model.
@@ -205,6 +211,12 @@ pub fn derive(entry: &ModelEntry) -> Result<Derived, DeriveError> {
         }
     }
     small_ops(&mut out, entry, &dims);
+    if entry.fused {
+        let body = if entry.quants.is_empty() { Vec::new() } else { quants.clone() };
+        let own = matrices.iter().find(|m| m.role == Role::Head).and_then(|m| m.quant).filter(|_| body.is_empty());
+        let head = head.or(own).or_else(|| quants.first().map(|q| q.head(dims.hidden)));
+        fused::add(&mut out, entry, &dims, &matrices, &body, head);
+    }
     Ok(out)
 }
 
@@ -216,11 +228,11 @@ fn logits_op(quant: Quant) -> Option<&'static str> {
     }
 }
 
-fn wanted(entry: &ModelEntry, role: Role) -> bool {
+pub(super) fn wanted(entry: &ModelEntry, role: Role) -> bool {
     entry.roles.is_empty() || entry.roles.contains(&role)
 }
 
-fn push(out: &mut Derived, entry: &ModelEntry, workload: Workload, name: &str, per_token: u64) {
+pub(super) fn push(out: &mut Derived, entry: &ModelEntry, workload: Workload, name: &str, per_token: u64) {
     let tensors = vec![format!("{} {name}", entry.model)];
     super::add(&mut out.workloads, SuiteWorkload { workload, tensors, per_token });
 }
@@ -260,6 +272,8 @@ impl Dims {
             kv_heads: s.n_kv_heads as u64,
             head_dim: s.head_dim as u64,
             vocab: s.vocab as u64,
+            adjacent: s.architecture == Architecture::Llama.name(),
+            head_norms: s.architecture == Architecture::Qwen3.name(),
         }
     }
 
@@ -345,6 +359,8 @@ fn read(path: &Path) -> Result<(Dims, Vec<Matrix>), DeriveError> {
         kv_heads: c.n_kv_heads as u64,
         head_dim: c.head_dim as u64,
         vocab: c.vocab as u64,
+        adjacent: c.rope.pairing == Pairing::Adjacent,
+        head_norms: c.architecture == Architecture::Qwen3,
     };
     let tied = gguf.tensor("output.weight").is_none();
     let mut found: BTreeMap<(Role, String, u64, u64, &'static str), Matrix> = BTreeMap::new();

@@ -4,6 +4,7 @@
 //! the model's config (W23).
 
 mod derive;
+mod fused;
 
 use std::path::{Path, PathBuf};
 
@@ -68,6 +69,9 @@ pub struct ModelEntry {
     /// Q, K and V as one matrix, and gate and up as one, beside the matrices of the file.
     #[serde(default)]
     pub joined: bool,
+    /// What the engine launches on a GPU beside the single products: the fused ops of a token, and those of a prompt.
+    #[serde(default)]
+    pub fused: bool,
     /// Tokens at once; empty is one.
     #[serde(default)]
     pub tokens: Vec<u64>,
@@ -87,6 +91,7 @@ impl ModelEntry {
             head: None,
             roles: Vec::new(),
             joined: false,
+            fused: false,
             tokens: Vec::new(),
             lengths: Vec::new(),
             max_len: None,
@@ -202,11 +207,16 @@ pub fn load(word: &str, overrides: &Overrides) -> Result<KernelSuite, KernelSuit
     parse(&text, path, overrides)
 }
 
-/// The suite of one model.
+/// The suite of one model; `fused` adds what the engine launches on a GPU.
 ///
 /// # Errors
 /// A model that is not known, or a type that does not exist.
-pub fn of_model(model: &str, joined: bool, overrides: &Overrides) -> Result<KernelSuite, KernelSuiteError> {
+pub fn of_model(
+    model: &str,
+    joined: bool,
+    fused: bool,
+    overrides: &Overrides,
+) -> Result<KernelSuite, KernelSuiteError> {
     let mut suite = KernelSuite {
         name: model.to_owned(),
         description: format!("Every product and small op of one decoded token of {model}."),
@@ -214,7 +224,7 @@ pub fn of_model(model: &str, joined: bool, overrides: &Overrides) -> Result<Kern
         workloads: Vec::new(),
         notes: Vec::new(),
     };
-    add_model(&mut suite, ModelEntry { joined, ..ModelEntry::of(model) }, overrides)?;
+    add_model(&mut suite, ModelEntry { joined, fused, ..ModelEntry::of(model) }, overrides)?;
     Ok(suite)
 }
 

@@ -29,6 +29,8 @@ pub struct Opened {
     pub facts: BTreeMap<String, String>,
     /// What the constraints of spaces see.
     pub limits: Limits,
+    /// Where it is; of a scripted device nowhere, and so the processor.
+    pub place: Place,
 }
 
 /// Which device.
@@ -38,6 +40,13 @@ pub enum Place {
     Cpu,
     /// A GPU by its number.
     Cuda(u32),
+}
+
+impl Place {
+    /// Whether it is a GPU.
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Place::Cuda(_))
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -126,7 +135,8 @@ pub fn open(a: &WorkerArgs) -> Result<Opened, String> {
         let script = read_script(script).map_err(|e| format!("{e:#}"))?;
         let key = script.device.key();
         let limits = limits_of(&key)?;
-        return Ok(Opened { target: Box::new(Fake::new(script)), simulated: true, facts: BTreeMap::new(), limits });
+        let (target, facts) = (Box::new(Fake::new(script)), BTreeMap::new());
+        return Ok(Opened { target, simulated: true, facts, limits, place: Place::Cpu });
     }
     match a.device.as_deref().map(|d| places(Some(d))) {
         None => open_cpu(a),
@@ -146,7 +156,8 @@ fn open_cpu(a: &WorkerArgs) -> Result<Opened, String> {
         target.set_depth(Depth::Full);
     }
     let limits = limits_of(&target.device())?;
-    Ok(Opened { target: Box::new(target), simulated: false, facts: BTreeMap::new(), limits })
+    let facts = BTreeMap::new();
+    Ok(Opened { target: Box::new(target), simulated: false, facts, limits, place: Place::Cpu })
 }
 
 fn open_cuda(ordinal: u32, a: &WorkerArgs) -> Result<Opened, String> {
@@ -156,7 +167,8 @@ fn open_cuda(ordinal: u32, a: &WorkerArgs) -> Result<Opened, String> {
         target.set_depth(Depth::Full);
     }
     let limits = *target.limits();
-    Ok(Opened { target: Box::new(target), simulated: false, facts: BTreeMap::new(), limits })
+    let (facts, place) = (BTreeMap::new(), Place::Cuda(ordinal));
+    Ok(Opened { target: Box::new(target), simulated: false, facts, limits, place })
 }
 
 fn read_script(path: &Path) -> anyhow::Result<Script> {

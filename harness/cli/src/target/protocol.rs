@@ -1,12 +1,14 @@
 //! What a worker and its parent say to each other: a request a line down, an answer a line up.
 
 use harness_spec::units::{Bytes, Nanos};
-use harness_spec::{Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared};
+use harness_spec::{
+    Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, VariantId, Workload,
+};
 use serde::{Deserialize, Serialize};
 use variants::Limits;
 
 /// Version of these messages. Both ends are one program, so that a difference means a file was replaced under a run.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a parent asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,48 @@ pub enum Request {
         /// How long.
         pause: Nanos,
     },
+    /// [`harness_spec::Target::settle`].
+    Settle {
+        /// The cell.
+        cell: Cell,
+    },
+    /// Loads a model in the engine, in which cells are timed from then on whose policy says so.
+    LoadEngine(EngineRequest),
+}
+
+/// A model and the table that it runs by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineRequest {
+    /// The GGUF file.
+    pub model: std::path::PathBuf,
+    /// The table's file; without one every op runs its default.
+    pub table: Option<std::path::PathBuf>,
+}
+
+/// A workload of a token, as the engine runs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineStep {
+    /// The op and its shape.
+    pub workload: Workload,
+    /// What runs it now.
+    pub present: VariantId,
+    /// What may run it on weights that lie as they do.
+    pub variants: Vec<VariantId>,
+    /// Launches in one token.
+    pub per_token: u64,
+    /// Time of all of them where no two overlap, ns: tells which matter, and no more.
+    pub nanos: f64,
+}
+
+/// A model in the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// The workloads of a token, those that take most time first.
+    pub steps: Vec<EngineStep>,
+    /// How prompts are multiplied.
+    pub prompts: String,
+    /// Positions of the context.
+    pub context: u64,
 }
 
 /// The first line of a worker.
@@ -80,6 +124,8 @@ pub enum Answer {
     Sampled(Result<Vec<CellSample>, CellFailure>),
     /// Of a `canary`.
     Canary(Result<Canary, CellFailure>),
+    /// Of a model that was to be loaded; why it cannot be, with the fix.
+    Engine(Result<EngineFacts, String>),
     /// Of everything else.
     Done,
 }
@@ -104,7 +150,11 @@ impl Answer {
         match self {
             Answer::Checked(Err(f)) | Answer::Sampled(Err(f)) | Answer::Canary(Err(f)) => bad(f),
             Answer::Prepared(all) => all.iter().any(|r| r.as_ref().is_err_and(bad)),
-            Answer::Checked(Ok(_)) | Answer::Sampled(Ok(_)) | Answer::Canary(Ok(_)) | Answer::Done => false,
+            Answer::Checked(Ok(_))
+            | Answer::Sampled(Ok(_))
+            | Answer::Canary(Ok(_))
+            | Answer::Engine(_)
+            | Answer::Done => false,
         }
     }
 }
@@ -125,6 +175,8 @@ mod tests {
             Request::Check { cell: cell.clone(), seed: u64::MAX },
             Request::Announce { phase: Phase::RunOff },
             Request::Rest { pause: Nanos(5) },
+            Request::Settle { cell: cell.clone() },
+            Request::LoadEngine(EngineRequest { model: "m.gguf".into(), table: None }),
         ] {
             let line = serde_json::to_string(&request).unwrap();
             assert!(!line.contains('\n'));

@@ -14,7 +14,7 @@ use harness_spec::{Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey
 use variants::Limits;
 
 use super::child::{Child, Lost};
-use super::protocol::{Answer, Reply, Request};
+use super::protocol::{Answer, EngineFacts, EngineRequest, Reply, Request};
 
 /// How long a worker may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +29,14 @@ pub struct Timeouts {
     pub sample: Duration,
     /// To measure the ceilings.
     pub canary: Duration,
+    /// To load a model in the engine, from a slow disk perhaps.
+    pub load: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
         let s = Duration::from_secs;
-        Timeouts { start: s(120), build: s(60), check: s(300), sample: s(60), canary: s(120) }
+        Timeouts { start: s(120), build: s(60), check: s(300), sample: s(60), canary: s(120), load: s(600) }
     }
 }
 
@@ -80,6 +82,9 @@ pub struct WorkerTarget {
     phase: Option<Phase>,
     /// Cells that this child has built. A fresh one builds again, from the cache, what it is asked to run.
     built: HashSet<Cell>,
+    /// The model in the engine, and what was decided of its workloads: a fresh worker is told of both.
+    engine: Option<EngineRequest>,
+    settled: Vec<Cell>,
     restarts: u64,
 }
 
@@ -109,6 +114,8 @@ impl WorkerTarget {
             transfer: (0, None),
             phase: None,
             built: HashSet::new(),
+            engine: None,
+            settled: Vec::new(),
             restarts: 0,
         })
     }
@@ -135,6 +142,23 @@ impl WorkerTarget {
         self.restarts
     }
 
+    /// Loads a model in the engine of the worker: cells whose policy says so are timed in it from then on.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded, with the fix.
+    pub fn load_engine(&mut self, request: EngineRequest) -> Result<EngineFacts, WorkerError> {
+        let limit = self.timeouts.load;
+        let failed = |why: String| WorkerError::NoDevice(why);
+        match self.call(&Request::LoadEngine(request.clone()), limit).map_err(|f| failed(f.message))? {
+            Answer::Engine(Ok(facts)) => {
+                self.engine = Some(request);
+                Ok(facts)
+            }
+            Answer::Engine(Err(why)) => Err(failed(why)),
+            _ => Err(failed(mixed_up().message)),
+        }
+    }
+
     fn child(&mut self) -> Result<&mut Child, CellFailure> {
         if self.child.is_none() {
             let (mut child, hello) = Child::start(&self.program, &self.arguments, self.timeouts.start)
@@ -146,6 +170,20 @@ impl WorkerTarget {
                 let text = "the device changed its name, arch or conditions after a failure, so its results would \
                             belong to another\nhint: run again";
                 return Err(CellFailure::new(Stage::Harness, text));
+            }
+            if let Some(request) = &self.engine {
+                let request = Request::LoadEngine(request.clone());
+                let again = |why: String| {
+                    CellFailure::new(Stage::Harness, format!("the engine did not load again after a failure: {why}"))
+                };
+                match child.call(&request, self.timeouts.load).map_err(|lost| again(lost.to_string()))?.answer {
+                    Answer::Engine(Ok(_)) => {}
+                    Answer::Engine(Err(why)) => return Err(again(why)),
+                    _ => return Err(mixed_up()),
+                }
+                for cell in &self.settled {
+                    let _ = child.call(&Request::Settle { cell: cell.clone() }, self.timeouts.start);
+                }
             }
             if let Some(phase) = self.phase {
                 // A worker that does not take this is noticed by the call that follows.
@@ -166,6 +204,7 @@ impl WorkerTarget {
             Request::Check { .. } => "checking",
             Request::Sample { .. } => "timing",
             Request::Prepare { .. } => "building",
+            Request::LoadEngine(_) => "loading the model",
             _ => "another call",
         };
         match self.child()?.call(request, limit) {
@@ -273,6 +312,19 @@ impl Target for WorkerTarget {
             if self.child.is_some() {
                 let _ = self.call(&Request::Announce { phase }, self.timeouts.start);
             }
+        }
+    }
+
+    fn settle(&mut self, cell: &Cell) {
+        // Kernels that are timed alone know of no others.
+        if self.engine.is_none() || !cell.policy.is_in_engine() {
+            return;
+        }
+        self.settled.retain(|known| known.workload != cell.workload);
+        self.settled.push(cell.clone());
+        // A fresh worker is told as it starts.
+        if self.child.is_some() {
+            let _ = self.call(&Request::Settle { cell: cell.clone() }, self.timeouts.start);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use anyhow::Context;
 use harness_spec::{CellFailure, Stage, Target};
 
+use super::in_engine::WithEngine;
 use super::open::Opened;
 use super::protocol::{Answer, Hello, Reply, Request, VERSION};
 
@@ -33,10 +34,11 @@ pub fn serve(opened: Result<Opened, String>) -> anyhow::Result<()> {
         },
     };
     say(&mut out, &hello)?;
-    let Ok(Opened { mut target, simulated, .. }) = opened else { return Ok(()) };
+    let Ok(Opened { target, simulated, place, .. }) = opened else { return Ok(()) };
+    let mut target = WithEngine::new(target, place);
     for line in requests {
         let request: Request = serde_json::from_str(&line).context("reading a request")?;
-        let answer = answer(target.as_mut(), request);
+        let answer = answer(&mut target, request);
         if simulated {
             act_out(&answer);
         }
@@ -72,7 +74,7 @@ fn say(out: &mut impl Write, message: &impl serde::Serialize) -> anyhow::Result<
     out.write_all(&line).and_then(|()| out.flush()).context("answering the parent")
 }
 
-fn answer(target: &mut dyn Target, request: Request) -> Answer {
+fn answer(target: &mut WithEngine, request: Request) -> Answer {
     match request {
         Request::Prepare { cells } => Answer::Prepared(target.prepare(&cells)),
         Request::Prefetch { cells } => {
@@ -90,6 +92,11 @@ fn answer(target: &mut dyn Target, request: Request) -> Answer {
             target.rest(pause);
             Answer::Done
         }
+        Request::Settle { cell } => {
+            target.settle(&cell);
+            Answer::Done
+        }
+        Request::LoadEngine(request) => Answer::Engine(target.load(&request)),
     }
 }
 
@@ -99,7 +106,9 @@ fn act_out(answer: &Answer) {
     let failure: Option<&CellFailure> = match answer {
         Answer::Checked(Err(f)) | Answer::Sampled(Err(f)) | Answer::Canary(Err(f)) => Some(f),
         Answer::Prepared(all) => all.iter().find_map(|r| r.as_ref().err().filter(|f| f.stage == Stage::Fault)),
-        Answer::Checked(Ok(_)) | Answer::Sampled(Ok(_)) | Answer::Canary(Ok(_)) | Answer::Done => None,
+        Answer::Checked(Ok(_)) | Answer::Sampled(Ok(_)) | Answer::Canary(Ok(_)) | Answer::Engine(_) | Answer::Done => {
+            None
+        }
     };
     match failure.map(|f| (f.stage, &f.message)) {
         Some((Stage::Fault, message)) => {

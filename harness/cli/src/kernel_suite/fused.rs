@@ -1,0 +1,184 @@
+//! What the engine launches on a GPU for a model: the fused ops of a token, and the ops of a prompt.
+//!
+//! The same rules as in the engine's `cuda::decode`: a product is fused where its matrices have one type that lies in
+//! planes, and what no fused kernel takes runs as single ops. Lengths stand for all: neither the length of the context nor
+//! its room chooses a kernel.
+
+use harness_spec::{DType, Workload};
+use variants::gemv_op;
+
+use super::ModelEntry;
+use super::derive::{Derived, Dims, LENGTH, MAX_LEN, Matrix, Quant, Role, push, wanted};
+
+/// Tokens of a prompt that the engine takes at once.
+const PROMPT: u64 = 512;
+/// Bits of keys and values.
+const KV: u64 = 16;
+
+/// The type whose planes fused kernels read; `None` of a type that they do not take.
+fn planes(quant: Quant) -> Option<DType> {
+    use DType::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0};
+    match quant {
+        Quant::Type(t @ (Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K | Q5K | Q6K)) => Some(t),
+        Quant::Type(_) | Quant::G128 => None,
+    }
+}
+
+/// `gate_up_q4_0` of Q4_0.
+fn op(family: &str, dtype: DType) -> String {
+    format!("{family}_{}", gemv_op(dtype).trim_start_matches("gemv_"))
+}
+
+/// Launches in one token of matrices that take the same input and have this type together.
+fn together(parts: &[Vec<(Quant, u64)>], dtype: DType) -> u64 {
+    let count = |part: &Vec<(Quant, u64)>| part.iter().filter(|(q, _)| planes(*q) == Some(dtype)).map(|(_, n)| n).sum();
+    parts.iter().map(count).min().unwrap_or(0)
+}
+
+/// The types of the matrices of a name, each with how many there are.
+fn types(matrices: &[Matrix], name: &str, body: &[Quant]) -> Vec<(Quant, u64)> {
+    let of = matrices.iter().filter(|m| m.name == name);
+    of.flat_map(|m| match m.quant {
+        Some(own) if body.is_empty() => vec![(own, m.count)],
+        _ if body.is_empty() => vec![(Quant::Type(DType::Q4_0), m.count)],
+        _ => body.iter().map(|q| (*q, m.count)).collect(),
+    })
+    .collect()
+}
+
+/// Adds the ops to what a model comes to. `body` are the types of the command line, `head` that of the head.
+pub(super) fn add(
+    out: &mut Derived,
+    entry: &ModelEntry,
+    d: &Dims,
+    matrices: &[Matrix],
+    body: &[Quant],
+    head: Option<Quant>,
+) {
+    let of = |name: &str| types(matrices, name, body);
+    let (q_width, kv_width) = (d.heads * d.head_dim, d.kv_heads * d.head_dim);
+    let heads = [("HEADS", d.heads), ("KV_HEADS", d.kv_heads), ("DIM", d.head_dim)];
+    let mut add = |role: Role, op: &str, dims: &[(&str, u64)], name: &str, count: u64| {
+        if wanted(entry, role) && count > 0 {
+            push(out, entry, Workload::of(op, dims.iter().copied()), name, count);
+        }
+    };
+    let all: Vec<DType> = DType::ALL.into_iter().collect();
+    let qkv = [of("attn_q"), of("attn_k"), of("attn_v")];
+    let mut fused = 0;
+    for &t in &all {
+        let count = if d.head_norms { 0 } else { together(&qkv, t) };
+        fused += count;
+        let rest = [("K", d.hidden), ("MAX_LEN", MAX_LEN), ("KV", KV), ("PAIRING", u64::from(d.adjacent))];
+        add(Role::Qkv, &op("qkv_rope", t), &[&heads[..], &rest].concat(), "attn_qkv", count);
+    }
+    let append = |m: u64| {
+        let rest =
+            [("ROT", d.head_dim), ("M", m), ("MAX_LEN", MAX_LEN), ("KV", KV), ("PAIRING", u64::from(d.adjacent))];
+        [&heads[..], &rest].concat()
+    };
+    add(Role::Qkv, "rope_append", &append(1), "rotation", d.layers.saturating_sub(fused));
+    let out_bits = if of("attn_output").iter().any(|(q, _)| planes(*q).is_some()) { 8 } else { 32 };
+    let lengths = if entry.lengths.is_empty() { vec![LENGTH] } else { entry.lengths.clone() };
+    for len in lengths {
+        let rest = [("LEN", len), ("MAX_LEN", MAX_LEN.max(len)), ("KV", KV), ("OUT", out_bits)];
+        add(Role::Attention, "attn_token", &[&heads[..], &rest].concat(), "attention", d.layers);
+    }
+    for (role, name, k) in [(Role::O, "attn_output", q_width), (Role::Down, "ffn_down", d.inter)] {
+        for &t in &all {
+            let count = together(&[of(name)], t);
+            add(role, &op("gemv_add", t), &[("N", d.hidden), ("K", k)], name, count);
+            let prompt = [("N", d.hidden), ("K", k), ("M", PROMPT)];
+            add(role, &op("gemm", t), &prompt, name, count);
+        }
+    }
+    let gate_up = [of("ffn_gate"), of("ffn_up")];
+    let down_in_planes = of("ffn_down").iter().any(|(q, _)| planes(*q).is_some());
+    let mut fused = 0;
+    for &t in &all {
+        let count = together(&gate_up, t);
+        fused += if down_in_planes { count } else { 0 };
+        let count_fused = if down_in_planes { count } else { 0 };
+        add(Role::GateUp, &op("gate_up", t), &[("F", d.inter), ("K", d.hidden)], "ffn_gate_up", count_fused);
+        let prompt = [("N", 2 * d.inter), ("K", d.hidden), ("M", PROMPT)];
+        add(Role::GateUp, &op("gemm", t), &prompt, "ffn_gate_up", count);
+        let prompt = [("N", q_width + 2 * kv_width), ("K", d.hidden), ("M", PROMPT)];
+        add(Role::Qkv, &op("gemm", t), &prompt, "attn_qkv", together(&qkv, t));
+    }
+    let bits = if down_in_planes { 8 } else { 32 };
+    let swiglu = [("F", d.inter), ("M", 1), ("OUT", bits)];
+    add(Role::GateUp, "swiglu", &swiglu, "activation", d.layers.saturating_sub(fused));
+    if let Some(Quant::Type(t)) = head {
+        add(Role::Head, &op("norm_logits", t), &[("N", d.vocab), ("K", d.hidden)], "output", 1);
+    }
+    add(Role::Qkv, "rope_append", &append(PROMPT), "rotation of a prompt", d.layers);
+    let rest = [("M", PROMPT), ("POS", 0), ("MAX_LEN", MAX_LEN), ("KV", KV)];
+    add(Role::Attention, "attn_prefill", &[&heads[..], &rest].concat(), "attention of a prompt", d.layers);
+    let swiglu = [("F", d.inter), ("M", PROMPT), ("OUT", 16)];
+    add(Role::GateUp, "swiglu", &swiglu, "activation of a prompt", d.layers);
+    add(Role::Norm, "rmsnorm_half", &[("K", d.hidden), ("M", PROMPT)], "norms of a prompt", 2 * d.layers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::derive;
+    use super::*;
+
+    fn ops(entry: &ModelEntry) -> Vec<(String, u64)> {
+        let all = derive(entry).unwrap().workloads;
+        all.into_iter().map(|w| (w.workload.to_string(), w.per_token)).collect()
+    }
+
+    fn fused(model: &str) -> ModelEntry {
+        ModelEntry { fused: true, ..ModelEntry::of(model) }
+    }
+
+    #[test]
+    fn a_token_of_a_model_of_one_type_is_five_launches_a_block_and_the_head() {
+        let all = ops(&fused("llama-3.1-8b"));
+        for want in [
+            ("qkv_rope_q4_0 DIM=128 HEADS=32 K=4096 KV=16 KV_HEADS=8 MAX_LEN=4096 PAIRING=1", 32),
+            ("attn_token DIM=128 HEADS=32 KV=16 KV_HEADS=8 LEN=512 MAX_LEN=4096 OUT=8", 32),
+            ("gemv_add_q4_0 K=4096 N=4096", 32),
+            ("gate_up_q4_0 F=14336 K=4096", 32),
+            ("gemv_add_q4_0 K=14336 N=4096", 32),
+            ("norm_logits_q6_k K=4096 N=128256", 1),
+            ("gemm_q4_0 K=4096 M=512 N=6144", 32),
+            ("attn_prefill DIM=128 HEADS=32 KV=16 KV_HEADS=8 M=512 MAX_LEN=4096 POS=0", 32),
+        ] {
+            assert!(all.contains(&(want.0.to_owned(), want.1)), "{want:?} in {all:#?}");
+        }
+        // Nothing is left for the ops that run where a fused one does not.
+        assert!(!all.iter().any(|(w, _)| w.starts_with("rope_append") && w.contains(" M=1 ")), "{all:?}");
+    }
+
+    #[test]
+    fn norms_of_heads_and_types_without_planes_run_as_single_ops() {
+        let all = ops(&fused("qwen3-0.6b"));
+        assert!(!all.iter().any(|(w, _)| w.starts_with("qkv_rope")), "{all:?}");
+        assert!(all.iter().any(|(w, n)| w.starts_with("rope_append") && w.contains(" M=1 ") && *n == 28), "{all:?}");
+        let floats = ModelEntry { quants: vec!["f16".into()], ..fused("llama-3.1-8b") };
+        let all = ops(&floats);
+        assert!(all.iter().any(|(w, _)| w.starts_with("attn_token") && w.ends_with("OUT=32")), "{all:?}");
+        assert!(!all.iter().any(|(w, _)| w.starts_with("gate_up") || w.starts_with("gemv_add")), "{all:?}");
+    }
+
+    #[test]
+    fn every_op_is_one_that_the_registry_has_with_these_dimensions() {
+        for model in ["smollm2-135m", "qwen2.5-1.5b", "qwen3-0.6b", "llama-3.1-8b"] {
+            for w in derive(&fused(model)).unwrap().workloads {
+                let contract = kernels::op::op(&w.workload.op).unwrap_or_else(|| panic!("no op {}", w.workload));
+                let dims: Vec<&str> = w.workload.shape.0.keys().map(String::as_str).collect();
+                assert!(dims.iter().all(|d| contract.dims().contains(d)), "{} has not {dims:?}", w.workload.op);
+            }
+        }
+    }
+
+    #[test]
+    fn a_suite_without_them_is_what_it_was() {
+        let plain = ops(&ModelEntry::of("llama-3.1-8b"));
+        let with = ops(&fused("llama-3.1-8b"));
+        assert!(plain.iter().all(|w| with.contains(w)) && with.len() > plain.len());
+        assert!(!plain.iter().any(|(w, _)| w.starts_with("qkv_rope") || w.starts_with("gemm")));
+    }
+}
