@@ -5,7 +5,7 @@
 //! int8 keys), that part alone runs as single ops. Under [`Precision::Plain`] everything does, on plain kernels.
 
 use kernels::cuda::CudaError;
-use kernels::cuda::exec::{Exec, Precision, Program, QkvRope, RopeAppend, Span};
+use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span};
 use variants::{Activations, Layout};
 
 use super::buffers::Buffers;
@@ -19,6 +19,8 @@ pub struct Builder<'a> {
     pub precision: Precision,
     /// Host memory that hears of every token.
     pub ring: u64,
+    /// The lengths that attention is chosen for.
+    pub class: LengthClass,
 }
 
 impl Builder<'_> {
@@ -126,6 +128,7 @@ impl Builder<'_> {
             form,
             &b.attn_scratch,
             &len,
+            self.class,
         )?);
         self.add_product(&layer.o, &b.mixed, program)
     }

@@ -3,6 +3,7 @@
 //!
 //! - `weights`: a file's tensors on the device, in the layouts of the kernels that the table names.
 //! - `decode`: the steps of one token, fused where there are kernels for it.
+//! - `graphs`: those steps captured, for every class of lengths.
 //! - `prompt`: many tokens at once.
 //! - [`tune`]: which variants make a token fastest, in the engine itself.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
@@ -10,6 +11,7 @@
 
 mod buffers;
 mod decode;
+mod graphs;
 mod model;
 mod prompt;
 pub mod tune;

@@ -7,12 +7,13 @@ use harness_spec::{Bytes, VariantId, Workload};
 use kernels::cpu;
 use kernels::cuda::CudaError;
 use kernels::cuda::compile::{Arch, NotAnArch};
-use kernels::cuda::driver::{Device, Facts, Graph, HostWords};
-use kernels::cuda::exec::{Exec, Precision, Program, Step, StepTime};
+use kernels::cuda::driver::{Device, Facts, HostWords};
+use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, Step, StepTime};
 use kernels::cuda::library::nvrtc;
 
 use super::buffers::{Buffers, CHUNK};
 use super::decode::Builder;
+use super::graphs::Graphs;
 use super::prompt::{FEW, Prompt};
 use super::vram;
 use super::weights::{self, DeviceModel};
@@ -54,9 +55,8 @@ pub struct CudaModel {
 /// What runs.
 #[derive(Debug)]
 struct Work {
-    // Before what it uses: a graph goes first.
-    graph: Graph,
-    program: Program,
+    // Before what they use: graphs go first.
+    graphs: Graphs,
     prompt: Option<Prompt>,
     builder: Parts,
     ring: HostWords,
@@ -143,10 +143,10 @@ impl CudaModel {
         self.locked().counters
     }
 
-    /// The launches of a token: op and variant of each.
-    pub fn steps(&self) -> Vec<(Workload, VariantId)> {
+    /// The launches of a token at a position: op and variant of each.
+    pub fn steps(&self, pos: usize) -> Vec<(Workload, VariantId)> {
         let workload = |step: &Step| Workload { op: step.op().to_owned(), shape: step.key().clone() };
-        self.locked().program.steps().iter().map(|step| (workload(step), step.variant().clone())).collect()
+        self.locked().graphs.program(pos).steps().iter().map(|step| (workload(step), step.variant().clone())).collect()
     }
 
     /// Every variant that may run a workload of a token here, the default first.
@@ -170,10 +170,12 @@ impl CudaModel {
         self.work().try_variant(workload, variant)
     }
 
-    /// Nodes of a token's graph, and those of its edges by which a kernel may start before the one ahead has ended.
+    /// Nodes of the graph of a first token, and those of its edges by which a kernel may start before the one ahead has
+    /// ended.
     pub fn graph_facts(&self) -> (usize, Option<usize>) {
         let work = self.locked();
-        (work.graph.nodes(), work.graph.programmatic_edges())
+        let graph = work.graphs.graph(0);
+        (graph.nodes(), graph.programmatic_edges())
     }
 
     /// How prompts are multiplied.
@@ -239,10 +241,9 @@ impl CudaModel {
 impl Work {
     fn try_variant(&mut self, workload: &Workload, variant: Option<&VariantId>) -> Result<(), CudaError> {
         self.forget_queued()?;
-        let exec = &self.builder.exec;
-        let before = self.program.steps().iter().find(|s| s.op() == workload.op && *s.key() == workload.shape);
-        let before = before.map(|step| step.variant().clone());
-        exec.try_variant(&workload.op, &workload.shape, variant)?;
+        let is_of = |step: &&Step| step.op() == workload.op && *step.key() == workload.shape;
+        let before = self.graphs.programs().flat_map(Program::steps).find(is_of).map(|step| step.variant().clone());
+        self.builder.exec.try_variant(&workload.op, &workload.shape, variant)?;
         let rebuilt = self.rebuild();
         if rebuilt.is_err() {
             self.builder.exec.try_variant(&workload.op, &workload.shape, before.as_ref())?;
@@ -251,7 +252,7 @@ impl Work {
     }
 
     fn rebuild(&mut self) -> Result<(), CudaError> {
-        (self.program, self.graph) = self.builder.token(&self.ring)?;
+        self.graphs = self.builder.graphs(&self.ring)?;
         (self.last, self.untaken) = (0, 0);
         Ok(())
     }
@@ -268,7 +269,7 @@ impl Work {
         let buffers = Buffers::new(exec.stream(), config, model.heads)?;
         let ring = HostWords::new(exec.device(), RING)?;
         let parts = Parts { exec, model, buffers, precision };
-        let (program, graph) = parts.token(&ring)?;
+        let graphs = parts.graphs(&ring)?;
         let prompt = match Prompt::takes(&parts.model, precision) {
             true => Some(Prompt::new(&parts.exec, &parts.model)?),
             false => None,
@@ -276,8 +277,7 @@ impl Work {
         parts.exec.take_notes().iter().for_each(|note| tables::say_once(note));
         let logits = vec![0.0; config.vocab];
         Ok(Work {
-            graph,
-            program,
+            graphs,
             prompt,
             builder: parts,
             ring,
@@ -330,7 +330,7 @@ impl Work {
         for (i, &id) in ids.iter().enumerate() {
             self.builder.set_state(id, pos + i)?;
             self.counters.h2d_bytes += 16;
-            self.launch()?;
+            self.launch(pos + i)?;
             if i + 1 < ids.len() {
                 self.await_token(pos + i)?;
             }
@@ -338,10 +338,11 @@ impl Work {
         Ok(())
     }
 
-    fn launch(&mut self) -> Result<(), CudaError> {
+    /// The token whose position is in the device's memory, which is `pos`.
+    fn launch(&mut self, pos: usize) -> Result<(), CudaError> {
         self.counters.graph_launches += 1;
         self.counters.tokens += 1;
-        self.graph.launch(self.builder.exec.stream())
+        self.graphs.graph(pos).launch(self.builder.exec.stream())
     }
 
     /// Waits for steps that were queued and not asked for, and takes their tokens out of the ring.
@@ -357,7 +358,7 @@ impl Work {
     fn next_greedy(&mut self, more: bool) -> Result<u32, CudaError> {
         let pos = self.last;
         if more {
-            self.launch()?;
+            self.launch(pos + 1)?;
             self.last += 1;
         }
         let id = self.await_token(pos)?;
@@ -408,13 +409,14 @@ impl Work {
     fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
         self.forget_queued()?;
         let exec = &self.builder.exec;
-        let (graph, marks) = self.program.capture_marked(exec.stream())?;
+        let program = self.graphs.program(pos);
+        let (graph, marks) = program.capture_marked(exec.stream())?;
         let mut all: Vec<Vec<StepTime>> = Vec::new();
         for _ in 0..repeats.max(1) + 3 {
             self.builder.set_state(0, pos)?;
             graph.launch(exec.stream())?;
             exec.stream().wait(|| "timing the steps of a token".to_owned())?;
-            all.push(self.program.times(&marks)?);
+            all.push(program.times(&marks)?);
         }
         self.ring.take(pos % RING);
         let timed = &all[3..];
@@ -442,20 +444,28 @@ fn arch_from_environment() -> Result<Option<Arch>, LoadError> {
 
 impl Parts {
     fn builder(&self, ring: u64) -> Builder<'_> {
-        Builder { exec: &self.exec, model: &self.model, buffers: &self.buffers, precision: self.precision, ring }
+        let Parts { exec, model, buffers, precision } = self;
+        Builder { exec, model, buffers, precision: *precision, ring, class: LengthClass::of(1) }
     }
 
-    /// The steps of a token and their graph.
-    fn token(&self, ring: &HostWords) -> Result<(Program, Graph), CudaError> {
-        let program = self.builder(ring.address()).token()?;
+    /// The steps of a token at every length of the context.
+    fn programs(&self, ring: &HostWords) -> Result<Vec<Program>, CudaError> {
+        let context = self.model.layers.first().map_or(0, |l| l.cache.max_len);
+        let of = |class| Builder { class, ..self.builder(ring.address()) }.token();
+        LengthClass::up_to(context).map(of).collect()
+    }
+
+    /// The steps of a token at every length and their graphs.
+    fn graphs(&self, ring: &HostWords) -> Result<Graphs, CudaError> {
         let stream = self.exec.stream();
-        // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
-        self.set_state(0, 0)?;
-        program.run(stream, false)?;
-        stream.wait(|| "running the steps of a token for the first time".to_owned())?;
-        ring.take(0);
-        let graph = program.capture(stream, self.exec.early())?;
-        Ok((program, graph))
+        Graphs::new(self.programs(ring)?, |program| {
+            // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
+            self.set_state(0, 0)?;
+            program.run(stream, false)?;
+            stream.wait(|| "running the steps of a token for the first time".to_owned())?;
+            ring.take(0);
+            program.capture(stream, self.exec.early())
+        })
     }
 
     fn set_state(&self, id: u32, pos: usize) -> Result<(), CudaError> {

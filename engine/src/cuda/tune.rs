@@ -4,6 +4,8 @@
 //! neighbours of the best for as long as one of them is better. What is timed is the whole token at a given depth, launched as
 //! in use, so that what a variant costs or spares the kernels around it counts. A change is kept only where it is
 //! faster again, in turns with what ran before.
+//!
+//! Attention is chosen by length, every other op once for all: a search at another depth tunes attention alone.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use super::CudaModel;
 pub struct Search {
     /// Tokens of context before those that are timed.
     pub depth: usize,
+    /// The op whose workloads are tuned; those of all where there is none.
+    pub only: Option<&'static str>,
     /// Tokens of one timing.
     pub tokens: usize,
     /// Variants drawn for each workload.
@@ -52,11 +56,15 @@ pub struct Tuned {
 /// Proportion by which a token must be faster for a change to be kept.
 const LEAST_GAIN: f64 = 0.002;
 
-/// The least time of a token over some repetitions, seconds: interference only ever adds.
+/// The tokens of the context.
+fn context(search: &Search) -> Vec<u32> {
+    (0..search.depth.max(1)).map(|i| (i * 7919 % 30_000) as u32).collect()
+}
+
+/// The least time of a token over some repetitions, seconds: interference only ever adds. The cache holds the context.
 fn token_time(model: &mut CudaModel, search: &Search, repeats: usize) -> Result<f64, CudaError> {
-    let ids: Vec<u32> = (0..search.depth.max(1)).map(|i| (i * 7919 % 30_000) as u32).collect();
+    let ids = context(search);
     let mut best = f64::INFINITY;
-    model.feed(&ids, 0)?;
     for _ in 0..repeats {
         model.feed(&ids[ids.len() - 1..], ids.len() - 1)?;
         model.next_greedy(true)?;
@@ -103,7 +111,8 @@ fn draw(draws: &mut ChaCha8Rng, all: &[VariantId], count: usize) -> Vec<VariantI
 pub fn tune(model: &mut CudaModel, search: &Search, said: &mut dyn FnMut(&Tuned)) -> Result<Vec<Tuned>, CudaError> {
     let started = Instant::now();
     let mut workloads: Vec<(Workload, VariantId, f64)> = Vec::new();
-    for step in model.profile(search.depth.max(1), 5)? {
+    let profile = model.profile(search.depth.max(1), 5)?;
+    for step in profile.into_iter().filter(|step| search.only.is_none_or(|op| step.op == op)) {
         let workload = Workload { op: step.op, shape: step.key };
         match workloads.iter_mut().find(|(w, ..)| *w == workload) {
             Some((.., nanos)) => *nanos += step.nanos,
@@ -111,6 +120,8 @@ pub fn tune(model: &mut CudaModel, search: &Search, said: &mut dyn FnMut(&Tuned)
         }
     }
     workloads.sort_by(|a, b| b.2.total_cmp(&a.2));
+    // Once: what is tried writes behind the context, and the first token again.
+    model.feed(&context(search), 0)?;
     let mut draws = ChaCha8Rng::seed_from_u64(search.seed);
     let mut results = Vec::new();
     for (workload, before, _) in workloads {

@@ -5,14 +5,13 @@ use variants::{Activations, gemv_op};
 
 use super::bind::Args;
 use super::kernels::{matrix_shape, op_of};
-use super::{Exec, Precision, Span, Step, Weights};
+use super::{Exec, LengthClass, Precision, Span, Step, Weights};
 use crate::cuda::CudaError;
 use crate::op::activations::slab_stride;
 use crate::op::{LOGITS_SCRATCH, MOST_SPLITS};
 
-/// The length and the room that stand in the shapes of ops on a cache. The length changes from token to token and the room
-/// with every request for another context: neither is part of what chooses a kernel, and rows are measured at these.
-pub(super) const KEY_LEN: usize = 512;
+/// The room that stands in the shapes of ops on a cache. It changes with every request for another context: it is no part of
+/// what chooses a kernel, and rows are measured at this. Of the length its class is ([`LengthClass`]).
 pub(super) const KEY_MAX_LEN: usize = 4096;
 
 /// The heads of a model.
@@ -254,7 +253,8 @@ impl Exec {
         MOST_SPLITS * heads.heads * (heads.dim + 2) * 4 + heads.heads * 4
     }
 
-    /// Attention of one token; the output as int8 activations or as f32.
+    /// Attention of one token, by the kernel for lengths of a class; the output as int8 activations or as f32. Any length
+    /// within the cache is right.
     ///
     /// # Errors
     /// No kernel, or the driver's error.
@@ -269,13 +269,14 @@ impl Exec {
         form: Activations,
         scratch: &Span,
         len: &Span,
+        class: LengthClass,
     ) -> Result<Step, CudaError> {
         let bits = if form == Activations::A8 { 8 } else { 32 };
         let shape = dims([
             ("HEADS", heads.heads),
             ("KV_HEADS", heads.kv_heads),
             ("DIM", heads.dim),
-            ("LEN", KEY_LEN),
+            ("LEN", class.key()),
             ("MAX_LEN", KEY_MAX_LEN),
             ("KV", cache.bits()),
             ("OUT", bits),

@@ -8,6 +8,7 @@ use harness_spec::{DType, Shape, VariantId};
 use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limits, Table, gemv_op, registry};
 
 use super::bind::Args;
+use super::length::in_other_classes;
 use super::{Span, Step, Weights};
 use crate::cuda::compile::{Arch, Compiler, Cubin};
 use crate::cuda::driver::{Device, Function, LaunchShape, Module, Stream};
@@ -117,12 +118,23 @@ impl Exec {
         }
     }
 
-    /// What the table says of an op and a shape.
+    /// What the table says of an op and a shape. A class of lengths that it has no row for takes that of the nearest.
     ///
     /// # Errors
     /// [`CudaError::NoKernel`].
     pub fn choice(&self, precision: Precision, op: &str, shape: &Shape) -> Result<&Choice, CudaError> {
-        self.of(precision).choose(op, shape).ok_or_else(|| CudaError::NoKernel {
+        let table = self.of(precision);
+        let own = table.choose(op, shape);
+        if own.is_some_and(|own| own.from == ChosenBy::Default) {
+            for other in in_other_classes(shape) {
+                let measured = table.choose(op, &other).filter(|choice| choice.from == ChosenBy::Row);
+                let fits = |choice: &&Choice| choice.spec.admits(&choice.variant, shape, &self.limits).is_ok();
+                if let Some(choice) = measured.filter(fits) {
+                    return Ok(choice);
+                }
+            }
+        }
+        own.ok_or_else(|| CudaError::NoKernel {
             op: op.to_owned(),
             shape: shape.to_string(),
             reason: format!("no kernel of it takes this shape on {}", self.arch),
@@ -335,7 +347,10 @@ impl Exec {
                 Ok(bound) => break bound,
                 Err(e) if e.is_fatal() || choice.spec.baseline => return Err(e),
                 Err(e) => {
-                    if !self.of(precision).quarantine(op, shape, &choice.variant, &e.to_string()) {
+                    // It may be the row of another class of lengths, and runs there no more than here.
+                    let shapes: Vec<Shape> = std::iter::once(shape.clone()).chain(in_other_classes(shape)).collect();
+                    let out = |at: &&Shape| self.of(precision).quarantine(op, at, &choice.variant, &e.to_string());
+                    if shapes.iter().filter(out).count() == 0 {
                         return Err(e);
                     }
                     let note = format!("{} at {shape} cannot run and is left out: {e}", choice.variant);

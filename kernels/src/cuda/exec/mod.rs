@@ -5,17 +5,20 @@
 //! - [`Exec`]: from op and shape to a loaded function and its launch, each looked up once.
 //! - `decode`, `prefill`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
 //!   says, which is what makes a launch sound.
+//! - [`LengthClass`]: which graph of a token runs at which length.
 //! - [`Program`]: steps in their order: run, captured, or timed one by one.
 
 mod bind;
 mod decode;
 mod kernels;
+mod length;
 mod prefill;
 mod program;
 mod span;
 
 pub use decode::{Cache, Heads, QkvRope, RopeAppend, Rotation};
 pub use kernels::{Exec, Precision};
+pub use length::LengthClass;
 pub use prefill::{AttnPrefill, Matmul};
 pub use program::{Program, Step, StepTime};
 pub use span::{Span, Weights};

@@ -86,6 +86,14 @@ impl Program {
         &self.steps
     }
 
+    /// Whether another program launches the very same, under whatever keys its variants were chosen by.
+    pub fn launches_as(&self, other: &Program) -> bool {
+        let same = |a: &Step, b: &Step| {
+            (&a.op, &a.variant, a.shape, a.waits) == (&b.op, &b.variant, b.shape, b.waits) && a.args == b.args
+        };
+        self.steps.len() == other.steps.len() && self.steps.iter().zip(&other.steps).all(|(a, b)| same(a, b))
+    }
+
     /// Launches every step. With `early`, each but the first may start before the one ahead has ended.
     ///
     /// # Errors
