@@ -87,7 +87,7 @@ fn shape(op: &str) -> Shape {
         }
         _ if op.starts_with("gate_up") => Shape::of([("F", 32), ("K", if op.contains("_k") { 512 } else { 352 })]),
         "gemv_g128" => Shape::of([("N", 19), ("K", 384)]),
-        _ if op.contains("_k") || op == "gemv_ternary" => Shape::of([("N", 19), ("K", 512)]),
+        _ if op.contains("_k") || op == "gemv_ternary" || op.ends_with("_tq2_0") => Shape::of([("N", 19), ("K", 512)]),
         _ => Shape::of([("N", 19), ("K", 352)]),
     }
 }
@@ -174,6 +174,9 @@ ops! {
     gemm_q4_k_is_right_on_the_emulator: "gemm_q4_k",
     gemm_q5_k_is_right_on_the_emulator: "gemm_q5_k",
     gemm_q6_k_is_right_on_the_emulator: "gemm_q6_k",
+    gemm_tq2_0_is_right_on_the_emulator: "gemm_tq2_0",
+    gemm_f16_is_right_on_the_emulator: "gemm_f16",
+    gemm_bf16_is_right_on_the_emulator: "gemm_bf16",
     dequantize_q4_0_is_right_on_the_emulator: "dequantize_q4_0",
     dequantize_q4_1_is_right_on_the_emulator: "dequantize_q4_1",
     dequantize_q5_0_is_right_on_the_emulator: "dequantize_q5_0",
@@ -181,6 +184,9 @@ ops! {
     dequantize_q4_k_is_right_on_the_emulator: "dequantize_q4_k",
     dequantize_q5_k_is_right_on_the_emulator: "dequantize_q5_k",
     dequantize_q6_k_is_right_on_the_emulator: "dequantize_q6_k",
+    dequantize_tq2_0_is_right_on_the_emulator: "dequantize_tq2_0",
+    dequantize_f16_is_right_on_the_emulator: "dequantize_f16",
+    dequantize_bf16_is_right_on_the_emulator: "dequantize_bf16",
     embed_q4_0_is_right_on_the_emulator: "embed_q4_0",
     embed_q4_1_is_right_on_the_emulator: "embed_q4_1",
     embed_q5_0_is_right_on_the_emulator: "embed_q5_0",

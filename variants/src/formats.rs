@@ -7,6 +7,7 @@
 //! | `{t}` | the type in names of ops | `q4_0` | `q4_k` |
 //! | `{T}` | the type as spaces and sources write it | `Q4_0` | `Q4_K` |
 //! | `{BLOCK}` | weights of a block, which a row is a multiple of | 32 | 256 |
+//! | `{WORDS}` | registers that a thread of a product takes for two pieces of 16 weights | 8 | 8 |
 //! | `{UNIT}` | weights that lie in 16 bytes of codes | 32 | 32 |
 //! | `{LAYOUT}` | the layout that kernels of decoded tokens read: `planes`, or `gguf` for 16-bit floats | `planes` | `planes` |
 //! | `{A}` | the form of their activations: `a8/32`, or `f32` for 16-bit floats | `a8/32` | `a8/32` |
@@ -48,11 +49,13 @@ pub(crate) fn expanded(text: &str) -> Vec<(String, String)> {
             "f16" | "bf16" | "f32" => ["gguf", "f32", "K * 4", "fma"],
             _ => ["planes", "a8/32", "K + K / 4", "idp"],
         };
+        let words = if unit == 8 { 16 } else { 8 };
         let text = space
             .replace("{t}", &format)
             .replace("{T}", &format.to_uppercase())
             .replace("{BLOCK}", &block.to_string())
             .replace("{UNIT}", &unit.to_string())
+            .replace("{WORDS}", &words.to_string())
             .replace("{LAYOUT}", layout)
             .replace("{A}", activations)
             .replace("{SLAB}", slab)

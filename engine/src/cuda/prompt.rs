@@ -1,13 +1,16 @@
 //! Many tokens at once.
 //!
 //! Weights are decoded to f16 and multiplied on tensor cores: by a library where there is one, in the same way for every
-//! type, else by our own kernel, which decodes as it goes. Activations are f16 between f32 sums; the residual stream stays
-//! f32. A model with a matrix that neither takes goes token by token.
+//! type, else by our own kernel, which decodes as it goes. Weights that are f16 in the file are multiplied as they lie. Matrices
+//! of several types that share an input are decoded below each other and multiplied as one. Activations are f16 between f32
+//! sums; the residual stream stays f32.
 
+use harness_spec::DType;
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{AttnPrefill, Exec, Matmul, Precision, RopeAppend, Span, Step, Weights};
+use variants::Layout;
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, CHUNK};
 use super::weights::{DeviceModel, Layer, Product};
 
 /// Below this many tokens each of them goes through the graph of a single token: decoding the weights for a few tokens
@@ -17,8 +20,8 @@ pub const FEW: usize = 12;
 /// Runs chunks of prompts.
 #[derive(Debug)]
 pub struct Prompt {
-    /// One matrix in f16, where the library multiplies.
-    dequantized: Option<Span>,
+    /// The matrices of one product in f16, where some are decoded before they are multiplied.
+    halves: Option<Span>,
 }
 
 /// What a launch or a library call needs.
@@ -30,25 +33,40 @@ struct Chunk<'a> {
     launches: u64,
 }
 
+fn products(model: &DeviceModel) -> impl Iterator<Item = &Product> {
+    model.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down])
+}
+
+/// Whether a product takes its weights as they lie.
+fn as_it_lies(exec: &Exec, product: &Product) -> bool {
+    product.single().is_some_and(|part| part.dtype == DType::F16 || !exec.has_library())
+}
+
 impl Prompt {
-    /// Whether every matrix of a block has a product for many tokens.
+    /// Whether prompts are taken at once: the exact path goes token by token.
     pub fn takes(model: &DeviceModel, precision: Precision) -> bool {
-        let products = model.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
-        precision == Precision::Table && products.flat_map(|p| &p.parts).all(|part| part.planes().is_some())
+        precision == Precision::Table && products(model).flat_map(|p| &p.parts).all(|part| part.of_prompts().is_some())
     }
 
-    /// With room for the largest matrix, where the library is there.
+    /// With room for the largest product whose weights are decoded first.
     ///
     /// # Errors
     /// No room on the device.
     pub fn new(exec: &Exec, model: &DeviceModel) -> Result<Prompt, CudaError> {
-        let products = model.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
-        let largest = products.flat_map(|p| p.parts.iter().map(move |part| part.n * p.k)).max().unwrap_or(0);
-        let dequantized = match exec.has_library() {
-            true => Some(Span::zeroed(exec.stream(), 2 * largest, "a matrix in 16 bits")?),
-            false => None,
+        let decoded = products(model).filter(|p| !as_it_lies(exec, p));
+        let halves = match decoded.map(|p| p.n * p.k).max() {
+            Some(largest) => Some(Span::zeroed(exec.stream(), 2 * largest, "matrices in 16 bits")?),
+            None => None,
         };
-        Ok(Prompt { dequantized })
+        Ok(Prompt { halves })
+    }
+
+    /// Builds the steps of chunks of several lengths and launches none, for [`Exec::compile_for`].
+    ///
+    /// # Errors
+    /// No kernel.
+    pub fn plan(&self, exec: &Exec, model: &DeviceModel, b: &Buffers) -> Result<(), CudaError> {
+        [FEW + 1, CHUNK / 8, CHUNK].into_iter().try_for_each(|m| self.run(exec, model, b, m).map(drop))
     }
 
     /// Fills the cache with `m` tokens, whose ids and positions are on the device, and leaves their residual stream.
@@ -91,45 +109,35 @@ impl Prompt {
         self.product(c, &layer.down, &b.inner, &b.x, true)
     }
 
-    /// `y = W x`, or `y += W x`. Matrices that follow each other stand side by side in the rows of `y`.
+    /// `y = W x`, or `y += W x`, `[M, n]`.
     fn product(&self, c: &mut Chunk<'_>, product: &Product, x: &Span, y: &Span, add: bool) -> Result<(), CudaError> {
-        let mut column = 0;
-        for part in &product.parts {
-            let w = part.planes().expect("a model with other matrices does not come here");
-            self.matmul(c, w, x, y, column, product.n, add)?;
-            column += part.n;
+        let (n, k) = (product.n, product.k);
+        let joined;
+        let w = match as_it_lies(c.exec, product) {
+            true => product.parts[0].of_prompts().expect("a model with other matrices does not come here"),
+            false => {
+                joined = self.decoded(c, product)?;
+                &joined
+            }
+        };
+        if c.exec.has_library() {
+            c.launches += 1;
+            return c.exec.matmul(&Matmul { w: &w.slab, x, y, n, k, m: c.m, column: 0, row: n, add });
         }
-        Ok(())
+        c.launch(c.exec.gemm(w, x, add.then_some(y), y, c.m)?)
     }
 
-    #[allow(clippy::too_many_arguments)] // A product and where its output stands.
-    fn matmul(
-        &self,
-        c: &mut Chunk<'_>,
-        w: &Weights,
-        x: &Span,
-        y: &Span,
-        column: usize,
-        row: usize,
-        add: bool,
-    ) -> Result<(), CudaError> {
-        match &self.dequantized {
-            Some(half) => {
-                c.launch(c.exec.dequantize(w, half)?)?;
-                c.launches += 1;
-                let o = Matmul { w: half, x, y, n: w.n, k: w.k, m: c.m, column, row, add };
-                c.exec.matmul(&o)
-            }
-            None if w.n == row => {
-                let r = add.then_some(y);
-                c.launch(c.exec.gemm(w, x, r, y, c.m)?)
-            }
-            None => Err(CudaError::NoKernel {
-                op: "gemm of weights of mixed types".to_owned(),
-                shape: format!("N={} K={} M={}", w.n, w.k, c.m),
-                reason: "our own kernel writes whole rows; the library (cuBLASLt) was not found".to_owned(),
-            }),
+    /// All parts of a product in f16, one below the other.
+    fn decoded(&self, c: &mut Chunk<'_>, product: &Product) -> Result<Weights, CudaError> {
+        let (n, k) = (product.n, product.k);
+        let halves = self.halves.as_ref().expect("there is room wherever weights are decoded").part(0, 2 * n * k);
+        let mut row = 0;
+        for part in &product.parts {
+            let w = part.of_prompts().expect("a model with other matrices does not come here");
+            c.launch(c.exec.dequantize(w, &halves.part(2 * row * k, 2 * part.n * k))?)?;
+            row += part.n;
         }
+        Ok(Weights { dtype: DType::F16, n, k, layout: Layout::Gguf, slab: halves })
     }
 }
 

@@ -37,9 +37,15 @@ impl Part {
         self.layouts.get(&layout).expect("loading made a copy in every layout that a step takes")
     }
 
-    /// Whether there is a copy in planes, which prompts need.
+    /// The copy in planes, where there is one.
     pub fn planes(&self) -> Option<&Weights> {
         self.layouts.get(&Layout::Planes)
+    }
+
+    /// The copy that prompts are multiplied with: planes, or the file's own floats.
+    pub fn of_prompts(&self) -> Option<&Weights> {
+        let floats = matches!(self.dtype, DType::F16 | DType::BF16).then_some(&Layout::Gguf);
+        self.planes().or_else(|| self.layouts.get(floats?))
     }
 }
 
@@ -114,14 +120,12 @@ impl<'a> Loader<'a> {
     /// A matrix of some tensors of one type, in the layouts that its steps take.
     fn part(&mut self, infos: &[&'a TensorInfo], k: usize, what: &str) -> Result<Part, LoadError> {
         let (dtype, n) = (infos[0].dtype, infos.iter().map(|i| i.n()).sum());
-        let mut layouts = BTreeMap::new();
-        let fused = self.precision == Precision::Table && has_planes(dtype);
         let (own, _) = self.exec.product(self.precision, dtype, n, k, None)?;
-        let wanted = if fused { vec![Layout::Planes] } else { vec![own] };
-        for layout in wanted {
-            layouts.insert(layout, self.send(layout, infos, k, what)?);
-        }
-        Ok(Part { dtype, n, layouts })
+        // Fused kernels read planes, and so do prompts.
+        let planes = self.precision == Precision::Table && (has_planes(dtype) || dtype == DType::TQ2_0);
+        let layout = if planes { Layout::Planes } else { own };
+        let weights = self.send(layout, infos, k, what)?;
+        Ok(Part { dtype, n, layouts: BTreeMap::from([(layout, weights)]) })
     }
 
     fn product(&mut self, names: &[(String, usize)], k: usize) -> Result<Product, LoadError> {

@@ -2,6 +2,8 @@
 #ifndef EDGELLM_DECODE_PLAIN_CUH
 #define EDGELLM_DECODE_PLAIN_CUH
 
+// Ternary weights lie in blocks of 256 too, and are decoded beside the K-quants.
+#define IS_K_QUANT_TQ2_0 1
 #include "decode/names.cuh"
 #if K_QUANT
 #include "gemv_k/decode.cuh"

@@ -1,6 +1,6 @@
 // dequantize / runs: out = W in 16-bit floats, 16 weights a thread at a time.
 //
-//   W  planes of [N, K]     out  f16 [N, K]
+//   W  planes of [N, K], or its floats     out  f16 [N, K]
 //
 // The codes of UNROLL units are requested before the wait for the kernel ahead. Neighbouring threads take neighbouring
 // units, and a thread stores each run of 8 weights as 16 bytes: a store of a warp fills whole sectors of 32. FORMAT (a
@@ -16,7 +16,7 @@
 #include "pdl.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-dequantize_runs(const u8* W,  // planes of [N, K]
+dequantize_runs(const u8* W,  // planes of [N, K], or its floats
                 u16* out,     // [N, K]
                 int N, int K) {
     const u32 units = (u32)N * (K / 16), first = blockIdx.x * (THREADS * UNROLL) + threadIdx.x;

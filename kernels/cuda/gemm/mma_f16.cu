@@ -1,6 +1,6 @@
 // gemm / mma_f16: y = W x (+ r) for many tokens on tensor cores, weights decoded to f16 in registers.
 //
-//   W  planes of [N, K]     x  f16 [M, K]     r  f32 [M, N], null, or y     y  f32 [M, N]
+//   W  planes of [N, K], or its floats     x  f16 [M, K]     r  f32 [M, N], null, or y     y  f32 [M, N]
 //
 // A block holds TILE_M tokens by WARPS / KW * RT * 16 rows; a warp holds all of the tokens by RT tiles of 16 rows, so that each
 // weight is decoded once in a block and never passes through shared memory. Weights are the A operand, tokens the columns of
@@ -183,7 +183,7 @@ __device__ __forceinline__ void store_tile(const Share& s, const uint4 (&held)[C
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-gemm_mma_f16(const u8* W,     // planes of [N, K]
+gemm_mma_f16(const u8* W,     // planes of [N, K], or its floats
              const u16* x,    // [M, K]
              const float* r,  // [M, N] or null
              float* y,        // [M, N]

@@ -1,11 +1,13 @@
-// Weights of the layout `planes` as 16-bit floats, 16 at a time: for products on tensor cores and for their dequantisation.
+// Weights of the layout `planes`, or floats as the file has them, as 16-bit floats, 16 at a time: for products on tensor cores
+// and for their dequantisation.
 //
-// A unit is 16 weights that lie in neighbouring bytes of codes: 8 bytes, or 16 with Q8_0. Unit u of a matrix counts through
+// A unit is 16 weights that lie in neighbouring bytes: 8 of codes, 16 with Q8_0, 32 of floats. Unit u of a matrix counts through
 // all rows, K/16 a row; units 2b and 2b + 1 are the halves of block b of 32. It falls into two runs of 8 neighbouring
 // weights, which start `run_at` columns behind the start of the row:
 //
 //   codes of 4 bits and more   lower nibbles: columns 8h .. 8h + 7 of the block, upper nibbles: 16 columns on   (h = u % 2)
-//   Q8_0                       columns 16h .. 16h + 7 of the block, and the 8 behind them
+//   TQ2_0                      the same: two units share 8 bytes, each takes one nibble of them, which is two codes
+//   Q8_0, floats               columns 16h .. 16h + 7 of the block, and the 8 behind them
 //
 // Offsets within a plane are of 32 bits, which a load adds to the plane's address by itself: N * K stays below 2^32.
 //
@@ -17,7 +19,7 @@
 #include "half.cuh"
 
 #if !defined(FORMAT)
-#error "FORMAT must be set by the build, to Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K"
+#error "FORMAT must be set by the build, to Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K, TQ2_0, F16 or BF16"
 #endif
 
 // Where the next plane starts.
@@ -247,6 +249,67 @@ struct HalvesOf_Q6_K : NibbleRuns {
         const float s = f16_to_f32((u16)p.d) * 128.0f * (float)(i8)(u8)(p.sc >> (RUN * 8));
         wide_halves<32>(nibbles<RUN>(p.q.x) | (h & UPPER_BITS) | TOP_BITS, s, 0.0f, out);
         wide_halves<32>(nibbles<RUN>(p.q.y) | (h >> 2 & UPPER_BITS) | TOP_BITS, s, 0.0f, out + 2);
+    }
+};
+
+struct HalvesOf_TQ2_0 : NibbleRuns {
+    struct Piece { uint2 q; u32 d; };
+    struct Base { const u8 *q, *d; };
+    static __device__ __forceinline__ Base base(const u8* W, int N, int K) {
+        return {W, W + next_plane((u64)N * (K / 4))};
+    }
+    static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
+        // The nibbles of this unit come to the bottom of their bytes; what is above them is masked later.
+        const u32 nibble = unit / 2 % 2 * 4;
+        const uint2 q = load_weights_8(b.q + unit / 4 * 16u + unit % 2 * 8u);
+        return {make_uint2(q.x >> nibble, q.y >> nibble), load_kept_2(b.d + unit / 16 * 2u)};
+    }
+    static __device__ __forceinline__ Piece nothing() { return {make_uint2(0, 0), 0}; }
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
+        const u32 d = both_halves(p.d), CODES = 0x03030303u;
+        scaled_halves<1>(p.q.x >> (RUN * 2) & CODES, d, out);
+        scaled_halves<1>(p.q.y >> (RUN * 2) & CODES, d, out + 2);
+    }
+};
+
+// Rows of floats of 16 bits.
+struct FloatRuns {
+    struct Piece { uint4 first, second; };
+    struct Base { const u8* w; };
+    static __device__ __forceinline__ int run_at(int unit, int run) { return unit * 16 + run * 8; }
+    static __device__ __forceinline__ Base base(const u8* W, int, int) { return {W}; }
+    static __device__ __forceinline__ Piece load(const Base& b, u32 unit) {
+        const u8* at = b.w + (u64)unit * 32;
+        return {load_weights_16(at), load_weights_16(at + 16)};
+    }
+    static __device__ __forceinline__ Piece nothing() { return {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)}; }
+};
+
+struct HalvesOf_F16 : FloatRuns {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
+        const uint4 run = RUN == 0 ? p.first : p.second;
+        out[0] = run.x;
+        out[1] = run.y;
+        out[2] = run.z;
+        out[3] = run.w;
+    }
+};
+
+// A bfloat16 is the upper half of an f32.
+__device__ __forceinline__ u32 halves_of_bf16(u32 pair) {
+    return pack_halves(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
+struct HalvesOf_BF16 : FloatRuns {
+    template <int RUN>
+    static __device__ __forceinline__ void expand(const Piece& p, int, u32 (&out)[4]) {
+        const uint4 run = RUN == 0 ? p.first : p.second;
+        out[0] = halves_of_bf16(run.x);
+        out[1] = halves_of_bf16(run.y);
+        out[2] = halves_of_bf16(run.z);
+        out[3] = halves_of_bf16(run.w);
     }
 };
 

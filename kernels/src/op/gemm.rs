@@ -45,12 +45,15 @@ macro_rules! of_types {
 }
 
 /// Every product of this kind.
-pub(super) static GEMM: [Gemm; 7] =
-    of_types!(Gemm, "gemm_", "q4_0" Q4_0, "q4_1" Q4_1, "q5_0" Q5_0, "q8_0" Q8_0, "q4_k" Q4K, "q5_k" Q5K, "q6_k" Q6K);
+pub(super) static GEMM: [Gemm; 10] = of_types!(
+    Gemm, "gemm_", "q4_0" Q4_0, "q4_1" Q4_1, "q5_0" Q5_0, "q8_0" Q8_0, "q4_k" Q4K, "q5_k" Q5K, "q6_k" Q6K, "tq2_0" TQ2_0,
+    "f16" F16, "bf16" BF16
+);
 
 /// Every type that is decoded.
-pub(super) static DEQUANTIZE: [Dequantize; 7] = of_types!(
-    Dequantize, "dequantize_", "q4_0" Q4_0, "q4_1" Q4_1, "q5_0" Q5_0, "q8_0" Q8_0, "q4_k" Q4K, "q5_k" Q5K, "q6_k" Q6K
+pub(super) static DEQUANTIZE: [Dequantize; 10] = of_types!(
+    Dequantize, "dequantize_", "q4_0" Q4_0, "q4_1" Q4_1, "q5_0" Q5_0, "q8_0" Q8_0, "q4_k" Q4K, "q5_k" Q5K, "q6_k" Q6K,
+    "tq2_0" TQ2_0, "f16" F16, "bf16" BF16
 );
 
 /// The rows of a matrix that differ, decoded.

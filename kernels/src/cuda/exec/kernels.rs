@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use harness_spec::{DType, Shape, VariantId};
 use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limits, Table, gemv_op, registry};
 
+use super::ahead::Planned;
 use super::bind::Args;
 use super::length::in_other_classes;
 use super::{Span, Step, Weights};
@@ -51,6 +52,7 @@ pub struct Exec {
     notes: Mutex<Vec<String>>,
     library: Option<Blas>,
     tried: Mutex<HashMap<(String, Shape), Choice>>,
+    pub(super) planned: Mutex<Option<Planned>>,
 }
 
 impl Exec {
@@ -70,6 +72,7 @@ impl Exec {
         Ok(Exec {
             library,
             tried: Mutex::default(),
+            planned: Mutex::default(),
             stream: Stream::new(device)?,
             compiler: Compiler::new()?,
             table,
@@ -173,7 +176,7 @@ impl Exec {
     }
 
     /// The table's choice, or the default kernel for weights that lie otherwise than that wants them.
-    fn choice_in(
+    pub(super) fn choice_in(
         &self,
         precision: Precision,
         op: &str,
@@ -300,7 +303,7 @@ impl Exec {
         self.compile_all(&units.collect::<Vec<_>>());
     }
 
-    fn compile_all(&self, units: &[(&'static KernelSpec, VariantId)]) {
+    pub(super) fn compile_all(&self, units: &[(&'static KernelSpec, VariantId)]) {
         let (compiler, arch) = (&self.compiler, self.arch);
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(units.len());
@@ -380,12 +383,16 @@ impl Exec {
         weights: Option<&Weights>,
         args: Args,
     ) -> Result<Step, CudaError> {
-        let bound = self.bind(precision, op, shape, weights.map(|w| w.layout))?;
+        let layout = weights.map(|w| w.layout);
+        if let Some(step) = self.plan(precision, op, shape, layout)? {
+            return Ok(step);
+        }
+        let bound = self.bind(precision, op, shape, layout)?;
         Ok(Step {
             op: op.to_owned(),
             key: shape.clone(),
             variant: bound.variant.clone(),
-            function: bound.function.clone(),
+            function: Some(bound.function.clone()),
             shape: bound.shape,
             args: args.values,
             waits: !bound.spec.baseline,
@@ -401,5 +408,7 @@ pub(super) fn matrix_shape(n: usize, k: usize) -> Shape {
 
 /// `gemv_q4_0` of Q4_0, with another family in front: `gate_up_q4_0`.
 pub(super) fn op_of(family: &str, dtype: DType) -> String {
-    format!("{family}_{}", gemv_op(dtype).trim_start_matches("gemv_"))
+    // Products of ternary weights are named for all of them, other ops for the type.
+    let name = if dtype == DType::TQ2_0 { "tq2_0" } else { gemv_op(dtype).trim_start_matches("gemv_") };
+    format!("{family}_{name}")
 }

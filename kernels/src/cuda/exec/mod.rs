@@ -6,8 +6,10 @@
 //! - `decode`, `prefill`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
 //!   says, which is what makes a launch sound.
 //! - [`LengthClass`]: which graph of a token runs at which length.
+//! - `ahead`: compiling all that a program needs at once, before any of it is bound.
 //! - [`Program`]: steps in their order: run, captured, or timed one by one.
 
+mod ahead;
 mod bind;
 mod decode;
 mod kernels;

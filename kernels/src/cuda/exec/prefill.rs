@@ -130,6 +130,9 @@ impl Exec {
         })?;
         assert!(w.len() >= 2 * n * k && x.len() >= 2 * m * k, "f16 matrices of {n} by {k} and {m} by {k}");
         assert!(column + n <= row && y.len() >= 4 * m * row, "{n} of {row} columns of {m} rows");
+        if self.is_planning() {
+            return Ok(());
+        }
         let y = y.address() + 4 * column as u64;
         let product = Product { w: w.address(), x: x.address(), y, n, k, m, row, accumulate: add };
         // SAFETY: the spans are as large as asserted and are kept by the caller, who waits for the stream before it lets them

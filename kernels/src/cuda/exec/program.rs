@@ -13,7 +13,8 @@ pub struct Step {
     pub(super) op: String,
     pub(super) key: Shape,
     pub(super) variant: VariantId,
-    pub(super) function: Function,
+    /// `None` where the step was planned alone: it launches nothing.
+    pub(super) function: Option<Function>,
     pub(super) shape: LaunchShape,
     pub(super) args: Vec<Value>,
     /// Whether the kernel waits for the one ahead by itself. Plain kernels do not.
@@ -44,10 +45,11 @@ impl Step {
     /// # Errors
     /// The driver's error.
     pub fn launch(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        let Some(function) = &self.function else { return Ok(()) };
         // SAFETY: only the wrappers of this module make steps. They give the arguments of the op's contract in its order
         // and check that every span is as large as the contract says; `_memory` keeps them, and whoever owns a step waits
         // for the stream before it lets go. Registered kernels stay inside their buffers: the gate checks that.
-        unsafe { self.function.launch(stream, &self.shape, early && self.waits, &self.args) }
+        unsafe { function.launch(stream, &self.shape, early && self.waits, &self.args) }
     }
 }
 
