@@ -9,7 +9,7 @@
 mod emulator;
 
 use emulator::{Emulated, EmulatedRunner, compiler, run_words};
-use harness_spec::Shape;
+use harness_spec::{Shape, VariantId};
 use kernels::check::Gate;
 use kernels::op::{Depth, op};
 use rand::seq::SliceRandom;
@@ -92,6 +92,12 @@ fn shape(op: &str) -> Shape {
     }
 }
 
+/// Tunables of two values that have the default's.
+fn switches_of_default(spec: &KernelSpec, id: &VariantId) -> usize {
+    let switches = spec.tunables.iter().filter(|(_, values)| values.len() == 2);
+    switches.filter(|(name, _)| id.tunables.get(*name) == spec.default.get(*name)).count()
+}
+
 fn check_op(name: &str) {
     if !can_compile() {
         return;
@@ -111,6 +117,8 @@ fn check_op(name: &str) {
         let mut others = spec.variants(&shape, &limits).admitted;
         others.retain(|id| *id != spec.default_variant());
         others.shuffle(&mut rng);
+        // What a switch leaves out of the default's code is compiled nowhere else.
+        others.sort_by_key(|id| switches_of_default(spec, id));
         for id in [spec.default_variant()].iter().chain(others.iter().take(sampled(name))) {
             let checked = Emulated::of(spec, id).and_then(|kernel| {
                 let descending = rng.random();

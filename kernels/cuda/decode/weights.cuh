@@ -28,6 +28,7 @@ struct Q40Planes {
         return {load_weights_16(r.q + unit * 16), load_weights_2(r.d + unit * 2)};
     }
     static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0), 0}; }
+    static __device__ __forceinline__ Group32 activations(const u8* x, int K, int unit) { return group_32(x, K, unit); }
     static __device__ __forceinline__ float dot(const Fragment& w, const Group32& a) {
         return f16_to_f32((u16)w.d) * fmaf(a.s, (float)dot_nibbles(w.q, a), -8.0f * a.t);
     }
@@ -46,6 +47,7 @@ struct Q41Planes {
         return {load_weights_16(r.q + unit * 16), load_weights_4(r.d_m + unit * 4)};
     }
     static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0), 0}; }
+    static __device__ __forceinline__ Group32 activations(const u8* x, int K, int unit) { return group_32(x, K, unit); }
     static __device__ __forceinline__ float dot(const Fragment& w, const Group32& a) {
         const float2 d = f16x2_to_f32(w.d_m);
         return fmaf(d.y, a.t, d.x * (a.s * (float)dot_nibbles(w.q, a)));
@@ -66,6 +68,7 @@ struct Q50Planes {
         return {load_weights_16(r.q + unit * 16), load_weights_4(r.high + unit * 4), load_weights_2(r.d + unit * 2)};
     }
     static __device__ __forceinline__ Fragment nothing() { return {make_uint4(0, 0, 0, 0), 0, 0}; }
+    static __device__ __forceinline__ Group32 activations(const u8* x, int K, int unit) { return group_32(x, K, unit); }
     static __device__ __forceinline__ float dot(const Fragment& w, const Group32& a) {
         return f16_to_f32((u16)w.d) * fmaf(a.s, (float)dot_five_bits(w.q, w.high, a), -16.0f * a.t);
     }
