@@ -269,11 +269,15 @@ impl Work {
         let buffers = Buffers::new(exec.stream(), config, model.heads)?;
         let ring = HostWords::new(exec.device(), RING)?;
         let parts = Parts { exec, model, buffers, precision };
-        let graphs = parts.graphs(&ring)?;
         let prompt = match Prompt::takes(&parts.model, precision) {
             true => Some(Prompt::new(&parts.exec, &parts.model)?),
             false => None,
         };
+        parts.exec.compile_for(|| {
+            parts.programs(&ring)?;
+            prompt.as_ref().map_or(Ok(()), |prompt| prompt.plan(&parts.exec, &parts.model, &parts.buffers))
+        });
+        let graphs = parts.graphs(&ring)?;
         parts.exec.take_notes().iter().for_each(|note| tables::say_once(note));
         let logits = vec![0.0; config.vocab];
         Ok(Work {
