@@ -18,6 +18,7 @@ fn workload(op: &str, n: u64, k: u64) -> Workload {
         "swiglu" => &[("F", k), ("M", 1), ("OUT", 8)],
         "add" => &[("COUNT", k)],
         "quantize_a8" => &[("K", k)],
+        "sample" => &[("N", 49_152), ("LEN", 512)],
         "attn_decode" => &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024)],
         "attn_token" => {
             &[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 512), ("MAX_LEN", 1024), ("KV", 16), ("OUT", 8)]

@@ -56,6 +56,7 @@ fn shape(op: &str) -> Shape {
         "swiglu" => Shape::of([("F", 352), ("M", 3), ("OUT", 8)]),
         "add" => Shape::of([("COUNT", 1155)]),
         "quantize_a8" => Shape::of([("K", 896)]),
+        "sample" => Shape::of([("N", 3001), ("LEN", 90)]),
         "attn_decode" => Shape::of([("HEADS", 6), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 37), ("MAX_LEN", 64)]),
         "attn_prefill" => {
             Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 64), ("M", 5), ("POS", 20), ("MAX_LEN", 40), ("KV", 16)])
@@ -247,6 +248,7 @@ ops! {
     rmsnorm_gemv_q8_0_is_right_on_the_emulator: "rmsnorm_gemv_q8_0",
     rmsnorm_gemv_q4_k_is_right_on_the_emulator: "rmsnorm_gemv_q4_k",
     rmsnorm_gemv_q6_k_is_right_on_the_emulator: "rmsnorm_gemv_q6_k",
+    sample_is_right_on_the_emulator: "sample",
     stream_read_is_right_on_the_emulator: "stream_read",
 }
 

@@ -82,6 +82,7 @@ fn small(op: &dyn Op) -> Shape {
         "rmsnorm" | "rmsnorm_half" | "quantize_a8" => Shape::of([("K", 96)]),
         "swiglu" => Shape::of([("F", 96), ("M", 2), ("OUT", 8)]),
         "add" => Shape::of([("COUNT", 200)]),
+        "sample" => Shape::of([("N", 200), ("LEN", 20)]),
         "attn_decode" => Shape::of([("HEADS", 4), ("KV_HEADS", 2), ("DIM", 16), ("LEN", 37), ("MAX_LEN", 50)]),
         "stream_read" => Shape::of([("BYTES", 4096 + 16)]),
         _ => Shape::of([("N", 19), ("K", 256)]),

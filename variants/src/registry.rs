@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = embedded![
     "rmsnorm_half",
     "rope",
     "rope_append",
+    "sample",
     "stream_read",
     "swiglu",
 ];

@@ -50,6 +50,13 @@ pub enum Want {
         /// The words behind the index.
         behind: Vec<u32>,
     },
+    /// u32 words: one of these, of which there is at least one, then those behind.
+    OneOf {
+        /// In ascending order.
+        ids: Vec<u32>,
+        /// The words behind it.
+        behind: Vec<u32>,
+    },
     /// u32 words whose sum, modulo 2³², is this. Words that still hold the poison were not written and are left out.
     WordSum(u32),
     /// An int8 slab with these codes and scales (see [`crate::op::activations`]).
@@ -126,6 +133,7 @@ impl Expected {
                 Want::Cycle { want, .. } => of(want, floats),
                 Want::Slabs(s) => 16 * s.want.len(),
                 Want::Slab { codes, scales } => codes.len() + 4 * scales.len(),
+                Want::OneOf { ids, .. } => 64 + 4 * ids.len(),
                 Want::Argmax { .. } | Want::Next { .. } | Want::WordSum(_) => 64,
             }
         }
@@ -346,9 +354,15 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
             sized(4 * (1 + behind.len()))?;
             let words = as_u32(bytes);
             index(output, words[0], &as_f32(&all.1[*of]), &all.0.outputs[*of])?;
-            if let Some(i) = words[1..].iter().zip(behind).position(|(got, want)| got != want) {
-                return Err(Mismatch::Word { output, index: 1 + i, got: words[1 + i], want: behind[i] });
+            behind_index(output, &words, behind)?;
+        }
+        Want::OneOf { ids, behind } => {
+            sized(4 * (1 + behind.len()))?;
+            let words = as_u32(bytes);
+            if ids.binary_search(&words[0]).is_err() {
+                return Err(Mismatch::Index { output, got: words[0], want: ids[0] });
             }
+            behind_index(output, &words, behind)?;
         }
         Want::WordSum(want) => {
             if !bytes.len().is_multiple_of(4) {
@@ -369,6 +383,13 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
         }
     }
     Ok(errors)
+}
+
+fn behind_index(output: usize, words: &[u32], behind: &[u32]) -> Result<(), Mismatch> {
+    match words[1..].iter().zip(behind).position(|(got, want)| got != want) {
+        Some(i) => Err(Mismatch::Word { output, index: 1 + i, got: words[1 + i], want: behind[i] }),
+        None => Ok(()),
+    }
 }
 
 /// `poison` is what an element that was never written holds, as the bits of a 32-bit float.
@@ -568,6 +589,16 @@ mod tests {
         assert!(matches!(check(&[0, 8, 9, 0]), Err(Mismatch::Index { got: 0, want: 1, .. })));
         assert!(matches!(check(&[1, 8, 8, 0]), Err(Mismatch::Word { index: 2, got: 8, want: 9, .. })));
         assert!(matches!(check(&[1, 8, 9]), Err(Mismatch::Length { .. })));
+    }
+
+    #[test]
+    fn one_of_some_ids_is_right_and_no_other() {
+        let expected = Expected { outputs: vec![Want::OneOf { ids: vec![3, 7], behind: vec![1] }] };
+        let check = |words: &[u32]| compare(&expected, &[words.iter().flat_map(|w| w.to_le_bytes()).collect()]);
+        assert!(check(&[3, 1]).is_ok() && check(&[7, 1]).is_ok());
+        assert!(matches!(check(&[4, 1]), Err(Mismatch::Index { got: 4, want: 3, .. })));
+        assert!(matches!(check(&[7, 2]), Err(Mismatch::Word { index: 1, .. })));
+        assert!(matches!(check(&[7]), Err(Mismatch::Length { .. })));
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! | `gemv_add_*` | W `[N, K]`, x f32 `[K]`, r f32 `[N]` | y f32 `[N]` |
 //! | `norm_logits_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`, pos u32 `[1]`; eps | y f32 `[N]`, next u32 `[4]` |
 //! | `rmsnorm_gemv_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`; eps | y f32 `[N]` |
+//! | `sample` | logits f32 `[N]`, params u32 `[8]`, draws f64 `[1024]`, history u32 `[LEN]`, pos u32 `[1]` | next u32 `[4]`, log u32 `[LEN]` |
 //! | `stream_read` | data `[BYTES]` | y u32 `[blocks]` |
 
 pub mod activations;
@@ -49,6 +50,7 @@ mod random;
 mod recipe;
 mod rmsnorm;
 mod rmsnorm_gemv;
+mod sample;
 mod stream;
 mod swiglu;
 mod values;
@@ -57,7 +59,8 @@ pub use attention::MOST_SPLITS;
 pub use logits::SCRATCH as LOGITS_SCRATCH;
 pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 pub(crate) use random::Rng;
-pub use recipe::{Recipe, Scores, Values, Weights};
+pub use recipe::{Recipe, SampleLogits, Sampling, Scores, Values, Weights};
+pub use sample::{SAMPLE_DRAWS, SampleParams, sample_work};
 
 use std::sync::Arc;
 
@@ -175,6 +178,7 @@ static OTHERS: &[&dyn Op] = &[
     &stream::StreamRead,
     &swiglu::SwiGlu,
     &add::Add,
+    &sample::Sample,
 ];
 
 /// Every op.
@@ -265,5 +269,6 @@ mod tests {
         assert_eq!(kinds("rope_append", with(&[("ROT", 16), ("KV", 16), ("PAIRING", 1)])), "xlllWxyyylliiiiiiiif");
         assert_eq!(kinds("rope_append", with(&[("ROT", 16), ("KV", 8), ("PAIRING", 1)])), "xlllWxyyyyyiiiiiiiif");
         assert_eq!(kinds("embed_q4_0", matrix()), "Wxyii");
+        assert_eq!(kinds("sample", Shape::of([("N", 30), ("LEN", 9)])), "xnncnyysslii");
     }
 }

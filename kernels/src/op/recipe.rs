@@ -1,5 +1,7 @@
 //! How the data of a case are made. Each op draws from its own kinds.
 
+use super::sample::SampleParams;
+
 /// The way the data of a case are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Recipe {
@@ -13,8 +15,50 @@ pub enum Recipe {
     Attention(Scores),
     /// Rows of queries, keys and values that are rotated and appended.
     Append(Append),
+    /// Logits of which a token is chosen.
+    Sample(Sampling),
     /// Plain bytes.
     Stream,
+}
+
+/// A choice of a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// The logits.
+    pub logits: SampleLogits,
+    /// What is asked for.
+    pub params: SampleParams,
+    /// The uniform number of the draw; without one, any.
+    pub uniform: Option<f64>,
+}
+
+/// What the logits of a choice look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleLogits {
+    /// Realistic: some tokens far above the others.
+    Model,
+    /// Uniform between -1 and 1.
+    Flat,
+    /// All the same.
+    Equal,
+    /// Nine values, so that most logits tie.
+    Levels,
+    /// One 1e4 among small ones.
+    OneHuge,
+    /// Growing with the index.
+    Rising,
+    /// Minus infinity but for the last third.
+    LowInfinities,
+    /// Minus infinity alone.
+    AllLowest,
+    /// Two of plus infinity, one the last.
+    HighInfinities,
+    /// Every third a NaN.
+    Nans,
+    /// NaN alone.
+    AllNan,
+    /// The largest floats of both signs, zeros of both signs, and subnormal ones.
+    Extremes,
 }
 
 /// How the weights of a product are made.

@@ -101,6 +101,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
         "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 576), ("M", 1)])],
         "swiglu" => [8, 16, 32].map(|out| of(&[("F", 1536), ("M", 2), ("OUT", out)])).to_vec(),
         "add" => vec![of(&[("COUNT", 1536)])],
+        "sample" => vec![of(&[("N", 49_152), ("LEN", 512)])],
         "quantize_a8" => vec![of(&[("K", 1536)])],
         "attn_decode" => {
             vec![of(&[("HEADS", 12), ("KV_HEADS", 2), ("DIM", 128), ("LEN", 100), ("MAX_LEN", 256)])]
@@ -123,6 +124,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
             "rmsnorm" | "rmsnorm_half" => vec![of(&[("K", 4096), ("M", 3)])],
             "swiglu" => vec![of(&[("F", 8960), ("M", 33), ("OUT", 16)])],
             "add" => vec![of(&[("COUNT", 1 << 20)])],
+            "sample" => vec![of(&[("N", 151_936), ("LEN", 4096)])],
             "quantize_a8" => vec![of(&[("K", 14336)])],
             "attn_decode" => {
                 vec![of(&[("HEADS", 9), ("KV_HEADS", 3), ("DIM", 64), ("LEN", 1023), ("MAX_LEN", 2048)])]

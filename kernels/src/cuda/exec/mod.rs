@@ -3,10 +3,10 @@
 //!
 //! - [`Span`]: a range of device memory that keeps its allocation alive.
 //! - [`Exec`]: from op and shape to a loaded function and its launch, each looked up once.
-//! - `decode`, `prefill`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
+//! - `decode`, `prefill`, `sample`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
 //!   says, which is what makes a launch sound.
-//! - [`LengthClass`]: which graph of a token runs at which length.
 //! - `ahead`: compiling all that a program needs at once, before any of it is bound.
+//! - [`LengthClass`]: which graph of a token runs at which length.
 //! - [`Program`]: steps in their order: run, captured, or timed one by one.
 
 mod ahead;
@@ -16,6 +16,7 @@ mod kernels;
 mod length;
 mod prefill;
 mod program;
+mod sample;
 mod span;
 
 pub use decode::{Cache, Heads, QkvRope, RopeAppend, Rotation};
@@ -23,4 +24,5 @@ pub use kernels::{Exec, Precision};
 pub use length::LengthClass;
 pub use prefill::{AttnPrefill, Matmul};
 pub use program::{Program, Step, StepTime};
+pub use sample::SampleToken;
 pub use span::{Span, Weights};
