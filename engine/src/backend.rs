@@ -109,9 +109,10 @@ impl Backend {
     /// As [`Backend::feed`].
     pub fn next(&mut self, sampler: &mut Sampler, history: &[u32], more: bool) -> Result<Step, CudaError> {
         match self {
-            // Where the most likely token is all that is asked for, the device finds it: its id is all that comes back.
+            // The device chooses: the token's id is all that comes back.
             Backend::Cuda(model) if sampler.is_argmax() => Ok(Step { id: model.next_greedy(more)?, fed: more }),
-            _ => Ok(Step { id: sampler.sample(self.logits()?, history), fed: false }),
+            Backend::Cuda(model) => Ok(Step { id: model.next_sampled(sampler, history, more)?, fed: more }),
+            Backend::Cpu(_) => Ok(Step { id: sampler.sample(self.logits()?, history), fed: false }),
         }
     }
 }

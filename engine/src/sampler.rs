@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 
+use kernels::op::SampleParams;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -51,6 +52,19 @@ impl Sampler {
     pub fn is_argmax(&self) -> bool {
         // Of k = 1 and of a temperature of 0 the best token is all that is left.
         (self.params.temperature == 0.0 || self.params.top_k == 1) && self.params.repeat_penalty == 1.0
+    }
+
+    /// What a device that chooses by itself is told: the same choice, up to the rounding of sums of probabilities.
+    pub fn on_device(&self) -> SampleParams {
+        let SamplingParams { temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, .. } = self.params;
+        let word = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let (top_k, recent) = (word(top_k), word(repeat_last_n));
+        SampleParams { temperature, top_k, top_p, min_p, penalty: repeat_penalty, recent }
+    }
+
+    /// The uniform number of the next draw, in [0, 1). A token takes one, wherever it is chosen.
+    pub fn uniform(&mut self) -> f64 {
+        self.rng.random()
     }
 
     /// Chooses a token. `history` is the prompt and what was generated.
@@ -158,7 +172,7 @@ impl Sampler {
 
     fn draw(&mut self) -> u32 {
         let total: f64 = self.weights.iter().sum();
-        let mut left = self.rng.random::<f64>() * total;
+        let mut left = self.uniform() * total;
         for (&id, &weight) in self.ids.iter().zip(&self.weights) {
             left -= weight;
             if left < 0.0 {

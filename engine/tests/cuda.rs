@@ -16,7 +16,7 @@ use engine::generate::{
 use engine::gguf::Gguf;
 use engine::model::LoadError;
 use engine::reference::Reference;
-use engine::sampler::argmax;
+use engine::sampler::{Sampler, argmax};
 use engine::synth::{Scheme, Shape};
 use kernels::cpu::Precision;
 
@@ -260,9 +260,54 @@ fn sampling_draws_from_the_logits_of_the_device() {
     let (other, _) = answer(&mut engine, &prompt, 40, SamplingParams { seed: Some(8), ..drawn });
     assert_eq!(first, again);
     assert!(first != other && first != greedy);
-    // A penalty of 1 + ε goes through the logits on the host and chooses the same tokens.
-    let by_host = SamplingParams { repeat_penalty: 1.000_000_1, ..SamplingParams::greedy() };
-    assert_eq!(answer(&mut engine, &prompt, 40, by_host).0, greedy);
+    // A penalty of 1 + ε goes through the choice among all logits, and that takes the same tokens.
+    let chosen = SamplingParams { repeat_penalty: 1.000_000_1, ..SamplingParams::greedy() };
+    assert_eq!(answer(&mut engine, &prompt, 40, chosen).0, greedy);
+}
+
+#[test]
+fn drawn_tokens_are_those_that_the_host_draws_from_the_same_logits_and_cost_one_graph_and_four_bytes_each() {
+    let Some(_gpu) = gpu::hold() else { return };
+    let shape = Shape { context: 1400, ..wide(tiny::llama()) };
+    let gguf = tiny::gguf(&shape, Scheme::Q4_0, 37);
+    let all = SamplingParams { temperature: 1.0, seed: Some(11), ..SamplingParams::greedy() };
+    // The longest goes round the rings of numbers to draw by and of tokens.
+    let ways = [
+        ("usual", SamplingParams { seed: Some(5), ..SamplingParams::default() }, 1200),
+        ("everything kept", all.clone(), 90),
+        ("temperature 3, min-p", SamplingParams { temperature: 3.0, min_p: 0.05, ..all.clone() }, 90),
+        ("top-p", SamplingParams { top_p: 0.8, ..all.clone() }, 90),
+        ("top-k and all", SamplingParams { top_k: 12, top_p: 0.95, min_p: 0.01, ..all.clone() }, 90),
+        ("greedy with a penalty", SamplingParams { repeat_penalty: 1.3, ..SamplingParams::greedy() }, 90),
+        ("a long look back", SamplingParams { repeat_penalty: 1.2, repeat_last_n: 400, ..all }, 90),
+    ];
+    for table in [TableChoice::Device, TableChoice::Baseline] {
+        let mut engine = load(&gguf, &LoadOptions { table, ..on_gpu(Precision::Fast, KvType::F16) });
+        for (what, params, count) in &ways {
+            let prompt = ids(&shape, 60);
+            let before = engine.counters().unwrap();
+            let (one, _) = answer(&mut engine, &prompt, 1, params.clone());
+            let first = engine.counters().unwrap();
+            let (tokens, finish) = answer(&mut engine, &prompt, *count, params.clone());
+            let after = engine.counters().unwrap();
+            assert_eq!((tokens.len(), finish.reason, tokens[0]), (*count, FinishReason::Length, one[0]), "{what}");
+            let more = (count - 1) as u64;
+            let cost = |of: fn(&engine::cuda::Counters) -> u64| (of(&after) - of(&first)) - (of(&first) - of(&before));
+            assert_eq!((cost(|c| c.graph_launches), cost(|c| c.tokens), cost(|c| c.kernel_launches)), (more, more, 0));
+            assert!(cost(|c| c.d2h_bytes) <= 4 * more && cost(|c| c.syncs) <= more, "{what}: {after:?}");
+            assert!(cost(|c| c.h2d_bytes) <= 8 * (more + 512), "{what}: {after:?}");
+
+            let mut sampler = Sampler::new(shape.vocab);
+            sampler.start(params);
+            let mut history = prompt;
+            let mut logits = engine.feed(&history, 0).unwrap().to_vec();
+            for (i, &token) in tokens.iter().enumerate() {
+                assert_eq!(sampler.sample(&logits, &history), token, "{what}, {table:?}: token {i}");
+                history.push(token);
+                logits = engine.feed(&[token], history.len() - 1).unwrap().to_vec();
+            }
+        }
+    }
 }
 
 #[test]

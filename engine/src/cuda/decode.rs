@@ -17,7 +17,9 @@ pub struct Builder<'a> {
     pub model: &'a DeviceModel,
     pub buffers: &'a Buffers,
     pub precision: Precision,
-    /// Host memory that hears of every token.
+    /// Where the head puts the most likely token, its position and its length: u32 `[4]`.
+    pub next: &'a Span,
+    /// Host memory that hears of every token, or 0.
     pub ring: u64,
     /// The lengths that attention is chosen for.
     pub class: LengthClass,
@@ -54,7 +56,7 @@ impl Builder<'_> {
             &model.out_norm,
             x,
             &b.logits,
-            &b.state,
+            self.next,
             &b.head_scratch,
             pos,
             self.ring,

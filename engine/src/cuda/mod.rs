@@ -5,6 +5,7 @@
 //! - `decode`: the steps of one token, fused where there are kernels for it.
 //! - `graphs`: those steps captured, for every class of lengths.
 //! - `prompt`: many tokens at once.
+//! - `sampled`: tokens drawn on the device.
 //! - [`tune`]: which variants make a token fastest, in the engine itself.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
 //! - [`CudaModel`]: what the engine drives.
@@ -14,6 +15,7 @@ mod decode;
 mod graphs;
 mod model;
 mod prompt;
+mod sampled;
 pub mod tune;
 pub mod vram;
 mod weights;

@@ -7,7 +7,7 @@ use harness_spec::{Bytes, VariantId, Workload};
 use kernels::cpu;
 use kernels::cuda::CudaError;
 use kernels::cuda::compile::{Arch, NotAnArch};
-use kernels::cuda::driver::{Device, Facts, HostWords};
+use kernels::cuda::driver::{Device, Facts, HostWords, Stream};
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, Step, StepTime};
 use kernels::cuda::library::nvrtc;
 
@@ -15,11 +15,13 @@ use super::buffers::{Buffers, CHUNK};
 use super::decode::Builder;
 use super::graphs::Graphs;
 use super::prompt::{FEW, Prompt};
+use super::sampled::Sampled;
 use super::vram;
 use super::weights::{self, DeviceModel};
 use crate::generate::LoadOptions;
 use crate::gguf::Gguf;
 use crate::model::{Config, LoadError};
+use crate::sampler::Sampler;
 use crate::tables;
 
 /// Words that the device writes tokens to: one a position, modulo this. The kernels know the number.
@@ -57,6 +59,7 @@ pub struct CudaModel {
 struct Work {
     // Before what they use: graphs go first.
     graphs: Graphs,
+    sampled: Sampled,
     prompt: Option<Prompt>,
     builder: Parts,
     ring: HostWords,
@@ -220,6 +223,19 @@ impl CudaModel {
         self.work().next_greedy(more)
     }
 
+    /// As [`CudaModel::next_greedy`], and the token is drawn as the sampler says, behind the tokens of `history`. Draws follow
+    /// its uniform numbers one by one, and are the same tokens that it would choose from the logits, but where the rounding of
+    /// a sum of probabilities decides.
+    ///
+    /// # Errors
+    /// The driver's error.
+    ///
+    /// # Panics
+    /// Where the history of a first draw is not that of what was fed.
+    pub fn next_sampled(&mut self, sampler: &mut Sampler, history: &[u32], more: bool) -> Result<u32, CudaError> {
+        self.work().next_sampled(sampler, history, more)
+    }
+
     /// The logits behind what was fed or decoded last, `[vocab]`.
     ///
     /// # Errors
@@ -253,6 +269,7 @@ impl Work {
 
     fn rebuild(&mut self) -> Result<(), CudaError> {
         self.graphs = self.builder.graphs(&self.ring)?;
+        self.sampled.graphs = None;
         (self.last, self.untaken) = (0, 0);
         Ok(())
     }
@@ -268,6 +285,7 @@ impl Work {
         let model = weights::load(gguf, config, &exec, precision, kv, context)?;
         let buffers = Buffers::new(exec.stream(), config, model.heads)?;
         let ring = HostWords::new(exec.device(), RING)?;
+        let sampled = Sampled::new(&exec, RING, config.vocab, context)?;
         let parts = Parts { exec, model, buffers, precision };
         let prompt = match Prompt::takes(&parts.model, precision) {
             true => Some(Prompt::new(&parts.exec, &parts.model)?),
@@ -275,6 +293,7 @@ impl Work {
         };
         parts.exec.compile_for(|| {
             parts.programs(&ring)?;
+            sampled.first(&parts.builder(0))?;
             prompt.as_ref().map_or(Ok(()), |prompt| prompt.plan(&parts.exec, &parts.model, &parts.buffers))
         });
         let graphs = parts.graphs(&ring)?;
@@ -282,6 +301,7 @@ impl Work {
         let logits = vec![0.0; config.vocab];
         Ok(Work {
             graphs,
+            sampled,
             prompt,
             builder: parts,
             ring,
@@ -356,6 +376,7 @@ impl Work {
         (self.untaken..=self.last).for_each(|pos| {
             self.ring.take(pos % RING);
         });
+        self.sampled.end(self.untaken..=self.last, RING);
         Ok(())
     }
 
@@ -371,32 +392,32 @@ impl Work {
         Ok(id)
     }
 
-    /// Waits until the device has written the token of a position. The host polls: it has nothing else to do, and a wait in
-    /// the driver would cost it microseconds.
-    fn await_token(&mut self, pos: usize) -> Result<u32, CudaError> {
-        let started = Instant::now();
-        let mut spins = 0u32;
-        loop {
-            let word = self.ring.take(pos % RING);
-            if word != 0 {
-                return Ok(word - 1);
-            }
-            spins += 1;
-            if spins.is_multiple_of(1024) && started.elapsed() > Duration::from_millis(1) {
-                let doing = || format!("decoding the token behind position {pos}");
-                // A fault shows here, and a step that ended without a token cannot be waited for.
-                let done = self.builder.exec.stream().is_done(doing)?;
-                if done && started.elapsed() > Duration::from_secs(10) {
-                    return Err(CudaError::NoKernel {
-                        op: "norm_logits".to_owned(),
-                        shape: format!("position {pos}"),
-                        reason: "the steps ended and no token came".to_owned(),
-                    });
-                }
-                std::thread::yield_now();
-            }
-            std::hint::spin_loop();
+    fn next_sampled(&mut self, sampler: &mut Sampler, history: &[u32], more: bool) -> Result<u32, CudaError> {
+        let (pos, stream) = (self.last, self.builder.exec.stream());
+        if !self.sampled.is_under_way() {
+            self.sampled.begin(stream, sampler, history, pos, &mut self.counters)?;
+            // The logits are there, whoever computed them; what the head said of them in the ring is for nobody.
+            self.sampled.first(&self.builder.builder(0))?.launch(stream, false)?;
+            self.counters.kernel_launches += 1;
         }
+        if more {
+            if self.sampled.graphs.is_none() {
+                self.sampled.graphs = Some(self.builder.sampled_graphs(&self.sampled)?);
+            }
+            self.sampled.draw_for(stream, sampler, pos + 1, &mut self.counters)?;
+            let graphs = self.sampled.graphs.as_ref().expect("they have just been captured");
+            graphs.graph(pos + 1).launch(stream)?;
+            self.counters.graph_launches += 1;
+            self.counters.tokens += 1;
+            self.last += 1;
+        }
+        let id = await_word(&self.sampled.ring, stream, pos)?;
+        self.counters.d2h_bytes += 4;
+        Ok(id)
+    }
+
+    fn await_token(&mut self, pos: usize) -> Result<u32, CudaError> {
+        await_word(&self.ring, self.builder.exec.stream(), pos)
     }
 
     fn logits(&mut self) -> Result<&[f32], CudaError> {
@@ -434,6 +455,34 @@ impl Work {
     }
 }
 
+/// Waits until the device has written the token of a position. The host polls: it has nothing else to do, and a wait in
+/// the driver would cost it microseconds.
+fn await_word(ring: &HostWords, stream: &Stream, pos: usize) -> Result<u32, CudaError> {
+    let started = Instant::now();
+    let mut spins = 0u32;
+    loop {
+        let word = ring.take(pos % RING);
+        if word != 0 {
+            return Ok(word - 1);
+        }
+        spins += 1;
+        if spins.is_multiple_of(1024) && started.elapsed() > Duration::from_millis(1) {
+            let doing = || format!("decoding the token behind position {pos}");
+            // A fault shows here, and a step that ended without a token cannot be waited for.
+            let done = stream.is_done(doing)?;
+            if done && started.elapsed() > Duration::from_secs(10) {
+                return Err(CudaError::NoKernel {
+                    op: "norm_logits".to_owned(),
+                    shape: format!("position {pos}"),
+                    reason: "the steps ended and no token came".to_owned(),
+                });
+            }
+            std::thread::yield_now();
+        }
+        std::hint::spin_loop();
+    }
+}
+
 /// The architecture that `EDGELLM_CUDA_ARCH` names, such as `compute_75`: the kernels of an older device, which the driver
 /// compiles for this one. For trying their results, not their speed.
 fn arch_from_environment() -> Result<Option<Arch>, LoadError> {
@@ -449,7 +498,8 @@ fn arch_from_environment() -> Result<Option<Arch>, LoadError> {
 impl Parts {
     fn builder(&self, ring: u64) -> Builder<'_> {
         let Parts { exec, model, buffers, precision } = self;
-        Builder { exec, model, buffers, precision: *precision, ring, class: LengthClass::of(1) }
+        let (next, class) = (&buffers.state, LengthClass::of(1));
+        Builder { exec, model, buffers, precision: *precision, next, ring, class }
     }
 
     /// The steps of a token at every length of the context.
@@ -470,6 +520,15 @@ impl Parts {
             ring.take(0);
             program.capture(stream, self.exec.early())
         })
+    }
+
+    /// The graphs of a token behind which one is drawn. Every function in them has been launched: the head and what is before
+    /// it when the model was loaded, the choice for the request's first token.
+    fn sampled_graphs(&self, sampled: &Sampled) -> Result<Graphs, CudaError> {
+        let context = self.model.layers.first().map_or(0, |l| l.cache.max_len);
+        let of = |class| sampled.token(Builder { class, ..self.builder(0) });
+        let programs = LengthClass::up_to(context).map(of).collect::<Result<_, _>>()?;
+        Graphs::new(programs, |program| program.capture(self.exec.stream(), self.exec.early()))
     }
 
     fn set_state(&self, id: u32, pos: usize) -> Result<(), CudaError> {

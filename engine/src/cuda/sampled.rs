@@ -1,0 +1,168 @@
+//! Tokens that are drawn on the device: logits stay there, and what a request asks for lies beside them, so that the graph of
+//! a drawn token never changes either.
+
+use kernels::cuda::CudaError;
+use kernels::cuda::driver::{HostWords, Stream};
+use kernels::cuda::exec::{Exec, Program, SampleToken, Span, Step};
+use kernels::op::SAMPLE_DRAWS;
+
+use super::Counters;
+use super::decode::Builder;
+use super::graphs::Graphs;
+use crate::sampler::Sampler;
+
+/// Draws that are sent at once: few enough to be made in microseconds, and so many that sending them does not count.
+const AHEAD: usize = 256;
+
+/// What the choice of tokens on the device needs.
+#[derive(Debug)]
+pub struct Sampled {
+    /// Captured by the first request that draws. Before what they use: graphs go first.
+    pub graphs: Option<Graphs>,
+    /// Host memory that hears of every token that is drawn.
+    pub ring: HostWords,
+    /// The words of the parameters, and behind them the position of a request's first choice.
+    params: Span,
+    /// Uniform numbers by position, f64 `[SAMPLE_DRAWS]`.
+    draws: Span,
+    /// Tokens by position, u32 `[context]`.
+    history: Span,
+    /// What the head says of the most likely token, for nobody to read.
+    unread: Span,
+    work: Span,
+    scratch: Span,
+    context: usize,
+    /// In a request that draws, the first position that has no uniform number yet.
+    drawn: Option<usize>,
+}
+
+impl Sampled {
+    /// For a vocabulary and so many positions.
+    ///
+    /// # Errors
+    /// No room on the device.
+    pub fn new(exec: &Exec, ring: usize, vocab: usize, context: usize) -> Result<Sampled, CudaError> {
+        let zeroed = |bytes: usize| Span::zeroed(exec.stream(), bytes, "the choice of tokens");
+        Ok(Sampled {
+            graphs: None,
+            ring: HostWords::new(exec.device(), ring)?,
+            params: zeroed(36)?,
+            draws: zeroed(8 * SAMPLE_DRAWS)?,
+            history: zeroed(4 * context)?,
+            unread: zeroed(16)?,
+            work: zeroed(Exec::sample_work(vocab))?,
+            scratch: zeroed(Exec::sample_scratch())?,
+            context,
+            drawn: None,
+        })
+    }
+
+    /// The choice of a request's first token, from logits that are there already.
+    ///
+    /// # Errors
+    /// No kernel, or the driver's error.
+    pub fn first(&self, builder: &Builder<'_>) -> Result<Step, CudaError> {
+        self.choice(builder, &self.params.part(32, 4))
+    }
+
+    /// The steps of a token behind which one is drawn.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn token(&self, builder: Builder<'_>) -> Result<Program, CudaError> {
+        let builder = Builder { next: &self.unread, ring: 0, ..builder };
+        let mut program = builder.token()?;
+        program.push(self.choice(&builder, &builder.buffers.state.part(4, 4))?);
+        Ok(program)
+    }
+
+    fn choice(&self, builder: &Builder<'_>, pos: &Span) -> Result<Step, CudaError> {
+        builder.exec.sample(
+            builder.precision,
+            &SampleToken {
+                logits: &builder.buffers.logits,
+                params: &self.params,
+                draws: &self.draws,
+                history: &self.history,
+                pos,
+                next: &builder.buffers.state,
+                work: &self.work,
+                scratch: &self.scratch,
+                ring: self.ring.address(),
+                vocab: builder.model.config.vocab,
+                len: self.context,
+            },
+        )
+    }
+
+    /// Whether a request draws at present.
+    pub fn is_under_way(&self) -> bool {
+        self.drawn.is_some()
+    }
+
+    /// Begins to draw behind a position, whose tokens and those before it are `history`.
+    ///
+    /// # Errors
+    /// The driver's error.
+    ///
+    /// # Panics
+    /// Where the history is that of another position.
+    pub fn begin(
+        &mut self,
+        stream: &Stream,
+        sampler: &mut Sampler,
+        history: &[u32],
+        pos: usize,
+        counters: &mut Counters,
+    ) -> Result<(), CudaError> {
+        assert_eq!(history.len(), pos + 1, "every position has a token");
+        let params = sampler.on_device();
+        let mut words = params.words().to_vec();
+        words.push(pos as u32);
+        self.params.upload(stream, &bytes_of(&words))?;
+        let recent = if params.penalty == 1.0 { 0 } else { history.len().min(params.recent as usize) };
+        let (first, recent) = (history.len() - recent, &history[history.len() - recent..]);
+        if !recent.is_empty() {
+            self.history.part(4 * first, 4 * recent.len()).upload(stream, &bytes_of(recent))?;
+        }
+        counters.h2d_bytes += 4 * (words.len() + recent.len()) as u64;
+        self.drawn = Some(pos);
+        self.draw_for(stream, sampler, pos, counters)
+    }
+
+    /// Sees to it that the choice behind a position finds its uniform number.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn draw_for(
+        &mut self,
+        stream: &Stream,
+        sampler: &mut Sampler,
+        pos: usize,
+        counters: &mut Counters,
+    ) -> Result<(), CudaError> {
+        while let Some(from) = self.drawn.filter(|&from| from <= pos) {
+            // What is replaced was read by launches that are ahead on the stream.
+            let place = from % SAMPLE_DRAWS;
+            let count = AHEAD.min(SAMPLE_DRAWS - place);
+            let bytes: Vec<u8> = (0..count).flat_map(|_| sampler.uniform().to_le_bytes()).collect();
+            self.draws.part(8 * place, bytes.len()).upload(stream, &bytes)?;
+            counters.h2d_bytes += bytes.len() as u64;
+            self.drawn = Some(from + count);
+        }
+        Ok(())
+    }
+
+    /// The request is over and the device is done with it: words of the ring that nobody took are taken away.
+    pub fn end(&mut self, positions: impl Iterator<Item = usize>, ring: usize) {
+        if self.drawn.take().is_some() {
+            positions.for_each(|pos| {
+                self.ring.take(pos % ring);
+            });
+        }
+    }
+}
+
+fn bytes_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
