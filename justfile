@@ -23,6 +23,10 @@ doc:
 model: build
     target/release/edgellm pull smollm2:135m
 
+# The programs of all tests, built only.
+test-build:
+    cargo test --workspace --no-run
+
 # All tests. Those that need the default model fail without it here, instead of saying `skipped`.
 test: model
     EDGELLM_REQUIRE_MODEL=1 cargo test --workspace --no-fail-fast
@@ -46,12 +50,17 @@ aarch64:
     cargo test --locked -p kernels --test conformance --target aarch64-unknown-linux-gnu --target-dir target/aarch64 \
         -- ad01 every_kernel_takes small_integers ad12 every_kernel_of_the_spaces
 
-# The CUDA layer and every default CUDA variant on a GPU, that NVRTC gives what the tests expect of it, and the engine on
-# the GPU against the f64 reference and the real model's fixture.
-test-gpu:
+# The CUDA layer and every default CUDA variant on a GPU, that NVRTC gives what the tests expect of it, the engine on the GPU
+# against the f64 reference and the real model's fixture, prompts without the library too, and the real model in every type of
+# weights against its own decoded self. Tests of the engine print their figures.
+test-gpu: model
     EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 \
-        cargo test -p kernels --test cuda_device --test cuda_target --test cuda_compile -- --test-threads=1
-    EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 cargo test --release -p engine --test cuda -- --test-threads=1
+        cargo test -p kernels --test cuda_device --test cuda_target --test cuda_blas --test cuda_compile -- --test-threads=1
+    EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 EDGELLM_REQUIRE_MODEL=1 \
+        cargo test --release -p engine --test cuda -- --test-threads=1 --nocapture
+    EDGELLM_CUBLASLT=/none EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 \
+        cargo test --release -p engine --test cuda prompt -- --test-threads=1 --nocapture
+    cargo run --release -p engine --example requantized -- "$(target/release/edgellm pull smollm2:135m)" --device cuda:0
 
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model

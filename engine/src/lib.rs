@@ -15,6 +15,7 @@ mod kv_type;
 pub mod model;
 pub mod models;
 pub mod reference;
+pub mod requantize;
 pub mod sampler;
 pub mod server;
 mod stop;

@@ -18,6 +18,7 @@ use harness_spec::DType;
 use crate::gguf::{GgufWriter, WriteError};
 use crate::model::Architecture;
 use blocks::BlockPools;
+pub(crate) use scheme::Role;
 pub use scheme::Scheme;
 pub use shape::{RopeLlama3, Shape, shapes};
 

@@ -2,7 +2,7 @@
 
 use super::cursor::elements;
 use super::value::{Kind, Value};
-use super::{Gguf, MetaError};
+use super::{Gguf, GgufWriter, MetaError, MetaValue};
 
 impl Gguf {
     /// The keys and values, by key.
@@ -149,6 +149,41 @@ impl Gguf {
     /// All metadata as JSON. Arrays longer than `longest` become null, as the Ollama API has it for token lists.
     pub fn metadata_json(&self, longest: usize) -> serde_json::Map<String, serde_json::Value> {
         self.meta.iter().map(|(key, value)| (key.to_string(), self.json(value, longest))).collect()
+    }
+
+    /// Gives every entry to a writer. Numbers keep their value and not always their width, which no reader may depend on.
+    ///
+    /// # Errors
+    /// [`MetaError`] where an entry is of a kind that the writer does not have: arrays of arrays, of bools, of large numbers.
+    pub fn copy_metadata(&self, writer: &mut GgufWriter) -> Result<(), MetaError> {
+        self.meta.iter().try_for_each(|(key, value)| {
+            writer.meta(key, self.written(key, value)?);
+            Ok(())
+        })
+    }
+
+    fn written(&self, key: &str, value: &Value) -> Result<MetaValue, MetaError> {
+        let want = "a number, a bool, a string, or an array of strings or 32-bit numbers";
+        let refused = || wrong_type(key, value, want);
+        Ok(match value {
+            &Value::Uint(v) => u32::try_from(v).map_or(MetaValue::U64(v), MetaValue::U32),
+            &Value::Int(v) => MetaValue::I32(i32::try_from(v).map_err(|_| refused())?),
+            &Value::Float(v) => MetaValue::F32(v as f32),
+            &Value::Bool(v) => MetaValue::Bool(v),
+            Value::String(_) => self.str(key)?.into(),
+            Value::Array(array) if array.kind == Kind::String => {
+                let strings = self.strings(key)?.map(|text| text.map(str::to_owned));
+                MetaValue::Strings(strings.collect::<Result<_, _>>()?)
+            }
+            Value::Array(array) if matches!(array.kind, Kind::F32 | Kind::F64) => {
+                let float = |item| if let Value::Float(v) = item { Ok(v as f32) } else { Err(refused()) };
+                MetaValue::F32s(elements(self.mapping.bytes(), array).map(float).collect::<Result<_, _>>()?)
+            }
+            Value::Array(_) => {
+                let ints = self.opt_ints(key)?.unwrap_or_default().into_iter();
+                MetaValue::I32s(ints.map(|v| i32::try_from(v).map_err(|_| refused())).collect::<Result<_, _>>()?)
+            }
+        })
     }
 
     fn json(&self, value: &Value, longest: usize) -> serde_json::Value {

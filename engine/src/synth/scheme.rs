@@ -28,7 +28,7 @@ pub enum Scheme {
 
 /// What a matrix is for, as far as its type depends on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// The embedding of a model with a head of its own.
     Embed,
     /// The head, or the embedding that is also the head.
@@ -91,7 +91,7 @@ impl Scheme {
     }
 
     /// `general.file_type`, by llama.cpp's numbering.
-    pub(super) const fn file_type(self) -> u32 {
+    pub(crate) const fn file_type(self) -> u32 {
         match self {
             Scheme::F32 => 0,
             Scheme::F16 => 1,
@@ -127,7 +127,7 @@ impl Scheme {
     }
 
     /// The type of a matrix with rows of `k`.
-    pub(super) fn dtype(self, role: Role, k: usize, layers: usize) -> DType {
+    pub(crate) fn dtype(self, role: Role, k: usize, layers: usize) -> DType {
         let wanted = match (self, role) {
             (Scheme::F32 | Scheme::F16 | Scheme::BF16 | Scheme::Q8_0, _) => self.base(),
             (_, Role::Head) => DType::Q6K,
@@ -137,6 +137,11 @@ impl Scheme {
             _ => self.base(),
         };
         fit(wanted, k)
+    }
+
+    /// The type of a matrix with rows of `k` whatever it is for, as `llama-quantize --pure` has it.
+    pub(crate) fn pure(self, k: usize) -> DType {
+        fit(self.base(), k)
     }
 }
 
