@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use harness_spec::{Bytes, VariantId, Workload};
 use kernels::cpu;
 use kernels::cuda::CudaError;
-use kernels::cuda::compile::{Arch, NotAnArch};
+use kernels::cuda::compile::Arch;
 use kernels::cuda::driver::{Device, Facts, HostWords, Stream};
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, Step, StepTime};
 use kernels::cuda::library::nvrtc;
 
+use super::breakdown::{self, TimedStep};
 use super::buffers::{Buffers, CHUNK};
 use super::decode::Builder;
 use super::graphs::Graphs;
@@ -252,6 +253,21 @@ impl CudaModel {
     pub fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
         self.work().profile(pos, repeats)
     }
+
+    /// For [`breakdown::measure`]: every prefix of a token at a position.
+    pub(super) fn prefixes(
+        &mut self,
+        pos: usize,
+        rounds: usize,
+        budget: Duration,
+    ) -> Result<Vec<TimedStep>, CudaError> {
+        self.work().prefixes(pos, rounds, budget)
+    }
+
+    /// Tokens of the vocabulary.
+    pub(super) fn vocab(&self) -> usize {
+        self.locked().logits.len()
+    }
 }
 
 impl Work {
@@ -431,6 +447,18 @@ impl Work {
         Ok(&self.logits)
     }
 
+    fn prefixes(&mut self, pos: usize, rounds: usize, budget: Duration) -> Result<Vec<TimedStep>, CudaError> {
+        self.forget_queued()?;
+        let Parts { exec, .. } = &self.builder;
+        // The whole token ahead of a prefix stands at `pos - 1`, so that the prefix is that of the token at `pos`.
+        let restore = || self.builder.set_state(0, pos - 1);
+        let timed = breakdown::prefixes(exec, self.graphs.program(pos), pos + 1, rounds, budget, &restore);
+        for written in [pos - 1, pos] {
+            self.ring.take(written % RING);
+        }
+        timed
+    }
+
     fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
         self.forget_queued()?;
         let exec = &self.builder.exec;
@@ -487,10 +515,7 @@ fn await_word(ring: &HostWords, stream: &Stream, pos: usize) -> Result<u32, Cuda
 /// compiles for this one. For trying their results, not their speed.
 fn arch_from_environment() -> Result<Option<Arch>, LoadError> {
     match std::env::var("EDGELLM_CUDA_ARCH") {
-        Ok(word) if !word.is_empty() => word
-            .parse()
-            .map(Some)
-            .map_err(|e: NotAnArch| LoadError::NotOnCuda { what: format!("EDGELLM_CUDA_ARCH: {e}") }),
+        Ok(word) if !word.is_empty() => word.parse().map(Some).map_err(LoadError::CudaArch),
         _ => Ok(None),
     }
 }

@@ -107,6 +107,9 @@ pub enum LoadError {
     /// The device that was asked for is not there, or CUDA failed on it.
     #[error(transparent)]
     Cuda(#[from] CudaError),
+    /// A word that names no architecture.
+    #[error("EDGELLM_CUDA_ARCH: {0}")]
+    CudaArch(#[source] kernels::cuda::compile::NotAnArch),
     /// A model that the CUDA engine has no kernels for.
     #[error("the CUDA engine does not run this model: {what}\nhint: --device cpu runs it")]
     NotOnCuda {

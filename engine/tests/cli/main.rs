@@ -1,6 +1,7 @@
 //! The `edgellm` program as a user meets it: every verb, what it prints where, and what it says to mistakes.
 
 mod chat;
+mod driver;
 #[path = "../real_model/mod.rs"]
 mod real_model;
 mod serve;

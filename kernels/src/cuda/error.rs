@@ -12,6 +12,18 @@ pub enum CudaError {
         /// What the loader said, and where it looked.
         reason: String,
     },
+    /// The driver's library is older than what is called here.
+    #[error(
+        "the CUDA driver is too old: it runs CUDA {}.{}, and {}.{} is needed\nhint: install a newer NVIDIA driver, 525 or \
+         later",
+        found.0, found.1, least.0, least.1
+    )]
+    OldDriver {
+        /// The newest CUDA version that it runs.
+        found: (u32, u32),
+        /// The least that it must.
+        least: (u32, u32),
+    },
     /// The driver is there and no device is.
     #[error("no CUDA device: {reason}\nhint: nvidia-smi shows what the driver sees; CUDA_VISIBLE_DEVICES may hide it")]
     NoDevice {

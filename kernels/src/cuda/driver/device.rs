@@ -12,6 +12,10 @@ use super::{Board, check};
 use crate::cuda::CudaError;
 use crate::cuda::compile::Arch;
 
+/// The CUDA version that a driver must run at least. Launches with attributes came with 11.8, and there is no NVRTC before
+/// 12.0 for the newest device among those that every kernel is compiled for.
+const LEAST_DRIVER: (u32, u32) = (12, 0);
+
 /// What a device says of itself. Code asks here and never assumes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -55,9 +59,13 @@ impl Device {
     /// The number of devices that the driver shows.
     ///
     /// # Errors
-    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`].
+    /// [`CudaError::NoDriver`], [`CudaError::OldDriver`], [`CudaError::NoDevice`].
     pub fn count() -> Result<u32, CudaError> {
         load_driver()?;
+        let found = driver_version()?;
+        if found < LEAST_DRIVER {
+            return Err(CudaError::OldDriver { found, least: LEAST_DRIVER });
+        }
         // SAFETY: the library is loaded; 0 is the only legal flag.
         let result = unsafe { sys::cuInit(0) };
         check("cuInit", result, || "starting the driver".to_owned())
