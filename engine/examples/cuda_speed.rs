@@ -3,7 +3,8 @@
 //! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth]`
 //!
 //! Decoding starts at `depth` tokens of context. `EDGELLM_TABLE=default|baseline|PATH` chooses the kernels as `--table`
-//! does elsewhere, `EDGELLM_KV=int8` the type of keys and values, and `EDGELLM_PROFILE=1` lists the steps of a token. The times
+//! does elsewhere, `EDGELLM_KV=int8` the type of keys and values. `EDGELLM_SAMPLE=0.7,40,0.9,0,1.1` draws tokens by temperature,
+//! top-k, top-p, min-p and repeat penalty instead of taking the most likely. `EDGELLM_PROFILE=1` lists the steps of a token. The times
 //! of steps come from a graph in which none overlaps another; the token's own graph is faster where steps may overlap.
 
 use std::collections::BTreeMap;
@@ -12,9 +13,29 @@ use std::path::Path;
 use std::time::Instant;
 
 use engine::cuda::CudaModel;
-use engine::generate::{KvType, LoadOptions, TableChoice};
+use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
 use engine::gguf::Gguf;
 use engine::model::Config;
+use engine::sampler::Sampler;
+
+/// Temperature, top-k, top-p, min-p and repeat penalty, as `0.7,40,0.9,0,1.1`.
+fn sampling(text: &str) -> Result<SamplingParams, Box<dyn Error>> {
+    let words: Vec<&str> = text.split(',').collect();
+    let [temperature, top_k, top_p, min_p, penalty] = words[..] else {
+        return Err("EDGELLM_SAMPLE is temperature,top-k,top-p,min-p,repeat penalty: 0.7,40,0.9,0,1.1".into());
+    };
+    let params = SamplingParams {
+        temperature: temperature.parse()?,
+        top_k: top_k.parse()?,
+        top_p: top_p.parse()?,
+        min_p: min_p.parse()?,
+        repeat_penalty: penalty.parse()?,
+        seed: Some(1),
+        ..SamplingParams::default()
+    };
+    params.check()?;
+    Ok(params)
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -29,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(path) => TableChoice::File(Path::new(Box::leak(path.to_owned().into_boxed_str()))),
     };
     let kv = set("EDGELLM_KV").is_some_and(|kv| kv == "int8").then_some(KvType::Int8);
+    let params = set("EDGELLM_SAMPLE").map(|text| sampling(&text)).transpose()?;
     let options = LoadOptions { table, kv, ..LoadOptions::default() };
 
     let start = Instant::now();
@@ -56,15 +78,26 @@ fn main() -> Result<(), Box<dyn Error>> {
             line += &format!("pp{prompt} {:9.1} tok/s (first {first})   ", prompt as f64 / prefill);
         }
         if decoded > 0 {
+            let mut history = ids(depth.max(1));
+            let mut sampler = Sampler::new(config.vocab);
+            params.iter().for_each(|params| sampler.start(params));
+            let mut next = |model: &mut CudaModel, more: bool| match &params {
+                Some(_) => {
+                    let id = model.next_sampled(&mut sampler, &history, more)?;
+                    history.push(id);
+                    Ok(id)
+                }
+                None => model.next_greedy(more),
+            };
             model.feed(&ids(depth.max(1)), 0)?;
-            model.next_greedy(true)?;
+            next(&mut model, true)?;
             let before = model.counters();
             let start = Instant::now();
             let mut last = 0;
             let mut gaps = Vec::with_capacity(decoded);
             let mut then = start;
             for i in 0..decoded {
-                last = model.next_greedy(i + 1 < decoded)?;
+                last = next(&mut model, i + 1 < decoded)?;
                 let now = Instant::now();
                 gaps.push((now - then).as_secs_f64());
                 then = now;
