@@ -6,10 +6,12 @@
 //! - `graphs`: those steps captured, for every class of lengths.
 //! - `prompt`: many tokens at once.
 //! - `sampled`: tokens drawn on the device.
+//! - [`breakdown`]: what each step of a token costs.
 //! - [`tune`]: which variants make a token fastest, in the engine itself.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
 //! - [`CudaModel`]: what the engine drives.
 
+pub mod breakdown;
 mod buffers;
 mod decode;
 mod graphs;
@@ -21,3 +23,10 @@ pub mod vram;
 mod weights;
 
 pub use model::{Counters, CudaModel};
+
+/// Tokens of a prompt that go through the graph of one token: what is left of its chunks, where it is so little that a chunk
+/// of its own would take longer. A model whose matrices have no product for many tokens takes all of a prompt that way.
+pub const fn single_tokens(prompt: u64) -> u64 {
+    let rest = prompt % vram::PREFILL_TOKENS as u64;
+    if rest <= prompt::FEW as u64 { rest } else { 0 }
+}

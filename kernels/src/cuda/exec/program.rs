@@ -101,7 +101,16 @@ impl Program {
     /// # Errors
     /// The driver's error.
     pub fn run(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
-        self.steps.iter().enumerate().try_for_each(|(i, step)| step.launch(stream, early && i > 0))
+        self.run_first(self.steps.len(), stream, early)
+    }
+
+    /// As [`Program::run`], and only the first `count` steps.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn run_first(&self, count: usize, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        let mut first = self.steps.iter().take(count).enumerate();
+        first.try_for_each(|(i, step)| step.launch(stream, early && i > 0))
     }
 
     /// The program as one graph. Every function has been launched before: the first launch loads it, which a capture
