@@ -46,6 +46,12 @@ pub enum ReportError {
         /// The file.
         path: PathBuf,
     },
+    /// A folder without a record.
+    #[error("{path} and the folders in it hold no record that can be shown\nhint: give a folder of runs, such as `results`")]
+    NoRecords {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file of the run cannot be read.
     #[error("cannot read {path}: {source}\nhint: check that you may read it")]
     Read {

@@ -10,6 +10,7 @@ mod files;
 mod html;
 mod kernels;
 mod markdown;
+mod results;
 mod run;
 pub mod schema;
 mod series;
@@ -25,6 +26,7 @@ pub use kernels::{
     rebuild_kernel_run, rebuild_kernel_run_with, write_kernel_run, write_kernel_run_with,
 };
 pub use markdown::markdown;
+pub use results::{ResultsPage, results_page};
 pub use run::{
     LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with,
 };

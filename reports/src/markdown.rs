@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use harness_spec::record::{Provenance, RunRecord, SideRole};
 
+use crate::view::breakdown;
 use crate::view::metrics::{self, MetricRow};
 use crate::view::{facts, format};
 
@@ -58,7 +59,22 @@ pub fn markdown(record: &RunRecord) -> String {
         let values: String = row.values.iter().map(|v| format!(" {} |", escaped(&v.text))).collect();
         line(&format!("| {} |{values}", row.name));
     }
+    for b in breakdown::views(record) {
+        line(&format!("\n| op at depth {} | steps | µs | share | GB/s | of ceiling |\n|---|---|---|---|---|---|", b.depth));
+        for r in &b.ops {
+            let (op, count) = (escaped(&r.op), r.count);
+            line(&format!("| {op} | {count} | {} | {} | {} | {} |", r.total, r.share, r.rate, r.of_ceiling));
+        }
+        line("");
+        for fact in &b.facts {
+            let why = if fact.why.is_empty() { String::new() } else { format!(" ({})", escaped(&fact.why)) };
+            line(&format!("- {}: {}{why}", escaped(&fact.name), escaped(&fact.value)));
+        }
+    }
     line("");
+    for check in facts::checks(record) {
+        line(&format!("- check {}: {}: {}", check.state, escaped(&check.name), escaped(&check.found)));
+    }
     for fact in facts::ceiling(record).iter().chain(&facts::hygiene(record)) {
         line(&format!("- {}: {}", escaped(&fact.name), escaped(&fact.value)));
     }
@@ -100,7 +116,7 @@ fn heads(record: &RunRecord) -> String {
 }
 
 /// Text on one line in which nothing is markup.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in format::one_line(text).chars() {
         match c {

@@ -5,6 +5,7 @@ use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Rows};
 use tabled::settings::{Modify, Style, Width};
 
+use crate::view::breakdown::{self, BreakdownView};
 use crate::view::facts::{self, Fact, SideRow};
 use crate::view::metrics::{self, MetricRow};
 use crate::view::{facts::ManifestRow, format};
@@ -52,6 +53,12 @@ pub fn terminal(record: &RunRecord) -> String {
     blocks.push(format!("Memory and bandwidth\n{}", side_table(record, &used)));
     blocks.push(fact_lines("", &facts::ceiling(record)));
     blocks.extend(facts::findings(record).iter().map(|f| wrapped(&format!("finding: {f}"))));
+    blocks.extend(breakdown::views(record).iter().map(breakdown_block));
+    let checks = facts::checks(record);
+    if !checks.is_empty() {
+        let line = |c: &facts::CheckRow| wrapped(&format!("{}: {}: {}", c.state, c.name, c.found));
+        blocks.push(format!("Checks\n{}", checks.iter().map(line).collect::<Vec<_>>().join("\n")));
+    }
     blocks.push(fact_lines("Hygiene\n", &facts::hygiene(record)));
 
     let noisy: Vec<String> = record
@@ -82,6 +89,18 @@ fn head(record: &RunRecord) -> String {
     }
     lines.extend(record.notes.iter().map(|n| wrapped(&format!("note: {}", format::one_line(n)))));
     lines.join("\n")
+}
+
+/// The steps of a token by op.
+fn breakdown_block(b: &BreakdownView) -> String {
+    let mut builder = Builder::default();
+    builder.push_record(["op", "steps", "us each", "us", "share", "GB/s", "of ceiling"]);
+    for r in &b.ops {
+        let count = r.count.to_string();
+        builder.push_record([&r.op, &count, &r.each, &r.total, &r.share, &r.rate, &r.of_ceiling]);
+    }
+    let title = format!("The steps of a token at a depth of {}\n", b.depth);
+    format!("{}\n{}", fact_lines(&title, &b.facts), rendered(builder, 25))
 }
 
 /// The metrics over all runs.

@@ -282,7 +282,9 @@ fn what_a_run_used_of_a_gpu_is_shown_beside_the_memory_of_each_side() {
         name: "An Example GPU".into(),
         driver: Some("580.1".into()),
         vram_bytes: Measure::measured(512.0 * 1048576.0),
+        vram_need_bytes: Some(Measure::derived(640.0 * 1048576.0)),
         energy_j_per_token: Measure::derived(0.125),
+        energy_net_j_per_token: Some(Measure::missing("500 tokens in 2.0 s: net energy takes 1000 tokens and 10 s")),
         counters: Some(counters),
     });
     record.plan.device = "cuda:0".into();

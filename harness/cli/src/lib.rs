@@ -4,8 +4,10 @@
 //! Data goes to stdout, words for people to stderr.
 
 pub mod args;
+pub mod breakdown;
 pub mod ceiling;
 pub mod commands;
+pub mod depth;
 pub mod exit;
 pub mod gpu_use;
 pub mod grid;

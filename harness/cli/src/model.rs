@@ -56,7 +56,7 @@ const MARKUP_ONLY: usize = 8;
 ///
 /// # Errors
 /// What the store, the pull or the file says.
-pub async fn open(word: &str, context: u32) -> anyhow::Result<GgufModel> {
+pub async fn open(word: &str, context: u32, kv: KvType) -> anyhow::Result<GgufModel> {
     let store = Store::of_this_user()?;
     let entry = match models::resolve(&store, word) {
         Ok(entry) => entry,
@@ -72,15 +72,22 @@ pub async fn open(word: &str, context: u32) -> anyhow::Result<GgufModel> {
         Err(e) => return Err(e.into()),
     };
     let known = entry.sha256.as_ref().map(|d| d.as_str().to_owned());
-    GgufModel::read(word, &entry.path, known, context)
+    GgufModel::read(word, &entry.path, known, context, kv)
 }
 
 impl GgufModel {
-    /// Reads a file's header, tokenizer and template; hashes it unless `sha256` is known.
+    /// Reads a file's header, tokenizer and template; hashes it unless `sha256` is known. `kv` is the type that keys and
+    /// values will be kept in.
     ///
     /// # Errors
     /// What makes the file unfit.
-    pub fn read(name: &str, path: &Path, sha256: Option<String>, context: u32) -> anyhow::Result<GgufModel> {
+    pub fn read(
+        name: &str,
+        path: &Path,
+        sha256: Option<String>,
+        context: u32,
+        kv: KvType,
+    ) -> anyhow::Result<GgufModel> {
         let doing = || format!("reading {}", path.display());
         let gguf = Gguf::open(path).with_context(doing)?;
         let info = ModelInfo::from_gguf(&gguf).with_context(doing)?;
@@ -109,7 +116,7 @@ impl GgufModel {
                 .map(|(t, f)| (t.name().to_owned(), TensorGroup { count: f.count as u64, bytes: f.bytes }))
                 .collect(),
             weight_bytes_per_token: info.weight_bytes_per_token().0,
-            kv_bytes_per_position: info.kv_bytes_per_position(KvType::F16).0,
+            kv_bytes_per_position: info.kv_bytes_per_position(kv).0,
             layers: info.config.layers as u32,
             context,
         };

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use engine::generate::DeviceChoice;
+use engine::generate::{DeviceChoice, KvType};
 use harness_measure::{Schedule, ScheduleSpec};
 use harness_spec::record::SideRole;
 use kernels::cuda::driver::Device;
 use reqwest::Url;
 
 use crate::args::{CompareArgs, E2eArgs, RunArgs};
+use crate::depth;
 use crate::exit::{Failure, usage};
 use crate::machine::cpu;
+use crate::model::Model;
 use crate::suite::{self, Suite};
 
 /// Where Ollama listens when nothing says otherwise.
@@ -48,6 +50,10 @@ pub struct RunPlan {
     pub lengths: Vec<u64>,
     /// What our engine computes on; never left open.
     pub device: DeviceChoice,
+    /// The type that our engine keeps keys and values in.
+    pub kv: KvType,
+    /// Whether the steps of a token are timed as well.
+    pub breakdown: bool,
     /// Threads on both sides.
     pub threads: u32,
     /// Context length on both sides.
@@ -94,8 +100,12 @@ impl RunPlan {
     /// # Errors
     /// Wrong usage, with the fix.
     pub fn new(verb: &'static str, a: RunArgs) -> Result<RunPlan, Failure> {
-        let suite = suite::load(&a.suite).map_err(usage)?;
+        let suite = if a.depth.is_empty() { suite::load(&a.suite).map_err(usage)? } else { depths(&a.depth)? };
         let lengths = if a.lengths.is_empty() { suite.lengths.clone() } else { a.lengths };
+        let runs = match a.tokens {
+            Some(tokens) => runs_for(tokens, suite.prompts.len(), &lengths)?,
+            None => a.runs,
+        };
         let threads = a.threads.unwrap_or_else(cpu::physical_cores);
         if threads == 0 {
             return Err(usage(anyhow!("--threads 0 computes nothing; give at least 1")));
@@ -106,10 +116,12 @@ impl RunPlan {
         let plan = RunPlan {
             verb,
             model: a.model,
-            runs: a.runs,
+            runs,
             suite,
             lengths,
             device: device(a.device)?,
+            kv: a.kv.into(),
+            breakdown: a.breakdown,
             threads,
             context: a.ctx,
             seed: a.seed.unwrap_or_else(rand::random),
@@ -128,6 +140,24 @@ impl RunPlan {
                 plan.context
             )));
         }
+        let deepest = plan.suite.prompts.iter().filter_map(|p| p.depth).max().unwrap_or(0);
+        let need = deepest + longest + depth::SLACK;
+        if deepest > 0 && need > u64::from(plan.context) {
+            return Err(usage(anyhow!(
+                "a depth of {deepest} and {longest} tokens do not fit a context of {}\nhint: --ctx {}",
+                plan.context,
+                need.next_multiple_of(256)
+            )));
+        }
+        let on_gpu = matches!(plan.device, DeviceChoice::Cuda(_));
+        if plan.breakdown && !on_gpu {
+            return Err(usage(anyhow!(
+                "--breakdown is not available on the processor: its engine has no times of single steps\nhint: --device cuda:N"
+            )));
+        }
+        if plan.kv == KvType::Int8 && !on_gpu {
+            return Err(usage(anyhow!("the processor keeps no keys and values in int8\nhint: --kv f16, or --device cuda:N")));
+        }
         Ok(plan)
     }
 
@@ -141,6 +171,16 @@ impl RunPlan {
             kernels::cuda::library::nvrtc().with_context(|| format!("--device {}", self.device))?;
         }
         Ok(())
+    }
+
+    /// The plan with the text of its prompts of a depth, which the model's tokenizer decides.
+    ///
+    /// # Errors
+    /// A depth below what a prompt without text takes.
+    pub fn filled(&self, model: &dyn Model) -> Result<RunPlan, Failure> {
+        let mut plan = self.clone();
+        depth::fill(&mut plan.suite, model)?;
+        Ok(plan)
     }
 
     fn spec(&self) -> ScheduleSpec<'_> {
@@ -198,8 +238,32 @@ impl TryFrom<E2eArgs> for E2ePlan {
 
     fn try_from(a: E2eArgs) -> Result<E2ePlan, Failure> {
         let backend = target(&a.backend, std::env::var("OLLAMA_HOST").ok().as_deref())?;
-        Ok(E2ePlan { run: RunPlan::new("e2e", a.run)?, backend })
+        let run = RunPlan::new("e2e", a.run)?;
+        if run.breakdown && backend != Target::Engine {
+            return Err(usage(anyhow!("--breakdown takes our own engine apart\nhint: leave --backend out")));
+        }
+        Ok(E2ePlan { run, backend })
     }
+}
+
+/// The suite of `--depth`.
+fn depths(depths: &[u64]) -> Result<Suite, Failure> {
+    let mut sorted = depths.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != depths.len() {
+        return Err(usage(anyhow!("--depth names a depth twice: {depths:?}")));
+    }
+    Ok(depth::suite(&sorted))
+}
+
+/// The runs that it takes until every prompt and length has so many times between tokens.
+fn runs_for(tokens: u64, prompts: usize, lengths: &[u64]) -> Result<u64, Failure> {
+    let gaps = lengths.iter().min().map_or(0, |shortest| shortest.saturating_sub(1));
+    if tokens == 0 || gaps == 0 {
+        return Err(usage(anyhow!("--tokens {tokens} of answers of {lengths:?} tokens gives no time between tokens")));
+    }
+    Ok(tokens.div_ceil(gaps) * prompts as u64 * lengths.len() as u64)
 }
 
 /// The device that a flag means. Without one it is the first GPU that the driver shows, else the processor; either way
@@ -286,6 +350,15 @@ mod tests {
         assert_ne!(device(None).unwrap(), DeviceChoice::Auto);
         let Err(Failure::Usage(refused)) = device(Some(DeviceChoice::Auto)) else { panic!("auto was taken") };
         assert!(refused.to_string().contains("write cpu or cuda:N"), "{refused}");
+    }
+
+    #[test]
+    fn tokens_are_counted_for_each_prompt_and_length_between_tokens() {
+        assert_eq!(runs_for(10_000, 1, &[128]).unwrap(), 79);
+        assert_eq!(runs_for(10_000, 4, &[128, 51]).unwrap(), 200 * 4 * 2);
+        for (tokens, lengths) in [(0, &[128][..]), (100, &[1]), (100, &[])] {
+            assert!(matches!(runs_for(tokens, 1, lengths), Err(Failure::Usage(_))));
+        }
     }
 
     #[test]

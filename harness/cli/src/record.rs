@@ -8,7 +8,7 @@ use harness_measure::bandwidth;
 use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
-    Ceiling, DropReason, Environment, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance,
+    Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance,
     RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
@@ -16,7 +16,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use crate::gpu_use;
 use crate::machine::{environment, process};
 use crate::model::Model;
 use crate::peers::Side;
@@ -120,6 +119,10 @@ pub struct Parts<'a> {
     pub telemetry: Vec<harness_spec::record::BlockTelemetry>,
     /// What each side used of the run's GPU.
     pub gpus: BTreeMap<SideRole, SideGpu>,
+    /// The steps of a token.
+    pub breakdowns: Vec<Breakdown>,
+    /// What must hold.
+    pub checks: Vec<Check>,
     /// What idle sides used.
     pub idle: &'a [IdleUse],
     /// Which peer it is, and anything else said before.
@@ -140,11 +143,6 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
                 share * 100.0
             ));
         }
-    }
-    for s in &sides {
-        let prompts = parts.samples.iter().filter(|p| p.side == s.role).map(|p| p.prompt_tokens).sum();
-        let counters = s.gpu.as_ref().and_then(|gpu| gpu.counters);
-        notes.extend(counters.and_then(|c| gpu_use::broken_promise(&s.label, &c, prompts)));
     }
     notes.extend(parts.analysis.notes.iter().cloned());
     let headline = headline(&parts);
@@ -173,6 +171,7 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
             seed: plan.seed,
             threads: plan.threads,
             device: plan.device.to_string(),
+            kv: plan.kv.name().to_owned(),
         },
         sides,
         manifest: parts.manifest,
@@ -181,6 +180,8 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
         server_reported: parts.analysis.server_reported,
         hygiene: parts.analysis.hygiene,
         telemetry: parts.telemetry,
+        breakdowns: parts.breakdowns,
+        checks: parts.checks,
         headline,
         notes,
     }

@@ -46,7 +46,13 @@ pub struct SuitePrompt {
     /// Token ids of the text by tokenizer.
     #[serde(default)]
     pub token_ids: BTreeMap<String, Vec<u32>>,
+    /// Tokens that the whole prompt has, of one that only fills the context.
+    #[serde(skip)]
+    pub depth: Option<u64>,
 }
+
+/// Characters of a prompt that only fills the context which a record keeps.
+const KEPT_TEXT: usize = 120;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,9 +195,13 @@ impl Suite {
                 .iter()
                 .map(|p| PromptFacts {
                     id: p.id.clone(),
-                    text: p.text.clone(),
+                    text: match p.depth {
+                        Some(_) => p.text.chars().take(KEPT_TEXT).chain(Some('…')).collect(),
+                        None => p.text.clone(),
+                    },
                     sha256: p.sha256.clone(),
-                    token_ids: ids(&p.text),
+                    token_ids: if p.depth.is_some() { Vec::new() } else { ids(&p.text) },
+                    depth: p.depth,
                 })
                 .collect(),
             lengths: lengths.to_vec(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::assert::OutputAssertExt;
 use bench_cli::model::{GgufModel, Model};
 use bench_cli::suite;
+use engine::generate::KvType;
 use harness_spec::record::{RunRecord, Sample, SampleStatus, Verdict};
 use predicates::prelude::*;
 use predicates::str::contains;
@@ -61,6 +62,13 @@ fn wrong_usage_ends_with_64_and_names_the_fix() {
         (vec!["e2e", "--backend", "gpt"], "unknown server"),
         (vec!["e2e", "--device", "tpu"], "unknown device `tpu`"),
         (vec!["compare", "--device", "auto"], "write cpu or cuda:N"),
+        (vec!["e2e", "--breakdown", "--device", "cpu"], "--device cuda:N"),
+        (vec!["e2e", "--breakdown", "--device", "cuda:0", "--backend", "ollama"], "leave --backend out"),
+        (vec!["e2e", "--kv", "int8", "--device", "cpu"], "--kv f16"),
+        (vec!["compare", "--depth", "2000", "--device", "cpu"], "--ctx 2304"),
+        (vec!["compare", "--depth", "64,64"], "twice"),
+        (vec!["e2e", "--tokens", "0"], "no time between tokens"),
+        (vec!["e2e", "--tokens", "100", "--runs", "5"], "cannot be used with"),
         (vec!["bogus"], "unrecognized subcommand"),
         (vec![], "Usage"),
     ] {
@@ -185,7 +193,7 @@ fn a_report_of_a_folder_without_a_run_is_exit_3() {
 #[test]
 fn the_frozen_token_ids_are_those_of_the_models_own_tokenizer() {
     let Some(path) = model() else { return };
-    let model = GgufModel::read("smollm2", &path, Some("0".repeat(64)), 2048).unwrap();
+    let model = GgufModel::read("smollm2", &path, Some("0".repeat(64)), 2048, KvType::F16).unwrap();
     for suite in suite::built_in().unwrap() {
         for prompt in suite.prompts {
             assert_eq!(prompt.token_ids["smollm2"], model.ids(&prompt.text), "{}", prompt.id);
@@ -196,7 +204,7 @@ fn the_frozen_token_ids_are_those_of_the_models_own_tokenizer() {
 #[test]
 fn a_rendered_prompt_shares_no_text_with_that_of_another_nonce() {
     let Some(path) = model() else { return };
-    let model = GgufModel::read("smollm2", &path, Some("0".repeat(64)), 2048).unwrap();
+    let model = GgufModel::read("smollm2", &path, Some("0".repeat(64)), 2048, KvType::F16).unwrap();
     let (a, b) = (model.render("Hi", "12345678").unwrap(), model.render("Hi", "87654321").unwrap());
     assert!(a.text.contains("user\n[12345678] Hi"), "{}", a.text);
     assert_eq!(a.ids.len(), b.ids.len(), "nonces are of one length in tokens");

@@ -2,6 +2,7 @@
 
 mod fake;
 
+use bench_cli::breakdown::Broken;
 use bench_cli::commands::measure::{Measured, Prepared, measure};
 use bench_cli::manifest::{self, Field, Known};
 use bench_cli::peers::ollama::EngineState;
@@ -85,6 +86,7 @@ async fn race_with(plan: RunPlan, engine: Scripted, peer: Scripted, openai: bool
         withhold: manifest::withhold(&manifest),
         manifest,
         notes: vec!["peer: a script".into()],
+        broken: Broken::default(),
         identity: &identity,
         command: vec!["bench".into(), "compare".into()],
         ceiling: None,
@@ -308,6 +310,7 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
         manifest,
         withhold,
         notes: Vec::new(),
+        broken: Broken::default(),
         identity: &identity,
         command: Vec::new(),
         ceiling: None,
@@ -323,8 +326,8 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
 }
 
 fn setting<'a>(model: &'a Stub, plan: &'a RunPlan, out: &'a TempDir) -> Setting<'a> {
-    let (device, out) = (plan.device, out.path());
-    Setting { model, suite: &plan.suite, context: 512, device, threads: 2, timeout: plan.timeout, out }
+    let (device, kv, out) = (plan.device, plan.kv, out.path());
+    Setting { model, suite: &plan.suite, context: 512, device, kv, threads: 2, timeout: plan.timeout, out }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 pub mod bandwidth;
 pub mod bootstrap;
+pub mod breakdown;
 pub mod canary;
 pub mod cell;
 pub mod clock;

@@ -39,6 +39,12 @@ impl Axis {
         Axis { lo, hi, log: false, ticks }
     }
 
+    /// Logarithmic over `lo..hi` with exactly these ticks.
+    pub fn log_with_ticks(lo: f64, hi: f64, ticks: Vec<f64>) -> Axis {
+        let (lo, hi) = spread(lo, hi);
+        Axis { lo, hi, log: true, ticks: ticks.into_iter().filter(|t| (lo..=hi).contains(t)).collect() }
+    }
+
     /// An axis that holds `least..greatest` with some room, logarithmic where the values span decades.
     pub fn around(least: f64, greatest: f64, count: usize) -> Axis {
         if least > 0.0 && greatest / least >= LOG_FROM {

@@ -4,6 +4,8 @@
 //! drawn empty.
 
 pub(crate) mod axis;
+pub(crate) mod breakdown;
+pub(crate) mod depth;
 mod distribution;
 pub(crate) mod easel;
 mod ecdf;
@@ -66,12 +68,14 @@ pub fn draw_all(record: &RunRecord, samples: &[Sample]) -> Result<Vec<ChartOutco
 
 /// [`draw_all`] for samples that are judged already.
 pub(crate) fn draw_runs(record: &RunRecord, runs: &Runs) -> Result<Vec<ChartOutcome>, ReportError> {
-    Ok(vec![
-        ratios::draw(record)?,
+    let first = vec![ratios::draw(record)?];
+    let asked_for = [depth::draw(record)?, breakdown::draw(record)?];
+    let rest = vec![
         distribution::draw(record, runs, MetricId::DecodeTokPerS)?,
         distribution::draw(record, runs, MetricId::TtftMs)?,
         ecdf::draw(record, runs)?,
         roofline::draw(record)?,
         timeline::draw(record, runs)?,
-    ])
+    ];
+    Ok(first.into_iter().chain(asked_for.into_iter().flatten()).chain(rest).collect())
 }

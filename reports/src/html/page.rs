@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::charts::{Chart, ChartOutcome};
 use crate::series::{self, Runs};
-use crate::view::facts::{self, Fact, ManifestRow, SideRow};
+use crate::view::breakdown::{self, BreakdownView};
+use crate::view::facts::{self, CheckRow, Fact, ManifestRow, SideRow};
 use crate::view::format;
 use crate::view::metrics::{self, GroupTable, MetricRow, VerdictView};
 use crate::view::percentiles::{self, PercentileTable};
@@ -34,6 +35,8 @@ pub(super) struct Page {
     interrupted: bool,
     notes: Vec<String>,
     findings: Vec<String>,
+    checks: Vec<CheckRow>,
+    breakdowns: Vec<BreakdownView>,
     sides: Vec<SideView>,
     cards: Vec<Card>,
     manifest: Vec<ManifestRow>,
@@ -149,6 +152,8 @@ pub(super) fn build(record: &RunRecord, runs: &Runs, drawn: &[ChartOutcome], sty
         interrupted: record.hygiene.interrupted,
         notes: record.notes.clone(),
         findings: facts::findings(record),
+        checks: facts::checks(record),
+        breakdowns: breakdown::views(record),
         sides: sides(record),
         cards: cards(record),
         manifest: facts::manifest(record),
@@ -269,7 +274,7 @@ fn prompts(record: &RunRecord) -> Vec<PromptRow> {
     let rows = record.suite.prompts.iter().map(|p| PromptRow {
         id: p.id.clone(),
         text: p.text.clone(),
-        tokens: p.token_ids.len(),
+        tokens: p.depth.map_or(p.token_ids.len(), |depth| depth as usize),
         sha256: p.sha256.chars().take(12).collect(),
     });
     rows.collect()

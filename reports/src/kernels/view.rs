@@ -88,7 +88,7 @@ pub(super) struct Named {
     pub value: String,
 }
 
-pub(super) fn command_name(kind: KernelRunKind) -> &'static str {
+pub(crate) fn command_name(kind: KernelRunKind) -> &'static str {
     match kind {
         KernelRunKind::Verify => "verify",
         KernelRunKind::Sweep => "sweep",
@@ -97,7 +97,7 @@ pub(super) fn command_name(kind: KernelRunKind) -> &'static str {
 }
 
 /// What the run came to, in a sentence.
-pub(super) fn headline(run: &KernelRun) -> String {
+pub(crate) fn headline(run: &KernelRun) -> String {
     let device = &run.device.name;
     let of = |wanted: fn(&Outcome) -> bool| run.cells.iter().filter(|c| wanted(&c.outcome)).count();
     let failed = of(|o| matches!(o, Outcome::Failed { .. }));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use harness_spec::record::{
-    BlockTelemetry, DeviceCounters, Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideGpu,
+    BlockTelemetry, Check, DeviceCounters, Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideGpu,
     SideRole, Verdict,
 };
 use serde::Serialize;
@@ -165,6 +165,10 @@ fn gpu(record: &RunRecord) -> Vec<SideRow> {
     let of = |name: &str, value: &dyn Fn(&SideGpu) -> Result<String, String>| {
         side_row(record, name, |s| s.gpu.as_ref().map_or_else(|| Err("no GPU is known of".to_owned()), value))
     };
+    let maybe = |m: Option<&Measure>, show: fn(f64) -> String| match m {
+        Some(m) => format::measure(m, show),
+        None => Err("not recorded".to_owned()),
+    };
     let counted = |name: &str, value: &dyn Fn(&DeviceCounters) -> f64| {
         of(name, &|gpu| match gpu.counters.filter(|c| c.generated > 0) {
             Some(c) => Ok(format::number(value(&c) / c.generated as f64)),
@@ -175,7 +179,9 @@ fn gpu(record: &RunRecord) -> Vec<SideRow> {
         of("GPU", &|gpu| Ok(format!("{}, {}", gpu.device, format::one_line(&gpu.name)))),
         of("driver", &|gpu| gpu.driver.clone().ok_or_else(|| "the management library is not there".to_owned())),
         of("GPU memory of the model", &|gpu| format::measure(&gpu.vram_bytes, format::bytes)),
+        of("GPU memory needed, said beforehand", &|gpu| maybe(gpu.vram_need_bytes.as_ref(), format::bytes)),
         of("energy per token, J", &|gpu| format::measure(&gpu.energy_j_per_token, format::number)),
+        of("the same less the idle board, J", &|gpu| maybe(gpu.energy_net_j_per_token.as_ref(), format::number)),
         counted("graph launches per token", &|c| c.graph_launches as f64),
         counted("bytes back per token", &|c| c.d2h_bytes as f64),
         counted("bytes sent per token", &|c| c.h2d_bytes as f64),
@@ -266,6 +272,27 @@ pub(crate) fn server_reported(record: &RunRecord) -> Vec<SideRow> {
             .collect(),
     };
     vec![row("decode, tok/s", |r| &r.decode_tok_per_s), row("prefill, tok/s", |r| &r.prefill_tok_per_s)]
+}
+
+/// A check as a line.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct CheckRow {
+    /// What must hold.
+    pub name: String,
+    /// `ok` or `failed`; also the CSS class.
+    pub state: &'static str,
+    /// The figures.
+    pub found: String,
+}
+
+/// What must hold of the run, in the order of the record.
+pub(crate) fn checks(record: &RunRecord) -> Vec<CheckRow> {
+    let row = |c: &Check| CheckRow {
+        name: format::one_line(&c.name),
+        state: if c.passed { "ok" } else { "failed" },
+        found: format::one_line(&c.found),
+    };
+    record.checks.iter().map(row).collect()
 }
 
 /// What was kept and what was not.
@@ -369,6 +396,7 @@ pub(crate) fn plan(record: &RunRecord) -> Vec<Fact> {
     facts.push(Fact::new("seed", plan.seed.to_string()));
     if plan.device != "cpu" {
         facts.push(Fact::new("engine device", plan.device.clone()));
+        facts.push(Fact::new("engine keys and values", plan.kv.clone()));
     }
     facts.push(Fact::new("engine threads", plan.threads.to_string()));
     facts.push(Fact::new("started", record.started.clone()));

@@ -231,6 +231,7 @@ fn blank(script: &Script) -> RunRecord {
                     text: (*text).into(),
                     sha256: format!("{:064x}", text.len() * 7_777_777),
                     token_ids: (0..text.len() as u32 / 5).collect(),
+                    depth: None,
                 })
                 .collect(),
             lengths: script.lengths.clone(),
@@ -243,6 +244,7 @@ fn blank(script: &Script) -> RunRecord {
             seed: 11,
             threads: 2,
             device: "cpu".into(),
+            kv: "f16".into(),
         },
         sides: Vec::new(),
         manifest: Vec::new(),
@@ -258,6 +260,8 @@ fn blank(script: &Script) -> RunRecord {
         server_reported: Vec::new(),
         hygiene: Hygiene::default(),
         telemetry: (0..script.runs.div_ceil(10) * 2).map(telemetry).collect(),
+        breakdowns: Vec::new(),
+        checks: Vec::new(),
         headline: Headline { text: String::new(), verdict: None, blocked: None },
         notes: Vec::new(),
     }

@@ -4,6 +4,8 @@ mod compare;
 mod compile;
 mod e2e;
 mod kernels;
+mod profile_engine;
+mod report;
 mod run;
 mod serve_engine;
 mod tables;
@@ -17,7 +19,9 @@ pub use kernels::{
     DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice, VerifyArgs,
     WorkerArgs, WorkloadArgs,
 };
-pub use run::RunArgs;
+pub use profile_engine::ProfileEngineArgs;
+pub use report::ReportArgs;
+pub use run::{KvArg, RunArgs};
 pub use serve_engine::ServeEngineArgs;
 pub use tables::{PromoteArgs, RaceTablesArgs};
 
@@ -59,14 +63,8 @@ pub enum Command {
     Log(LogArgs),
     /// Compile the CUDA kernels for every architecture, without a device, and say what they need.
     Compile(CompileArgs),
-    /// Rebuild the page and the charts of a run from its files.
-    Report {
-        /// The run's folder.
-        folder: std::path::PathBuf,
-        /// Print the tables as Markdown.
-        #[arg(long, conflicts_with = "json")]
-        markdown: bool,
-    },
+    /// Rebuild the page and the charts of a run from its files, or make one page of many runs.
+    Report(ReportArgs),
     /// List what there is.
     List {
         /// Of what.
@@ -82,6 +80,9 @@ pub enum Command {
     /// The engine's server as a child process; `compare` starts it.
     #[command(hide = true)]
     ServeEngine(ServeEngineArgs),
+    /// Takes the engine's tokens apart, in a process of its own; `--breakdown` starts it.
+    #[command(hide = true)]
+    ProfileEngine(ProfileEngineArgs),
     /// A device behind lines of JSON; everything that runs kernels starts it.
     #[command(hide = true)]
     Worker(WorkerArgs),

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use clap::Args;
 use engine::generate::DeviceChoice;
 
+use super::KvArg;
+
 /// `bench serve-engine`, hidden: our engine as a server of its own process, so that its memory and threads are its own.
 #[derive(Debug, Args)]
 pub struct ServeEngineArgs {
@@ -21,6 +23,9 @@ pub struct ServeEngineArgs {
     /// Context length.
     #[arg(long)]
     pub ctx: u32,
+    /// The type of keys and values.
+    #[arg(long, value_enum, default_value = "f16")]
+    pub kv: KvArg,
     /// Run every op on its plain kernel.
     #[arg(long, conflicts_with = "table")]
     pub baseline: bool,

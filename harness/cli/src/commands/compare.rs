@@ -25,21 +25,24 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
     let (peer, said) = choose_peer(plan).await?;
     eprintln!("{said}");
     let identity = Identity::new(&plan.run)?;
-    let model = model::open(&plan.run.model, plan.run.context).await?;
-    fits(&plan.run, &model)?;
+    let model = model::open(&plan.run.model, plan.run.context, plan.run.kv).await?;
+    let run = &plan.run.filled(&model)?;
+    fits(run, &model)?;
+    let broken = super::measure::broken(run, &model, &identity).await?;
 
     let bar = crate::progress::wait("measuring the memory ceiling");
-    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, plan.run.device, plan.run.threads);
+    let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, run.device, run.threads);
     ceiling.measure("before")?;
     bar.finish_and_clear();
 
     let setting = Setting {
         model: &model,
-        suite: &plan.run.suite,
-        context: plan.run.context,
-        device: plan.run.device,
-        threads: plan.run.threads,
-        timeout: plan.run.timeout,
+        suite: &run.suite,
+        context: run.context,
+        device: run.device,
+        kv: run.kv,
+        threads: run.threads,
+        timeout: run.timeout,
         out: &identity.folder,
     };
     let ready = async {
@@ -80,13 +83,14 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
     let measured = measure(Prepared {
         kind: RunKind::Compare,
         provenance: Provenance::Measured,
-        plan: &plan.run,
+        plan: run,
         model: &model,
-        schedule: plan.run.paired().map_err(usage)?,
+        schedule: run.paired().map_err(usage)?,
         sides,
         manifest,
         withhold,
         notes,
+        broken,
         identity: &identity,
         command,
         ceiling: Some(ceiling),
@@ -167,7 +171,8 @@ fn dry_run(plan: &ComparePlan, json: bool) -> Outcome {
     if json {
         print_json(&serde_json::json!({
             "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs_a_side": r.runs, "warmup": r.warmup,
-            "device": r.device.to_string(), "threads": r.threads, "context": r.context, "seed": r.seed, "blocks": blocks,
+            "device": r.device.to_string(), "kv": r.kv.name(), "threads": r.threads, "context": r.context, "seed": r.seed,
+            "blocks": blocks,
         }))?;
     } else {
         print_text(&format!(

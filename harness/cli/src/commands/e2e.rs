@@ -28,7 +28,8 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         if json {
             print_json(&serde_json::json!({
                 "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs": r.runs, "warmup": r.warmup,
-                "device": r.device.to_string(), "threads": r.threads, "context": r.context, "seed": r.seed,
+                "device": r.device.to_string(), "kv": r.kv.name(), "threads": r.threads, "context": r.context,
+                "seed": r.seed,
             }))?;
         } else {
             print_text(&format!(
@@ -40,8 +41,11 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
     }
     r.check_device()?;
     let identity = Identity::new(r)?;
-    let model = model::open(&r.model, r.context).await?;
+    let model = model::open(&r.model, r.context, r.kv).await?;
+    let filled = r.filled(&model)?;
+    let r = &filled;
     fits(r, &model)?;
+    let broken = super::measure::broken(r, &model, &identity).await?;
     let mut ceiling = CeilingMeter::new(model.facts().weight_bytes_per_token, r.device, r.threads);
     ceiling.measure("before")?;
     let setting = Setting {
@@ -49,6 +53,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         suite: &r.suite,
         context: r.context,
         device: r.device,
+        kv: r.kv,
         threads: r.threads,
         timeout: r.timeout,
         out: &identity.folder,
@@ -79,6 +84,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         manifest: Vec::new(),
         withhold: None,
         notes: vec![said],
+        broken,
         identity: &identity,
         command,
         ceiling: Some(ceiling),

@@ -9,6 +9,7 @@ use harness_spec::record::{ManifestField, Provenance, RunKind, RunRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::{print_json, print_text};
+use crate::breakdown::{self, Broken};
 use crate::ceiling::CeilingMeter;
 use crate::exit::{Exit, Failure};
 use crate::gpu_use;
@@ -41,6 +42,8 @@ pub struct Prepared<'a> {
     pub withhold: Option<String>,
     /// What was said before, such as which peer it is.
     pub notes: Vec<String>,
+    /// The steps of a token, where they were asked for.
+    pub broken: Broken,
     /// Which run.
     pub identity: &'a Identity,
     /// The command line.
@@ -49,6 +52,17 @@ pub struct Prepared<'a> {
     pub ceiling: Option<CeilingMeter>,
     /// Ctrl-C.
     pub cancel: CancellationToken,
+}
+
+/// The steps of a token, where the plan asks for them: before any server is started.
+///
+/// # Errors
+/// As [`breakdown::measure`].
+pub async fn broken(plan: &RunPlan, model: &dyn Model, identity: &Identity) -> anyhow::Result<Broken> {
+    match model.path().filter(|_| plan.breakdown) {
+        Some(file) => breakdown::measure(plan, file, &identity.folder).await,
+        None => Ok(Broken::default()),
+    }
 }
 
 /// A finished run, on disk.
@@ -74,11 +88,16 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
     let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel, log).watching(gpu.as_ref());
     let ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
     let wall = clock.now();
-    let Session { mut samples, telemetry, idle, energy, log, .. } = session;
+    let Session { mut samples, telemetry, idle, energy, idle_w, log, .. } = session;
     let gpus = match &gpu {
-        Some(gpu) => gpu_use::of_sides(gpu, &p.sides, &samples, &energy).await,
+        Some(gpu) => gpu_use::of_sides(gpu, p.plan, p.model, &p.sides, &samples, &energy, &idle_w).await,
         None => BTreeMap::new(),
     };
+    let mut checks = p.broken.checks;
+    checks.extend(gpu_use::checks(&p.sides, &gpus, &samples));
+    for check in checks.iter().filter(|check| !check.passed) {
+        eprintln!("check failed: {}: {}", check.name, check.found);
+    }
 
     let mut notes = p.notes;
     let mut ceiling = p.ceiling;
@@ -119,6 +138,8 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         analysis,
         telemetry,
         gpus,
+        breakdowns: p.broken.breakdowns,
+        checks,
         idle: &idle,
         notes,
     }));

@@ -11,6 +11,7 @@ mod kernels;
 mod list;
 pub mod log;
 pub mod measure;
+mod profile_engine;
 mod promote;
 mod race_tables;
 mod replay;
@@ -42,8 +43,9 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Explain(args) => explain::run(&args, bench.json),
         Command::Log(args) => log::run(args, bench.json),
         Command::Worker(args) => worker::run(&args),
-        Command::Report { folder, markdown } => report::run(&folder, bench.json, markdown),
+        Command::Report(args) => report::run(&args, bench.json, &command_line),
         Command::Compile(args) => compile::run(args, bench.json),
+        Command::ProfileEngine(args) => profile_engine::run(&args),
         Command::ServeEngine(args) => serve_engine::run(args),
         Command::Compare(args) => {
             let plan = ComparePlan::try_from(args)?;

@@ -1,12 +1,33 @@
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::{print_json, print_text};
-use crate::exit::{Exit, Outcome};
+use crate::args::ReportArgs;
+use crate::exit::{Exit, Outcome, usage};
 
-/// `bench report`: the page and charts again, from the files of a run alone.
-pub fn run(folder: &Path, json: bool, markdown: bool) -> Outcome {
+/// `bench report`.
+pub fn run(args: &ReportArgs, json: bool, command: &[String]) -> Outcome {
+    match (&args.folder, &args.records, &args.out) {
+        (_, Some(records), Some(out)) => results(records, out, command),
+        (Some(folder), ..) => rebuild(folder, json, args.markdown),
+        _ => Err(usage(anyhow!("nothing to report\nhint: give the folder of a run, or --records DIR --out FILE"))),
+    }
+}
+
+/// One page of many runs.
+fn results(records: &Path, out: &Path, command: &[String]) -> Outcome {
+    let page = reports::results_page(records, out, command)
+        .with_context(|| format!("making a page of the records in {}", records.display()))?;
+    for left_out in &page.left_out {
+        eprintln!("warning: not shown: {left_out}");
+    }
+    eprintln!("results: {} ({} records)", page.path.display(), page.records);
+    Ok(Exit::Done)
+}
+
+/// The page and charts again, from the files of a run alone.
+fn rebuild(folder: &Path, json: bool, markdown: bool) -> Outcome {
     let rebuilding = || format!("rebuilding the report of {}", folder.display());
     // `run.json` says itself whether engines or kernels were measured.
     if reports::is_kernel_run(folder).with_context(rebuilding)? {
@@ -70,14 +91,14 @@ mod tests {
         for kind in ["verify", "sweep", "tune"] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("run.json"), record(kind).to_string()).unwrap();
-            assert!(matches!(run(dir.path(), false, false), Ok(Exit::Done)), "{kind}");
+            assert!(matches!(rebuild(dir.path(), false, false), Ok(Exit::Done)), "{kind}");
             let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
             assert!(page.contains(&format!("<span>{kind}</span>")), "{page}");
             assert!(dir.path().join("charts/cost.svg").is_file(), "{kind}");
 
             std::fs::write(dir.path().join("trials.jsonl"), "").unwrap();
-            assert!(matches!(run(dir.path(), true, false), Ok(Exit::Done)), "{kind}");
-            assert!(matches!(run(dir.path(), false, true), Ok(Exit::Done)), "{kind}");
+            assert!(matches!(rebuild(dir.path(), true, false), Ok(Exit::Done)), "{kind}");
+            assert!(matches!(rebuild(dir.path(), false, true), Ok(Exit::Done)), "{kind}");
         }
     }
 }

@@ -17,6 +17,7 @@ pub fn run(args: ServeEngineArgs) -> Outcome {
         threads: Some(args.threads as usize),
         context: Some(args.ctx as usize),
         table: table(&args),
+        kv: Some(args.kv.into()),
         ..LoadOptions::default()
     };
     let name: ModelName = args.name.parse().context("reading the served name")?;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use engine::generate::DeviceChoice;
+use engine::generate::{DeviceChoice, KvType};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -50,6 +50,8 @@ pub struct EngineSpec<'a> {
     pub threads: u32,
     /// Context length.
     pub context: u32,
+    /// The type that it keeps keys and values in.
+    pub kv: KvType,
     /// Which kernels it runs.
     pub kernels: Kernels,
     /// File for what it writes to stderr.
@@ -83,6 +85,7 @@ impl EngineChild {
             .arg(spec.model)
             .args(["--name", spec.name])
             .args(["--device", &spec.device.to_string()])
+            .args(["--kv", spec.kv.name()])
             .args(["--threads", &spec.threads.to_string()])
             .args(["--ctx", &spec.context.to_string()]);
         match &spec.kernels {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use engine::generate::DeviceChoice;
+use engine::generate::{DeviceChoice, KvType};
 use harness_spec::record::{Measure, SideRole};
 use reqwest::Url;
 use sha2::{Digest, Sha256};
@@ -35,6 +35,8 @@ pub struct Setting<'a> {
     pub context: u32,
     /// What our engine computes on.
     pub device: DeviceChoice,
+    /// The type that our engine keeps keys and values in.
+    pub kv: KvType,
     /// Threads.
     pub threads: u32,
     /// Silence after which a request has failed.
@@ -93,8 +95,16 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
         SideRole::Engine => "engine.log",
         SideRole::Peer => "peer.log",
     });
-    let spec =
-        EngineSpec { model: file, name: &name, device: s.device, threads: s.threads, context: s.context, kernels, log };
+    let spec = EngineSpec {
+        model: file,
+        name: &name,
+        device: s.device,
+        threads: s.threads,
+        context: s.context,
+        kv: s.kv,
+        kernels,
+        log,
+    };
     let child = EngineChild::start(&spec).await?;
     let client = OllamaClient::new(child.url.clone(), s.timeout)?;
     let begun = Instant::now();
@@ -106,6 +116,9 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
     if state.device != s.device.to_string() {
         return Err(anyhow!("the engine computes on {} and was told to use {}", state.device, s.device));
     }
+    if state.kv_type != s.kv.name() {
+        return Err(anyhow!("the engine keeps keys and values as {} and was told to use {}", state.kv_type, s.kv));
+    }
     let load = child.start_time + reported.map_or(begun.elapsed(), |ns| Duration::from_nanos(ns.0));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let ids = hash_ids(s.probes()?.iter().map(|p| p.ids.as_slice()));
@@ -113,6 +126,7 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
     let label = if baseline { "edgellm baseline (plain kernels)" } else { "edgellm" };
     let mut options = s.options();
     options.insert("device".to_owned(), state.device.clone());
+    options.insert("kv".to_owned(), state.kv_type.clone());
     options.insert("table".to_owned(), format!("sha256 {}…", state.table_hash.get(..12).unwrap_or_default()));
     Ok(Side {
         role,

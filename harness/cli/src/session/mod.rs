@@ -44,9 +44,14 @@ pub struct EnergyUse {
     pub side: SideRole,
     /// Joules over its block, of the whole board.
     pub joules: f64,
+    /// How long the block took, s.
+    pub seconds: f64,
     /// Tokens that it generated in the block.
     pub tokens: u64,
 }
+
+/// How long the board is watched while nothing runs, before the runs and after them.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The timed part and what it has gathered.
 pub struct Session<'a> {
@@ -72,6 +77,8 @@ pub struct Session<'a> {
     pub gpu: Option<&'a Gpu>,
     /// What the GPU used in each timed block that was completed.
     pub energy: Vec<EnergyUse>,
+    /// What the GPU drew while every model was loaded and nothing ran, W: before the runs and after them.
+    pub idle_w: Vec<f64>,
     failed: u64,
 }
 
@@ -97,6 +104,7 @@ impl<'a> Session<'a> {
             idle: Vec::new(),
             gpu: None,
             energy: Vec::new(),
+            idle_w: Vec::new(),
             failed: 0,
         }
     }
@@ -113,6 +121,7 @@ impl<'a> Session<'a> {
     /// A prompt that the template refuses, or a sample that cannot be written. What a server does wrong is no error here:
     /// it is in the samples and in [`Ended`].
     pub async fn run(&mut self, warmup: &[Block], blocks: &[Block]) -> anyhow::Result<Ended> {
+        self.watch_idle().await;
         for block in warmup {
             match self.block(block, Some(DropReason::Warmup), &indicatif::ProgressBar::hidden()).await? {
                 Ended::Complete => {}
@@ -129,7 +138,22 @@ impl<'a> Session<'a> {
             }
         }
         bar.finish_and_clear();
+        if ended == Ended::Complete {
+            self.watch_idle().await;
+        }
         Ok(ended)
+    }
+
+    /// Power of the idle board, where it counts energy.
+    async fn watch_idle(&mut self) {
+        let Some((gpu, before)) = self.gpu.and_then(|gpu| Some((gpu, gpu.energy_j()?))) else { return };
+        let begun = self.clock.now();
+        tokio::select! {
+            () = self.cancel.cancelled() => return,
+            () = tokio::time::sleep(IDLE) => {}
+        }
+        let seconds = (self.clock.now() - begun).secs();
+        self.idle_w.extend(Gpu::used(Some(before), gpu.energy_j()).value.map(|joules| joules / seconds));
     }
 
     async fn block(
@@ -161,7 +185,8 @@ impl<'a> Session<'a> {
             // Warm-up heats the board and is no part of the result.
             if let (Some(joules), None) = (used.value, dropped) {
                 let tokens = self.samples[first..].iter().map(|s| s.generated_tokens).sum();
-                self.energy.push(EnergyUse { side: block.side, joules, tokens });
+                let seconds = (self.clock.now() - begun).secs();
+                self.energy.push(EnergyUse { side: block.side, joules, seconds, tokens });
             }
             let telemetry = self.telemetry.last_mut().expect("this block's was pushed above");
             telemetry.gpu.as_mut().expect("it was read from the same GPU").energy_j = used;

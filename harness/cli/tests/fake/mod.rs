@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use bench_cli::model::{Model, Rendered};
 use bench_cli::plan::RunPlan;
 use bench_cli::suite;
-use engine::generate::DeviceChoice;
+use engine::generate::{DeviceChoice, KvType};
 use futures_util::stream;
 use harness_spec::record::{ModelFacts, TensorGroup};
 use reqwest::Url;
@@ -378,6 +378,8 @@ pub fn plan(runs: u64, lengths: &[u64]) -> RunPlan {
         suite: suite::load("quick").unwrap(),
         lengths: lengths.to_vec(),
         device: DeviceChoice::Cpu,
+        kv: KvType::F16,
+        breakdown: false,
         threads: 2,
         context: 512,
         seed: 7,

@@ -2,12 +2,14 @@
 //!
 //! A record is complete: every table, chart and page is rebuilt from these two files alone.
 
+mod breakdown;
 mod environment;
 mod kernels;
 mod metric;
 mod run;
 mod sample;
 
+pub use breakdown::{Breakdown, BreakdownStep, Check, DecodeTimes, RawBreakdown, RawStep};
 pub use environment::{BlockTelemetry, CpuFacts, Environment, GpuTelemetry, NoiseSource, ToolFacts};
 pub use kernels::{
     CanaryReading, CellResult, CellRole, CostReport, Duel, Finding, Floor, KERNEL_SCHEMA_VERSION, KernelPlan,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::breakdown::{Breakdown, Check};
 use super::environment::{BlockTelemetry, Environment, ToolFacts};
 use super::metric::{Measure, MetricComparison, Provenance, Verdict};
 use super::sample::DropReason;
@@ -73,8 +74,14 @@ pub struct SideGpu {
     pub driver: Option<String>,
     /// Memory that the loaded model holds on it, by the server's own word, bytes.
     pub vram_bytes: Measure,
+    /// Memory that our engine said beforehand that the model needs, the driver's share included, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vram_need_bytes: Option<Measure>,
     /// Energy of the whole board over the side's blocks ÷ tokens generated in them, J. Prompts and the idle device are in it.
     pub energy_j_per_token: Measure,
+    /// The same without what the idle board draws over that time with the model loaded (M18), J.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_net_j_per_token: Option<Measure>,
     /// What the engine counted over the whole run, warm-up included; absent for a server that does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<DeviceCounters>,
@@ -144,6 +151,10 @@ pub struct PromptFacts {
     pub sha256: String,
     /// Token ids of the text by the model's tokenizer, without template and nonce.
     pub token_ids: Vec<u32>,
+    /// Tokens that the whole prompt has, of one that only fills the context to a depth; `text` is then its beginning and
+    /// `token_ids` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u64>,
 }
 
 /// What was run.
@@ -175,6 +186,14 @@ pub struct Plan {
     /// What our engine was told to compute on: `cpu` or `cuda:N`.
     #[serde(default = "cpu")]
     pub device: String,
+    /// The type that our engine keeps keys and values in.
+    #[serde(default = "f16")]
+    pub kv: String,
+}
+
+/// What every run before the field kept keys and values in.
+fn f16() -> String {
+    "f16".to_owned()
 }
 
 /// What every run before the field computed on.
@@ -315,6 +334,12 @@ pub struct RunRecord {
     pub hygiene: Hygiene,
     /// Telemetry before each block.
     pub telemetry: Vec<BlockTelemetry>,
+    /// The steps of a token, one entry a depth, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakdowns: Vec<Breakdown>,
+    /// What must hold of this run beside its metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// What it came to.
     pub headline: Headline,
     /// Anything a reader must know, such as which peer stood in.

@@ -1,0 +1,115 @@
+//! Finds the records below a folder.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelRun, Provenance, RunRecord, SCHEMA_VERSION};
+use serde_json::Value;
+
+use crate::error::ReportError;
+
+/// Folders below the given one that are looked into.
+const DEEPEST: usize = 3;
+
+/// The records of a folder.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// In the order of their folders' names.
+    pub entries: Vec<Entry>,
+    /// Folders with a record that cannot be shown, and why.
+    pub left_out: Vec<String>,
+}
+
+/// A record and where it lies.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The file that links go to: its page, or the record itself.
+    pub file: String,
+    /// What it is of.
+    pub record: Record,
+}
+
+/// Either kind of record.
+#[derive(Debug)]
+pub(super) enum Record {
+    /// Of an engine.
+    Run(Box<RunRecord>),
+    /// Of kernels.
+    Kernels(Box<KernelRun>),
+}
+
+/// Every record in `dir` and below.
+///
+/// # Errors
+/// A folder that cannot be read. What is wrong with one record is in [`Found::left_out`].
+pub(super) fn records(dir: &Path) -> Result<Found, ReportError> {
+    let mut found = Found::default();
+    look(dir, DEEPEST, &mut found)?;
+    Ok(found)
+}
+
+fn look(dir: &Path, deeper: usize, found: &mut Found) -> Result<(), ReportError> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| ReportError::read(dir, e))? {
+        let entry = entry.map_err(|e| ReportError::read(dir, e))?;
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    if let Some(file) = ["run.json", "run.json.gz"].iter().map(|f| dir.join(f)).find(|f| f.is_file()) {
+        match read(&file) {
+            Ok(record) => {
+                let page = ["report.html", "run.json", "run.json.gz"].into_iter().find(|f| dir.join(f).is_file());
+                let file = page.unwrap_or("run.json").to_owned();
+                found.entries.push(Entry { folder: dir.to_owned(), file, record });
+            }
+            Err(e) => {
+                let name = dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
+                // The hint is for whoever opens that record.
+                found.left_out.push(format!("{name}: {}", e.to_string().lines().next().unwrap_or_default()));
+            }
+        }
+    }
+    if deeper > 0 {
+        folders.iter().try_for_each(|folder| look(folder, deeper - 1, found))?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Record, ReportError> {
+    let mut bytes = fs::read(path).map_err(|e| ReportError::read(path, e))?;
+    if path.extension().is_some_and(|e| e == "gz") {
+        let mut plain = Vec::new();
+        GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|e| ReportError::read(path, e))?;
+        bytes = plain;
+    }
+    let bad = |source| ReportError::BadRecord { path: path.to_owned(), source };
+    let value: Value = serde_json::from_slice(&bytes).map_err(bad)?;
+    let of_kernels = matches!(value.get("kind").and_then(Value::as_str), Some("verify" | "sweep" | "tune"));
+    let supported = if of_kernels { KERNEL_SCHEMA_VERSION } else { SCHEMA_VERSION };
+    match value.get("schema").and_then(Value::as_u64) {
+        None => return Err(ReportError::NoVersion { path: path.to_owned() }),
+        Some(v) if v != u64::from(supported) => {
+            return Err(ReportError::UnknownVersion { path: path.to_owned(), found: v, supported });
+        }
+        Some(_) => {}
+    }
+    // From the text and not from the value, which would round numbers once more.
+    let record = match of_kernels {
+        true => Record::Kernels(serde_json::from_slice(&bytes).map_err(bad)?),
+        false => Record::Run(serde_json::from_slice(&bytes).map_err(bad)?),
+    };
+    let (id, provenance) = match &record {
+        Record::Run(r) => (&r.id, r.provenance),
+        Record::Kernels(r) => (&r.id, r.provenance),
+    };
+    match provenance {
+        Provenance::Measured | Provenance::Derived => Ok(record),
+        other => Err(ReportError::not_measured(id, other)),
+    }
+}
