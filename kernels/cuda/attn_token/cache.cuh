@@ -27,6 +27,17 @@ __device__ __forceinline__ float load_scale(const float* at) {
 #endif
 }
 
+// Asks for `bytes` bytes, a multiple of 16 as the address is one, to come into L2; nothing on devices that cannot be asked for
+// more than a line at once. (PTX: cp.async.bulk.prefetch)
+__device__ __forceinline__ void bring_to_l2(const void* at, int bytes) {
+#if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
+#else
+    (void)at;
+    (void)bytes;
+#endif
+}
+
 // 2 to the power of x to about two units in the last place, zero below 2^-126. (PTX: ex2.approx)
 __device__ __forceinline__ float fast_exp2(float x) {
 #ifdef EDGELLM_EMULATED

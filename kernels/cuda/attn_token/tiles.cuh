@@ -21,6 +21,9 @@
 #include "warp.cuh"
 
 #define STEP (16 * TILES)
+// Turns of a warp whose keys and values are on their way to L2 behind those that it holds: memory would idle while a warp waits
+// for the kernel ahead, and what a warp holds is little where few of them have many keys.
+#define TURNS_AHEAD 4
 // f16 weights below 2^-14 lose digits, so that scales of values are taken times this, and results back.
 #define SCALE_UNIT 128.0f
 
@@ -127,6 +130,17 @@ struct Tile {
     }
 };
 
+// Asks for the keys and values of a turn that begins with key `first`. They may be asked for before they are written: L2 is where
+// they are written to.
+template <int DIM, int KV>
+__device__ __forceinline__ void ask_ahead(const u8* k, const u8* v, u64 slots, int first, int end) {
+    constexpr int ROW = DIM * KV / 8;
+    const int rows = min(STEP, end - first);
+    if (rows <= 0 || threadIdx.x % WARP != 0) return;
+    bring_to_l2(k + (slots + first) * ROW, rows * ROW);
+    bring_to_l2(v + (slots + first) * ROW, rows * ROW);
+}
+
 // The largest over the lanes of a column: those that differ in their group.
 __device__ __forceinline__ float column_max(float v) {
 #pragma unroll
@@ -153,6 +167,8 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
         tiles[i].load_keys(k, k_scale, v_scale, slots, first + 16 * i, min(share.end, newest));
         tiles[i].load_values(v, slots, first + 16 * i, min(share.end, newest));
     }
+#pragma unroll 1
+    for (int turn = 1; turn <= TURNS_AHEAD; ++turn) ask_ahead<DIM, KV>(k, v, slots, first + turn * WARPS * STEP, share.end);
     // Always so; a basic block of its own keeps loads from being moved behind the wait.
     if (length > 0) pdl_wait();
     if (split >= share.active) return share;
@@ -186,6 +202,7 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
     float acc[DIM / 16][4] = {}, m[2] = {-F32_MAX, -F32_MAX}, l[2] = {0.0f, 0.0f};
     for (; first < share.end; first += WARPS * STEP) {
         const int next = first + WARPS * STEP;
+        ask_ahead<DIM, KV>(k, v, slots, next + TURNS_AHEAD * WARPS * STEP, share.end);
         float scores[TILES][4];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
