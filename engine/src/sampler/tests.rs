@@ -216,6 +216,54 @@ fn draws_follow_the_exact_distribution_under_every_truncation() {
     }
 }
 
+/// What a device is checked against is what this sampler does: the same cuts, the same order of a draw.
+#[test]
+fn the_sampler_keeps_the_contract_of_a_device_that_draws() {
+    use harness_spec::Shape;
+    use kernels::check::compare;
+    use kernels::op::{Depth, Recipe, SAMPLE_DRAWS, Tensor, op};
+    use variants::Activations;
+
+    let (sample, shape) = (op("sample").unwrap(), Shape::of([("N", 1200), ("LEN", 40)]));
+    for seed in 0..4 {
+        let cases = sample.cases(&shape, seed, Depth::Quick).into_iter();
+        for case in cases.chain(sample.adversarial(&shape, seed, Depth::Quick)) {
+            let Recipe::Sample(asked) = case.recipe else { panic!("{:?}", case.recipe) };
+            let p = asked.params;
+            let params = SamplingParams {
+                temperature: p.temperature,
+                top_k: p.top_k as usize,
+                top_p: p.top_p,
+                min_p: p.min_p,
+                repeat_penalty: p.penalty,
+                repeat_last_n: p.recent as usize,
+                seed: Some(seed + 100),
+            };
+            let mut problem = sample.problem(&shape, &case);
+            let [Tensor::F32(logits), _, Tensor::I32(history), Tensor::I32(pos)] = &problem.inputs[..] else {
+                panic!("{} has other inputs", case.name)
+            };
+            let (logits, pos) = (logits.clone(), pos[0] as usize);
+            let history: Vec<u32> = history[..=pos].iter().map(|&id| id as u32).collect();
+            let mut draws = vec![0.0; SAMPLE_DRAWS];
+            draws[pos] = sampler(&params, 1200).uniform();
+            problem.inputs[1] = Tensor::Bytes(draws.iter().flat_map(|v: &f64| v.to_le_bytes()).collect());
+            let expected = sample.expected(&problem, Activations::F32).unwrap();
+
+            let mut chooser = sampler(&params, 1200);
+            assert_eq!(chooser.on_device().words(), p.words(), "{}", case.name);
+            let id = chooser.sample(&logits, &history);
+            let mut log = vec![u32::MAX; 40];
+            if let Some(word) = log.get_mut(pos + 1) {
+                *word = id;
+            }
+            let bytes = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+            let outputs = [bytes(&[id, pos as u32 + 1, pos as u32 + 2, 0]), bytes(&log)];
+            compare(&expected, &outputs).unwrap_or_else(|e| panic!("{}, seed {seed}: {e}", case.name));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn the_kept_tokens_are_the_smallest_sorted_prefix(
