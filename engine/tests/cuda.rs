@@ -380,6 +380,34 @@ fn an_answer_may_fill_the_context_to_its_last_position() {
 }
 
 #[test]
+fn tokens_on_both_sides_of_a_class_of_lengths_have_the_logits_of_a_prompt_at_once() {
+    let Some(_gpu) = gpu::hold() else { return };
+    let shape = Shape { context: 4200, ..wide(tiny::llama3()) };
+    let gguf = tiny::gguf(&shape, Scheme::Q4_0, 37);
+    let ids = ids(&shape, 4100);
+    for kv in [KvType::F16, KvType::Int8] {
+        let options = LoadOptions { context: Some(4200), ..on_gpu(Precision::Fast, kv) };
+        let (mut at_once, mut singly) = (load(&gguf, &options), load(&gguf, &options));
+        for last in [1024, 4096] {
+            singly.feed(&ids[..last - 2], 0).unwrap();
+            for len in last - 1..last + 3 {
+                let got = singly.feed(&ids[len - 1..len], len - 1).unwrap().to_vec();
+                let want: Vec<f64> = at_once.feed(&ids[..len], 0).unwrap().iter().map(|&x| f64::from(x)).collect();
+                let error = relative_error(&got, &want);
+                assert!(error < FAST, "{kv}, {len} keys: {error:.1e}");
+            }
+        }
+        // A token that is queued before the one ahead is known runs by the graph of its own position.
+        let (tokens, _) = answer(&mut at_once, &ids[..1020], 10, SamplingParams::greedy());
+        let mut logits = singly.feed(&ids[..1020], 0).unwrap().to_vec();
+        for (i, &token) in tokens.iter().enumerate() {
+            assert_eq!(argmax(&logits), token, "{kv}, token {i}");
+            logits = singly.feed(&[token], 1020 + i).unwrap().to_vec();
+        }
+    }
+}
+
+#[test]
 fn a_model_larger_than_the_memory_is_refused_with_the_numbers_before_anything_is_loaded() {
     let Some(_gpu) = gpu::hold() else { return };
     let shape = Shape { context: 1 << 30, ..wide(tiny::llama()) };
