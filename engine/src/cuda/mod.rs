@@ -3,6 +3,7 @@
 //!
 //! - `weights`: a file's tensors on the device, in the layouts of the kernels that the table names.
 //! - `decode`: the steps of one token, fused where there are kernels for it.
+//! - `fit`: whether there are kernels for a model, before anything is loaded.
 //! - `graphs`: those steps captured, for every class of lengths.
 //! - `prompt`: many tokens at once.
 //! - `sampled`: tokens drawn on the device.
@@ -14,6 +15,7 @@
 pub mod breakdown;
 mod buffers;
 mod decode;
+mod fit;
 mod graphs;
 mod model;
 mod prompt;

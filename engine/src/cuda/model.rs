@@ -14,6 +14,7 @@ use kernels::cuda::library::nvrtc;
 use super::breakdown::{self, TimedStep};
 use super::buffers::{Buffers, CHUNK};
 use super::decode::Builder;
+use super::fit;
 use super::graphs::Graphs;
 use super::prompt::{FEW, Prompt};
 use super::sampled::Sampled;
@@ -113,6 +114,7 @@ impl CudaModel {
         let key = device.key(&nvrtc()?.version_text());
         let (table, note) = tables::choose_on_cuda(options.table, &key, &facts)?;
         note.iter().for_each(|note| tables::say_once(note));
+        fit::check(&table, config, gguf.tensors())?;
         let precision = match options.precision {
             cpu::Precision::Exact => Precision::Plain,
             cpu::Precision::Fast if table.is_baseline() => Precision::Plain,

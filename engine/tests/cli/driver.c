@@ -60,14 +60,3 @@ int cuStreamDestroy_v2(void* stream) { (void)stream; return 0; }
 int cuStreamSynchronize(void* stream) { (void)stream; return 0; }
 int cuGetErrorName(int code, const char** text) { (void)code; *text = "CUDA_ERROR"; return 0; }
 int cuGetErrorString(int code, const char** text) { (void)code; *text = "an error"; return 0; }
-
-int cuModuleLoadDataEx(void** module, const void* image, unsigned n, void* options, void* values) {
-    (void)image, (void)n, (void)options, (void)values;
-    *module = (void*)1;
-    return 0;
-}
-
-int cuModuleUnload(void* module) { (void)module; return 0; }
-int cuModuleGetFunction(void** f, void* module, const char* name) { (void)module, (void)name; *f = (void*)1; return 0; }
-int cuFuncSetAttribute(void* f, int which, int value) { (void)f, (void)which, (void)value; return 0; }
-int cuFuncGetAttribute(int* value, int which, void* f) { (void)which, (void)f; *value = 1024; return 0; }

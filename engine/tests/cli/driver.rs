@@ -113,5 +113,10 @@ fn heads_of_a_size_that_no_kernel_takes_are_named_and_the_processor_runs_them() 
     // Its heads have 16 elements.
     let home = home();
     let run = ["run", home.model(), "hi", "-n", "2", "--device", "cuda:0"];
-    refused(&home, &run, &[], &["the CUDA engine does not run this model", "DIM=16", "hint: --device cpu runs it"]);
+    refused(
+        &home,
+        &run,
+        &[],
+        &["the CUDA engine does not run this model", "16 elements a head", "hint: --device cpu runs it"],
+    );
 }
