@@ -13,8 +13,8 @@ use crate::tables::{Merged, RowChange};
 use crate::target::open;
 
 /// What a tune on a CPU leaves out.
-const NO_PROMPTS: &str = "on a CPU products are tuned with one vector, as in decode; prompts run tiles of several vectors on \
-                          kernels that the engine chooses by itself, and no row of a table changes them";
+const NO_PROMPTS: &str = "on a CPU the kernel that wins with one vector multiplies prompts too, several vectors at a time, which is \
+                          not timed here: --promote MODEL measures prefill in the engine before the table is replaced";
 
 /// `bench tune`.
 pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
@@ -68,7 +68,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             (in_engine.suite, in_engine.bench, in_engine.in_use)
         }
     };
-    if !place.is_gpu() && !scripted && args.what.model.is_some() {
+    if !place.is_gpu() && !scripted && args.promote.is_none() {
         eprintln!("note: {NO_PROMPTS}");
     }
     let job = timing::Job {

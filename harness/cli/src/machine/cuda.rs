@@ -3,9 +3,9 @@
 use harness_spec::record::NoiseSource;
 use kernels::cuda::compile::Cache;
 use kernels::cuda::driver::Device;
-use kernels::cuda::library::{driver_version, load_driver, nvrtc};
+use kernels::cuda::library::{cublaslt, driver_version, load_driver, nvrtc};
 
-/// The driver, each device, the run-time compiler and the cache of compiled kernels: what was found where, and the fix
+/// The driver, each device, the run-time compiler, the library that multiplies prompts, and the cache of compiled kernels: what was found where, and the fix
 /// for what is missing.
 pub fn checks() -> Vec<NoiseSource> {
     let mut out = vec![driver()];
@@ -16,6 +16,7 @@ pub fn checks() -> Vec<NoiseSource> {
         Err(e) => out.push(failed("cuda device", &e.to_string())),
     }
     out.push(compiler());
+    out.push(library());
     out.push(cache());
     out
 }
@@ -71,6 +72,21 @@ fn compiler() -> NoiseSource {
     }
 }
 
+/// The library of matrix products. Without it our own kernels multiply prompts, so that its absence is no fault.
+fn library() -> NoiseSource {
+    let name = "cublaslt";
+    match cublaslt() {
+        Ok(l) => {
+            let (version, origin, path) = (l.version_text(), l.origin, l.path.display());
+            check(name, "ok", format!("{version} by {origin} ({path}); multiplies prompts"), "")
+        }
+        Err(e) => {
+            let missing = failed(name, &e.to_string());
+            NoiseSource { found: format!("{}; prompts are multiplied by our own kernels", missing.found), ..missing }
+        }
+    }
+}
+
 fn cache() -> NoiseSource {
     let name = "cubin cache";
     let Some(cache) = Cache::of_this_user() else {
@@ -91,7 +107,7 @@ mod tests {
     #[test]
     fn driver_compiler_and_cache_are_always_reported_and_what_is_missing_has_a_fix() {
         let all = checks();
-        for name in ["cuda driver", "nvrtc", "cubin cache"] {
+        for name in ["cuda driver", "nvrtc", "cublaslt", "cubin cache"] {
             let found = all.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no line for {name}"));
             assert!(found.state == "ok" || !found.fix.is_empty(), "{found:?}");
         }
