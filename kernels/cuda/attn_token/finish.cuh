@@ -132,10 +132,11 @@ __device__ __forceinline__ void finish(float* states, float* factors, u32* arriv
     }
     if (thread == 0) *counter = 0;
     __syncthreads();
-    for (int i = thread; i < set.count * dim; i += THREADS) {
-        float value = 0.0f;
-        for (int round = 0; round < rounds; ++round) value += states[round * items * 4 + i];
-        store_result(out, K, set.first * dim + i, value, bits);
+    for (int i = thread; i - lane < items; i += THREADS) {
+        const int at = i < items ? i * 4 : 0;
+        float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (int round = 0; round < rounds; ++round) add_scaled(value, *(const float4*)(states + round * items * 4 + at), 1.0f);
+        store_four(out, K, set.first * dim + at, value, i < items, bits);
     }
 }
 

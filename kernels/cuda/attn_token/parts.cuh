@@ -61,14 +61,14 @@ __device__ __forceinline__ float4 meet_values(const float* states, const Meeting
 // Stores the results of a set of heads all of whose keys one block had. Every thread of the block calls this behind a barrier,
 // with the parts of the warps in `states`, shared memory of [WARPS, HPB, STATE] floats at a multiple of 16. DIM is 64 or 128.
 __device__ __forceinline__ void store_alone(const float* states, u8* out, HeadSet set, int heads, int dim, int bits) {
-    const int shift = dim == 64 ? 6 : 7;
-    for (int i = threadIdx.x; i < set.count * dim; i += THREADS) {
-        const int h = i >> shift, d = i - (h << shift);
+    const int shift = dim == 64 ? 6 : 7, items = set.count * dim / 4;
+    // Whole warps, as the lanes of a group meet.
+    for (int i = threadIdx.x; i - (int)(threadIdx.x % WARP) < items; i += THREADS) {
+        const int at = i < items ? i * 4 : 0, h = at >> shift, d = at - (h << shift);
         const Meeting all = meet(states, h);
-        float value = 0.0f;
-#pragma unroll
-        for (int w = 0; w < WARPS; ++w) value += states[(w * HPB + h) * STATE + d] * all.factors[w];
-        store_result(out, heads * dim, set.first * dim + i, value / all.sum, bits);
+        float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        add_scaled(value, meet_values(states, all, h, d), 1.0f / all.sum);
+        store_four(out, heads * dim, set.first * dim + at, value, i < items, bits);
     }
 }
 
