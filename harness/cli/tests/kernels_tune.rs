@@ -330,3 +330,80 @@ fn what_the_engine_cannot_be_asked_is_wrong_usage_with_the_fix() {
         assert!(said(&out).contains(part), "{args:?}: {}", said(&out));
     }
 }
+
+/// A small model, the device's own key, and tables of it.
+fn promotion(lab: &Lab) -> (String, harness_spec::DeviceKey) {
+    use engine::synth::{Scheme, Shape, SynthOptions, write_file};
+    let shape = Shape::find("smollm2-135m").unwrap();
+    let small = Shape { hidden: 64, inter: 96, layers: 1, n_heads: 4, n_kv_heads: 2, head_dim: 16, ..shape };
+    let small = Shape { vocab: 288, context: 256, pre_tokenizer: "smollm".into(), ..small };
+    let model = lab.path("small.gguf");
+    write_file(&model, &small, &SynthOptions { scheme: Scheme::Q4_0, layers: None, seed: 1 }, &mut |_, _| {}).unwrap();
+    let hello = lab.bench().args(["worker", "--device", "cpu"]).stdin(Stdio::null()).output().unwrap();
+    let line = String::from_utf8_lossy(&hello.stdout).lines().next().unwrap().to_owned();
+    let hello: serde_json::Value = serde_json::from_str(&line).unwrap();
+    (model.display().to_string(), serde_json::from_value(hello["device"]["Ok"].clone()).unwrap())
+}
+
+fn table_of_plain_kernels(device: harness_spec::DeviceKey) -> TableFile {
+    let row = |n: u64, k: u64| variants::Row {
+        op: "gemv_q4_0".into(),
+        shape: harness_spec::Shape::of([("N", n), ("K", k)]),
+        layout: Some(variants::Layout::Gguf),
+        variant: "gemv_q4_0/plain@cpu".parse().unwrap(),
+        median_ns: 100.0,
+        ci_ns: None,
+        runner_up: None,
+        gap_to_runner_up: None,
+        reason: "a test".into(),
+        key: String::new(),
+        record: None,
+        policy: None,
+        quarantined: None,
+    };
+    TableFile {
+        schema: variants::TABLE_SCHEMA,
+        policy: harness_spec::Policy::COLD_EAGER,
+        date: "2026-01-01T00:00:00Z".into(),
+        tool: "a test".into(),
+        record: "a test".into(),
+        incomplete: None,
+        device,
+        rows: [(64, 64), (32, 64), (96, 64), (64, 96)].map(|(n, k)| row(n, k)).to_vec(),
+        buckets: Vec::new(),
+    }
+}
+
+#[test]
+fn a_table_of_plain_kernels_is_refused_by_the_engine_which_names_its_rows_and_leaves_the_old_one() {
+    let lab = Lab::new();
+    let (model, device) = promotion(&lab);
+    let new = table_of_plain_kernels(device);
+    TableFile { rows: Vec::new(), ..new.clone() }.save_as(&lab.path("old.toml")).unwrap();
+    new.save_as(&lab.path("new.toml")).unwrap();
+    let before = std::fs::read(lab.path("old.toml")).unwrap();
+    let promote = |new: &str| {
+        let mut c = lab.bench();
+        c.args([
+            "promote", new, "--model", &model, "--device", "cpu", "--table", "old.toml", "--seed", "1", "--out", "p",
+        ]);
+        c.output().unwrap()
+    };
+    let out = promote("new.toml");
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    for part in ["is not promoted", "gemv_q4_0 K=64 N=96: the default -> plain@cpu", "promotion: decode"] {
+        assert!(said(&out).contains(part), "{part} in {}", said(&out));
+    }
+    assert_eq!(std::fs::read(lab.path("old.toml")).unwrap(), before);
+    let text = std::fs::read(lab.path("p/promotion/decision.json")).unwrap();
+    let decision: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&decision["promoted"], decision["rows"].as_array().unwrap().len()), (&false.into(), 4), "{decision}");
+    let requests = std::fs::read_to_string(lab.path("p/promotion/requests.jsonl")).unwrap();
+    assert!(requests.lines().filter(|l| l.contains("\"line\":\"request\"")).count() >= 80, "{requests}");
+
+    // A table of another device is no table here.
+    let device = harness_spec::DeviceKey { name: "Another".into(), ..new.device.clone() };
+    TableFile { device, ..new }.save_as(&lab.path("other.toml")).unwrap();
+    let out = promote("other.toml");
+    assert!(out.status.code() == Some(64) && said(&out).contains("that of Another"), "{}", said(&out));
+}
