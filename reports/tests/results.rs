@@ -113,13 +113,13 @@ fn the_page_of_many_records_has_a_row_for_each_depth_and_side_and_links_to_each_
     assert_eq!((made.records, made.left_out.len()), (2, 0));
     let page = fs::read_to_string(&out).unwrap();
     for depth in ["depth 128, 128 tokens", "depth 512, 128 tokens", "depth 1\u{202f}024, 128 tokens"] {
-        assert_eq!(page.matches(depth).count(), 2, "{depth}: a row for each side");
+        assert_eq!(page.matches(depth).count(), 3, "{depth}: a row for each side, and one against the peer");
     }
     // Slashes are character references, which a browser reads as slashes.
     let plain = page.replace("&#x2f;", "/");
     assert!(plain.contains("href=\"../records/a-compare/report.html\""), "{page}");
     assert!(plain.contains("href=\"../records/b-e2e/report.html\""));
-    assert!(page.contains("bench compare --runs 40 --against ollama · An Example GPU, driver 580.1 · 2026-01-02"));
+    assert!(page.contains("bench compare --runs 40 --against ollama · An Example GPU, driver 580.1 · 2026-01-02 03:04 UTC"));
     assert!(page.contains("check failed: steps of a token add up"), "a failed check is beside the record's name");
     assert!(page.contains("<h2>An Example GPU, driver 580.1</h2>"), "machines are told apart");
     assert!(page.contains("decode speed by depth of context") && page.contains("Where the time of a decoded token goes"));

@@ -21,6 +21,9 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Depth of a breakdown where the run has none of its own.
 const DEPTH: u64 = 512;
 
+/// Windows of decoding at each depth, where no number of tokens was asked for.
+const WINDOWS: u64 = 16;
+
 /// What was measured, and what must hold of it.
 #[derive(Debug, Default)]
 pub struct Broken {
@@ -39,6 +42,7 @@ pub async fn measure(plan: &RunPlan, model: &Path, folder: &Path) -> anyhow::Res
         return Err(anyhow!("--breakdown is not available on the processor\nhint: --device cuda:N"));
     };
     let depths = depths_of(plan);
+    let window = window(plan, &depths);
     let program = std::env::current_exe().context("finding this program's own file")?;
     let mut command = tokio::process::Command::new(program);
     command
@@ -49,7 +53,8 @@ pub async fn measure(plan: &RunPlan, model: &Path, folder: &Path) -> anyhow::Res
         .args(["--ctx", &plan.context.to_string()])
         .args(["--kv", plan.kv.name()])
         .args(["--depth", &depths.iter().map(u64::to_string).collect::<Vec<_>>().join(",")])
-        .args(["--window", &window(plan, &depths).to_string()])
+        .args(["--window", &window.to_string()])
+        .args(["--windows", &plan.tokens.unwrap_or(0).div_ceil(window).max(WINDOWS).to_string()])
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let bar = crate::progress::wait("timing the steps of a token");

@@ -54,6 +54,8 @@ pub struct RunPlan {
     pub kv: KvType,
     /// Whether the steps of a token are timed as well.
     pub breakdown: bool,
+    /// Times between tokens that were asked for, for each prompt and length.
+    pub tokens: Option<u64>,
     /// Threads on both sides.
     pub threads: u32,
     /// Context length on both sides.
@@ -122,6 +124,7 @@ impl RunPlan {
             device: device(a.device)?,
             kv: a.kv.into(),
             breakdown: a.breakdown,
+            tokens: a.tokens,
             threads,
             context: a.ctx,
             seed: a.seed.unwrap_or_else(rand::random),

@@ -8,7 +8,7 @@ use harness_measure::bandwidth;
 use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
-    Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricId, ModelFacts, Plan, Provenance,
+    Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricComparison, MetricId, ModelFacts, Plan, Provenance,
     RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
@@ -256,6 +256,7 @@ fn headline(parts: &Parts<'_>) -> Headline {
     };
     let median = |s: &harness_spec::record::SideSummary| s.estimate.as_ref().map(|e| e.median);
     let text = match (parts.kind, &m.ratio, median(&m.engine), m.peer.as_ref().and_then(median)) {
+        (RunKind::E2e, ..) if parts.plan.suite.prompts.iter().filter(|p| p.depth.is_some()).count() > 1 => by_depth(parts),
         (RunKind::E2e, _, engine, peer) => match engine.or(peer) {
             Some(rate) => format!("{}: {rate:.1} tok/s decode at batch 1", parts.sides[0].label),
             None => "no run was valid".to_owned(),
@@ -285,6 +286,24 @@ fn headline(parts: &Parts<'_>) -> Headline {
         (RunKind::Compare, ..) => "no pair of runs was valid, so nothing can be said".to_owned(),
     };
     Headline { text, verdict: a.verdict, blocked: a.blocked.clone() }
+}
+
+/// Decode rates of one side, depth by depth: one over all of them would say nothing.
+fn by_depth(parts: &Parts<'_>) -> String {
+    let rates = parts.plan.suite.prompts.iter().filter_map(|p| {
+        let of_prompt = |m: &&MetricComparison| {
+            m.id == MetricId::DecodeTokPerS && m.group.rsplit_once('/').is_some_and(|(id, _)| id == p.id)
+        };
+        let m = parts.analysis.metrics.iter().find(of_prompt)?;
+        let peer = m.peer.as_ref().and_then(|p| p.estimate.as_ref());
+        let estimate = m.engine.estimate.as_ref().or(peer)?;
+        Some(format!("{:.1} tok/s at a depth of {}", estimate.median, p.depth?))
+    });
+    let rates: Vec<String> = rates.collect();
+    match rates.is_empty() {
+        true => "no run was valid".to_owned(),
+        false => format!("{}: decode at batch 1: {}", parts.sides[0].label, rates.join(", ")),
+    }
 }
 
 /// Writes the final reason into each sample.

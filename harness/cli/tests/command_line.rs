@@ -115,6 +115,32 @@ fn a_gpu_that_is_not_there_is_exit_3_with_the_fix_and_the_processor_is_no_substi
 }
 
 #[test]
+fn a_depth_fills_the_context_in_every_run_and_the_page_of_the_record_has_a_row_for_each() {
+    let (Some(model), dir) = (model(), TempDir::new().unwrap()) else { return };
+    let folder = dir.path().join("records/curve");
+    bench()
+        .args(["e2e", "--device", "cpu", "--depth", "96,200", "--lengths", "6", "--runs", "4", "--warmup", "0"])
+        .args(["--model".as_ref(), model.as_os_str(), "--out".as_ref(), folder.as_os_str()])
+        .assert()
+        .code(0);
+    let (record, samples) = (record(&folder), samples(&folder));
+    let depths: Vec<_> = record.suite.prompts.iter().map(|p| (p.id.as_str(), p.depth)).collect();
+    assert_eq!(depths, [("depth-96", Some(96)), ("depth-200", Some(200))]);
+    for sample in &samples {
+        let depth: u64 = sample.prompt.trim_start_matches("depth-").parse().unwrap();
+        assert!(sample.prompt_tokens.abs_diff(depth) <= 16, "{} tokens at {depth}", sample.prompt_tokens);
+    }
+    assert!(record.headline.text.contains("at a depth of 96") && record.headline.text.contains("at a depth of 200"));
+    let page = dir.path().join("results.html");
+    bench()
+        .args(["report".as_ref(), "--records".as_ref(), dir.path().as_os_str(), "--out".as_ref(), page.as_os_str()])
+        .assert()
+        .code(0);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("depth 96, 6 tokens") && page.contains("depth 200, 6 tokens"), "{page}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_or_holds_a_run_is_refused_before_anything_starts() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");

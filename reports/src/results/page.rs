@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::view::{KernelRow, Row, Source, View};
+use super::view::{Duel, KernelRow, Row, Source, View};
 use crate::error::ReportError;
 use crate::html::{Figure, STYLE, figure, render_page};
 use crate::view::format;
@@ -13,6 +13,7 @@ const TEMPLATE: &str = include_str!("results.html");
 struct Page<'a> {
     style: &'static str,
     records: usize,
+    duels: &'a [Duel],
     machines: Vec<Machine<'a>>,
     kernels: &'a [KernelRow],
     left_out: &'a [String],
@@ -56,6 +57,7 @@ pub(super) fn render(view: &View, command: &[String]) -> Result<String, ReportEr
     let page = Page {
         style: STYLE,
         records: view.records,
+        duels: &view.duels,
         machines: machines.collect(),
         kernels: &view.kernels,
         left_out: &view.left_out,

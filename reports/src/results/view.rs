@@ -19,12 +19,27 @@ use crate::view::{depths, facts, format};
 pub(super) struct View {
     /// Machines in the order in which records name them.
     pub machines: Vec<Machine>,
+    /// Engine against peers, over all machines and models.
+    pub duels: Vec<Duel>,
     /// Runs of kernels.
     pub kernels: Vec<KernelRow>,
     /// Records that are not on the page.
     pub left_out: Vec<String>,
     /// Records on it.
     pub records: usize,
+}
+
+/// A comparison with a peer.
+#[derive(Debug, Serialize)]
+pub(super) struct Duel {
+    /// The machine.
+    pub machine: String,
+    /// The model.
+    pub model: String,
+    /// Our side's decode tok/s.
+    pub ours: Figure,
+    /// The peer's row.
+    pub row: Row,
 }
 
 /// A machine with the models that were measured on it.
@@ -73,7 +88,7 @@ pub(super) struct Source {
 }
 
 /// Figures of one side in one group of runs.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
     /// Which source it is from.
     pub source: usize,
@@ -187,12 +202,30 @@ pub(super) fn build(found: &Found, out: &Path) -> Result<View, ReportError> {
         let models = models.iter().map(|records| model(records, out)).collect::<Result<_, _>>()?;
         Ok(Machine { name, models })
     });
+    let machines = machines.collect::<Result<Vec<Machine>, ReportError>>()?;
     Ok(View {
-        machines: machines.collect::<Result<_, ReportError>>()?,
+        duels: machines.iter().flat_map(duels).collect(),
+        machines,
         kernels,
         left_out: found.left_out.clone(),
         records: found.entries.len(),
     })
+}
+
+/// The rows of peers, each with our own rate in the same runs, which stands on the row before.
+fn duels(machine: &Machine) -> Vec<Duel> {
+    let of_model = |model: &Model| -> Vec<Duel> {
+        let pairs = model.rows.windows(2).filter(|pair| pair[1].role == "peer" && pair[0].source == pair[1].source);
+        pairs
+            .map(|pair| Duel {
+                machine: machine.name.clone(),
+                model: model.name.clone(),
+                ours: pair[0].decode.clone(),
+                row: pair[1].clone(),
+            })
+            .collect()
+    };
+    machine.models.iter().flat_map(of_model).collect()
 }
 
 /// The device that the run was about: the GPU where it had one, else processor and threads.
@@ -268,11 +301,19 @@ fn source(number: usize, entry: &Entry, record: &RunRecord, out: &Path) -> Sourc
         number,
         link: link(entry, out),
         name: folder_name(entry),
-        date: record.started.clone(),
+        date: minute(&record.started),
         machine: machine(record),
         command: format::command_line(&record.command),
         tool: facts::tool(record),
         troubles: troubles.iter().map(|t| format::one_line(t)).collect(),
+    }
+}
+
+/// A time of RFC 3339 to the minute.
+fn minute(time: &str) -> String {
+    match time.get(..16).filter(|_| time.ends_with('Z')) {
+        Some(minute) => format!("{} UTC", minute.replace('T', " ")),
+        None => format::one_line(time),
     }
 }
 
@@ -463,7 +504,7 @@ fn kernel_row(entry: &Entry, run: &KernelRun, out: &Path) -> KernelRow {
         verb: kernel_command(run.kind),
         device: format::one_line(&run.device.name),
         headline: kernel_headline(run),
-        date: run.started.clone(),
+        date: minute(&run.started),
         command: format::command_line(&run.command),
         trouble: trouble.join("; "),
     }

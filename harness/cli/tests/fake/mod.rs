@@ -380,6 +380,7 @@ pub fn plan(runs: u64, lengths: &[u64]) -> RunPlan {
         device: DeviceChoice::Cpu,
         kv: KvType::F16,
         breakdown: false,
+        tokens: None,
         threads: 2,
         context: 512,
         seed: 7,
