@@ -23,7 +23,7 @@ pub use error::ReportError;
 pub use html::html;
 pub use kernels::{
     LoadedKernelRun, draw_kernels, is_kernel_run, kernel_html, kernel_markdown, kernel_terminal, load_kernel_run,
-    rebuild_kernel_run, rebuild_kernel_run_with, write_kernel_run, write_kernel_run_with,
+    rebuild_kernel_run, rebuild_kernel_run_with, repeated, write_kernel_run, write_kernel_run_with,
 };
 pub use markdown::markdown;
 pub use results::{ResultsPage, results_page};

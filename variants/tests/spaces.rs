@@ -348,6 +348,18 @@ fn repeated_work_is_counted_by_the_grid() {
 }
 
 #[test]
+fn every_kernel_that_norms_says_how_often_and_every_design_of_it_is_there() {
+    let norms = ["rmsnorm", "rmsnorm_gemv_", "qkv_rope_", "gate_up_", "norm_logits_"];
+    let is_norm = |op: &str| norms.iter().any(|n| op == *n || n.ends_with('_') && op.starts_with(n));
+    let mut designs = BTreeSet::new();
+    for (_, kernel) in registry().kernels().filter(|(op, kernel)| kernel.backend == Backend::Cuda && is_norm(op)) {
+        assert!(kernel.redundant.is_some(), "{} does not say how often it norms a token", kernel.id());
+        designs.extend(kernel.designs.iter().map(String::as_str));
+    }
+    assert!(["V40", "V41", "V42", "V43", "V44"].iter().all(|v| designs.contains(v)), "{designs:?}");
+}
+
+#[test]
 fn only_the_expression_of_repeated_work_knows_the_blocks() {
     let space = |grid: &str, redundant: &str| {
         let text = format!(

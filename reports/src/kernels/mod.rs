@@ -17,4 +17,5 @@ pub use folder::{
 pub use html::kernel_html;
 pub use markdown::kernel_markdown;
 pub use terminal::kernel_terminal;
+pub use view::repeated;
 pub(crate) use view::{command_name as kernel_command, headline as kernel_headline};

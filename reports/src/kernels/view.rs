@@ -265,8 +265,8 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
     }
 }
 
-/// How often a launch does the work that it repeats. So far that is always the norm in front of a product.
-pub(super) fn repeated(times: u64) -> String {
+/// How often a launch does the work that it repeats, in words. So far that is always the norm in front of a product.
+pub fn repeated(times: u64) -> String {
     format!("{times} x norm")
 }
 

@@ -194,7 +194,7 @@ fn candidates(run: &KernelRun, result: &WorkloadResult) -> String {
         let cell = run.cells.iter().find(|c| {
             c.cell.variant == r.variant && c.cell.workload == result.workload && c.cell.policy == result.policy
         });
-        let repeated = cell.and_then(|c| c.redundant).map(|times| format!("{times} x norm"));
+        let repeated = cell.and_then(|c| c.redundant).map(reports::repeated);
         let notes = notes.into_iter().chain(repeated.as_deref()).collect::<Vec<_>>();
         let ci = r.ci_ns.map_or_else(String::new, |[lo, hi]| format!("{:.2}..{:.2}", lo / 1e3, hi / 1e3));
         grid.row([
