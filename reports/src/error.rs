@@ -47,7 +47,9 @@ pub enum ReportError {
         path: PathBuf,
     },
     /// A folder without a record.
-    #[error("{path} and the folders in it hold no record that can be shown\nhint: give a folder of runs, such as `results`")]
+    #[error(
+        "{path} and the folders in it hold no record that can be shown\nhint: give a folder of runs, such as `results`"
+    )]
     NoRecords {
         /// The folder.
         path: PathBuf,

@@ -60,7 +60,10 @@ pub fn markdown(record: &RunRecord) -> String {
         line(&format!("| {} |{values}", row.name));
     }
     for b in breakdown::views(record) {
-        line(&format!("\n| op at depth {} | steps | µs | share | GB/s | of ceiling |\n|---|---|---|---|---|---|", b.depth));
+        line(&format!(
+            "\n| op at depth {} | steps | µs | share | GB/s | of ceiling |\n|---|---|---|---|---|---|",
+            b.depth
+        ));
         for r in &b.ops {
             let (op, count) = (escaped(&r.op), r.count);
             line(&format!("| {op} | {count} | {} | {} | {} | {} |", r.total, r.share, r.rate, r.of_ceiling));

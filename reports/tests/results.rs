@@ -119,10 +119,14 @@ fn the_page_of_many_records_has_a_row_for_each_depth_and_side_and_links_to_each_
     let plain = page.replace("&#x2f;", "/");
     assert!(plain.contains("href=\"../records/a-compare/report.html\""), "{page}");
     assert!(plain.contains("href=\"../records/b-e2e/report.html\""));
-    assert!(page.contains("bench compare --runs 40 --against ollama · An Example GPU, driver 580.1 · 2026-01-02 03:04 UTC"));
+    assert!(
+        page.contains("bench compare --runs 40 --against ollama · An Example GPU, driver 580.1 · 2026-01-02 03:04 UTC")
+    );
     assert!(page.contains("check failed: steps of a token add up"), "a failed check is beside the record's name");
     assert!(page.contains("<h2>An Example GPU, driver 580.1</h2>"), "machines are told apart");
-    assert!(page.contains("decode speed by depth of context") && page.contains("Where the time of a decoded token goes"));
+    assert!(
+        page.contains("decode speed by depth of context") && page.contains("Where the time of a decoded token goes")
+    );
     assert!(!page.contains("http") && !page.contains("<script"), "the page stands alone");
     let again = results_page(&dir.path().join("records"), &out, &command()).unwrap();
     assert_eq!((again, fs::read_to_string(&out).unwrap()), (made, page), "the same records give the same page");
@@ -150,7 +154,10 @@ fn a_damaged_or_simulated_record_is_named_and_an_empty_folder_is_an_error_with_t
     written(&dir.path().join("good"), &record, &samples);
     for (name, text) in [
         ("cut", serde_json::to_string(&record).unwrap()[..500].to_owned()),
-        ("simulated", serde_json::to_string(&RunRecord { provenance: Provenance::Simulated, ..record.clone() }).unwrap()),
+        (
+            "simulated",
+            serde_json::to_string(&RunRecord { provenance: Provenance::Simulated, ..record.clone() }).unwrap(),
+        ),
         ("later", serde_json::to_string(&RunRecord { schema: 99, ..record.clone() }).unwrap()),
     ] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
@@ -159,5 +166,7 @@ fn a_damaged_or_simulated_record_is_named_and_an_empty_folder_is_an_error_with_t
     let made = results_page(dir.path(), &out, &command()).unwrap();
     assert_eq!((made.records, made.left_out.len()), (1, 3), "{:?}", made.left_out);
     let page = fs::read_to_string(&out).unwrap();
-    assert!(page.contains("<h2>Not shown</h2>") && page.contains("simulated: run fabricated-0001 has simulated numbers"));
+    assert!(
+        page.contains("<h2>Not shown</h2>") && page.contains("simulated: run fabricated-0001 has simulated numbers")
+    );
 }

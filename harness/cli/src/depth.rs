@@ -19,8 +19,8 @@ pub const SLACK: u64 = 16;
 /// Words that common tokenizers take as one token each, so that any length can be met.
 const WORDS: [&str; 32] = [
     "time", "water", "house", "light", "people", "world", "hand", "place", "work", "night", "point", "home", "room",
-    "side", "head", "group", "problem", "fact", "eye", "life", "day", "man", "part", "case", "week", "system", "number",
-    "book", "word", "line", "state", "land",
+    "side", "head", "group", "problem", "fact", "eye", "life", "day", "man", "part", "case", "week", "system",
+    "number", "book", "word", "line", "state", "land",
 ];
 
 /// What stands in front of the words.
@@ -59,7 +59,8 @@ pub fn fill(suite: &mut Suite, model: &dyn Model) -> Result<(), Failure> {
 
 /// The longest text whose prompt has at most `depth` tokens.
 fn text(model: &dyn Model, depth: u64) -> Result<String, Failure> {
-    let tokens = |words: usize| -> anyhow::Result<u64> { Ok(model.render(&words_of(words), "00000000")?.ids.len() as u64) };
+    let tokens =
+        |words: usize| -> anyhow::Result<u64> { Ok(model.render(&words_of(words), "00000000")?.ids.len() as u64) };
     let least = tokens(0)?;
     if least > depth {
         return Err(usage(anyhow!(

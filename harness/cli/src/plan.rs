@@ -159,7 +159,9 @@ impl RunPlan {
             )));
         }
         if plan.kv == KvType::Int8 && !on_gpu {
-            return Err(usage(anyhow!("the processor keeps no keys and values in int8\nhint: --kv f16, or --device cuda:N")));
+            return Err(usage(anyhow!(
+                "the processor keeps no keys and values in int8\nhint: --kv f16, or --device cuda:N"
+            )));
         }
         Ok(plan)
     }

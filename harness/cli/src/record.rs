@@ -8,8 +8,8 @@ use harness_measure::bandwidth;
 use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
-    Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricComparison, MetricId, ModelFacts, Plan, Provenance,
-    RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
+    Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricComparison, MetricId,
+    ModelFacts, Plan, Provenance, RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
 use time::OffsetDateTime;
@@ -256,7 +256,9 @@ fn headline(parts: &Parts<'_>) -> Headline {
     };
     let median = |s: &harness_spec::record::SideSummary| s.estimate.as_ref().map(|e| e.median);
     let text = match (parts.kind, &m.ratio, median(&m.engine), m.peer.as_ref().and_then(median)) {
-        (RunKind::E2e, ..) if parts.plan.suite.prompts.iter().filter(|p| p.depth.is_some()).count() > 1 => by_depth(parts),
+        (RunKind::E2e, ..) if parts.plan.suite.prompts.iter().filter(|p| p.depth.is_some()).count() > 1 => {
+            by_depth(parts)
+        }
         (RunKind::E2e, _, engine, peer) => match engine.or(peer) {
             Some(rate) => format!("{}: {rate:.1} tok/s decode at batch 1", parts.sides[0].label),
             None => "no run was valid".to_owned(),

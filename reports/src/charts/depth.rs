@@ -54,7 +54,8 @@ pub(crate) fn draw_series(title: String, all: &[Series]) -> Result<Option<ChartO
     let (least, most) = rates().fold((f64::MAX, f64::MIN), |(l, h), rate| (l.min(rate), h.max(rate)));
     let coloured: Vec<(&Series, RGBColor)> = all.iter().enumerate().map(|(at, s)| (s, colour(all, at))).collect();
     // A rate that looks halved must be halved: the axis begins at nothing, unless sides lie decades apart.
-    let y = if most / least.max(1e-9) > 20.0 { Axis::around(least, most, 6) } else { Axis::linear(0.0, most * 1.06, 6) };
+    let y =
+        if most / least.max(1e-9) > 20.0 { Axis::around(least, most, 6) } else { Axis::linear(0.0, most * 1.06, 6) };
     let y_title = if y.is_log() { "decode tok/s, logarithmic" } else { "decode tok/s" };
     let ticks = std::iter::successors(Some(1u64), |t| t.checked_mul(2)).take_while(|&t| t <= 2 * deep);
     let ticks: Vec<f64> = ticks.filter(|&t| 2 * t > shallow).map(|t| t as f64).collect();
@@ -65,7 +66,10 @@ pub(crate) fn draw_series(title: String, all: &[Series]) -> Result<Option<ChartO
         height: 360,
         left: 80,
         right: 40,
-        x: (Axis::log_with_ticks(shallow.max(1) as f64 / 1.1, deep.max(1) as f64 * 1.1, ticks), "tokens of context, logarithmic"),
+        x: (
+            Axis::log_with_ticks(shallow.max(1) as f64 / 1.1, deep.max(1) as f64 * 1.1, ticks),
+            "tokens of context, logarithmic",
+        ),
         y: (y, y_title),
     };
     let svg = easel::drawn(&frame, |sheet, plot| {

@@ -27,7 +27,14 @@ pub(super) fn render(view: &View, command: &[String]) -> String {
     if !view.kernels.is_empty() {
         line("\n## Kernels\n\n| record | verb | what came of it | date |\n|---|---|---|---|".to_owned());
         for k in &view.kernels {
-            line(format!("| [{}]({}) | {} | {} | {} |", escaped(&k.name), k.link, k.verb, escaped(&k.headline), k.date));
+            line(format!(
+                "| [{}]({}) | {} | {} | {} |",
+                escaped(&k.name),
+                k.link,
+                k.verb,
+                escaped(&k.headline),
+                k.date
+            ));
         }
     }
     if !view.left_out.is_empty() {

@@ -69,7 +69,8 @@ fn look(dir: &Path, deeper: usize, found: &mut Found) -> Result<(), ReportError>
                 found.entries.push(Entry { folder: dir.to_owned(), file, record });
             }
             Err(e) => {
-                let name = dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
+                let name =
+                    dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
                 // The hint is for whoever opens that record.
                 found.left_out.push(format!("{name}: {}", e.to_string().lines().next().unwrap_or_default()));
             }

@@ -82,7 +82,8 @@ pub(crate) fn views(record: &RunRecord) -> Vec<BreakdownView> {
 
 fn view(record: &RunRecord, b: &Breakdown) -> BreakdownView {
     let ceiling = record.ceiling.as_ref().map(|c| c.read_gb_per_s);
-    let of_one_shape = |a: &BreakdownStep, b: &BreakdownStep| a.op == b.op && a.shape == b.shape && a.variant == b.variant;
+    let of_one_shape =
+        |a: &BreakdownStep, b: &BreakdownStep| a.op == b.op && a.shape == b.shape && a.variant == b.variant;
     BreakdownView {
         depth: format::grouped(b.depth),
         facts: facts(b),

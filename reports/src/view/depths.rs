@@ -34,12 +34,7 @@ pub(crate) fn metric<'a>(record: &'a RunRecord, id: MetricId, group: &str) -> Op
 }
 
 /// A side's estimate of a metric in a group.
-pub(crate) fn estimate<'a>(
-    record: &'a RunRecord,
-    role: SideRole,
-    id: MetricId,
-    group: &str,
-) -> Option<&'a Estimate> {
+pub(crate) fn estimate<'a>(record: &'a RunRecord, role: SideRole, id: MetricId, group: &str) -> Option<&'a Estimate> {
     let m = metric(record, id, group)?;
     match role {
         SideRole::Engine => m.engine.estimate.as_ref(),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use harness_spec::record::{
-    BlockTelemetry, Check, DeviceCounters, Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts, SideGpu,
-    SideRole, Verdict,
+    BlockTelemetry, Check, DeviceCounters, Environment, ManifestField, ManifestStatus, Measure, RunRecord, SideFacts,
+    SideGpu, SideRole, Verdict,
 };
 use serde::Serialize;
 
