@@ -81,7 +81,6 @@ fn tune_at(model: &mut CudaModel, search: &Search, path: &Path, name: &str) -> R
             t.failed
         );
     })?;
-    let nanos = model.profile(search.depth, 20)?;
     let mut file = match path.exists() {
         true => TableFile::load(path)?,
         false => TableFile {
@@ -102,19 +101,17 @@ fn tune_at(model: &mut CudaModel, search: &Search, path: &Path, name: &str) -> R
     for t in &results {
         let kernels = &registry().space(&t.workload.op).ok_or("an op without a space")?.kernels;
         let spec = kernels.iter().find(|k| k.is_kernel_of(&t.after)).ok_or("a variant of no kernel")?;
-        let of = nanos.iter().filter(|s| s.op == t.workload.op && s.key == t.workload.shape);
-        let mut times: Vec<f64> = of.map(|s| s.nanos).collect();
-        times.sort_by(f64::total_cmp);
         file.rows.retain(|row| row.workload() != t.workload);
         file.rows.push(Row {
             op: t.workload.op.clone(),
             shape: t.workload.shape.clone(),
             layout: spec.layout,
             variant: t.after.clone(),
-            median_ns: times.get(times.len() / 2).copied().unwrap_or(0.0),
+            // Of a token: what the engine chose by. The marks around single steps cost more than some of the steps.
+            median_ns: t.token.1 * 1e9,
             ci_ns: None,
             runner_up: (t.before != t.after).then(|| t.before.clone()),
-            gap_to_runner_up: None,
+            gap_to_runner_up: (t.before != t.after).then(|| t.token.0 / t.token.1 - 1.0),
             reason: format!(
                 "in the engine, at a context of {}: a token of {} takes {:.1} us with it and {:.1} us with {}",
                 search.depth,

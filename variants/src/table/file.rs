@@ -29,7 +29,7 @@ pub struct Row {
     pub layout: Option<Layout>,
     /// The variant.
     pub variant: VariantId,
-    /// Median time of one launch, ns.
+    /// Median time of one launch, ns; of a row that was chosen in the engine, that of a whole token with it.
     pub median_ns: f64,
     /// 95 % interval of the median, ns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
