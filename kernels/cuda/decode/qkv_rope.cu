@@ -4,9 +4,8 @@
 //   k, v  f16 [KV_HEADS, MAX_LEN, DIM], of which position state[1] is written
 //
 // A tile holds both rows of TILE_ROWS / 2 pairs that RoPE turns, all of one head, whatever the pairing: a thread for each
-// pair ends it. The position stands since before this token and is asked for before the wait, so that cosine and sine come
-// beside the norm, as does the bias. Needs TILE_ROWS to divide DIM; KV = 8
-// needs the largest of a whole head and is served by the separate path. Format: FORMAT.
+// pair ends it. The position stands since before this token: it, cosine and sine are asked for before the wait. Needs TILE_ROWS
+// to divide DIM; KV = 8 needs the largest of a whole head and is served by the separate path. Format: FORMAT.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
 //   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
@@ -24,18 +23,24 @@ struct Turn {
     float cos, sin, bias0, bias1;
 };
 
-// The position of the token is asked for with the weights of the norm, before the wait.
+// Position, angles and bias of the block's first tile are on their way with the weights of the norm, before the wait. Behind it
+// a thread would wait for the position before it asks for activations.
+template <class LoadTurn>
 struct TurnedStage : NormStage {
+    const LoadTurn load_turn;
     const u32* const state;
     u32 pos;
+    Turn turn;
 
-    __device__ __forceinline__ TurnedStage(u8* slab, float* parts, const float* norm, const float* x, int K, float eps,
-                                           const u32* state)
-        : NormStage(slab, parts, norm, x, K, eps), state(state), pos(0) {}
+    __device__ __forceinline__ TurnedStage(const NormStage& norm, LoadTurn load_turn, const u32* state)
+        : NormStage(norm), load_turn(load_turn), state(state), pos(0), turn{1.0f, 0.0f, 0.0f, 0.0f} {}
 
     __device__ __forceinline__ void early() {
         NormStage::early();
-        if (threadIdx.x < PAIRS) pos = *(const volatile u32*)(state + 1);
+        if (threadIdx.x < PAIRS) {
+            pos = *(const volatile u32*)(state + 1);
+            turn = load_turn(blockIdx.x, pos);
+        }
     }
 };
 
@@ -65,22 +70,24 @@ qkv_rope_fused(const u8* W,         // weights, see above
         const int pair = tile % per_head * PAIRS + i % PAIRS;
         return tile / per_head * DIM + pair * along + i / PAIRS * across;
     };
-    TurnedStage stage(slab, parts, norm, x, K, eps, state);
-    const auto prepare = [&](int tile) {
+    const auto load_turn = [=](int tile, u32 pos) {
         Turn turn = {1.0f, 0.0f, 0.0f, 0.0f};
         const int head = tile / per_head;
-        if (threadIdx.x < PAIRS) {
-            if (head < HEADS + KV_HEADS) {
-                const uint2 cs = load_weights_8(rope + (u64)stage.pos * half + tile % per_head * PAIRS + threadIdx.x);
-                turn.cos = __uint_as_float(cs.x);
-                turn.sin = __uint_as_float(cs.y);
-            }
-            if (bias) {
-                turn.bias0 = bias[row_of(tile, threadIdx.x)];
-                turn.bias1 = bias[row_of(tile, threadIdx.x + PAIRS)];
-            }
+        if (head < HEADS + KV_HEADS) {
+            const uint2 cs = load_weights_8(rope + (u64)pos * half + tile % per_head * PAIRS + threadIdx.x);
+            turn.cos = __uint_as_float(cs.x);
+            turn.sin = __uint_as_float(cs.y);
+        }
+        if (bias) {
+            turn.bias0 = bias[row_of(tile, threadIdx.x)];
+            turn.bias1 = bias[row_of(tile, threadIdx.x + PAIRS)];
         }
         return turn;
+    };
+    TurnedStage<decltype(load_turn)> stage(NormStage(slab, parts, norm, x, K, eps), load_turn, state);
+    const auto prepare = [&](int tile) {
+        if (tile == (int)blockIdx.x || threadIdx.x >= PAIRS) return stage.turn;
+        return load_turn(tile, stage.pos);
     };
     const auto finish = [&](int tile, int count, const float (&sums)[RPL], const Turn& turn) {
         const float* const met = put_sums(sums, part, count);
