@@ -19,7 +19,8 @@ const CONTROLS: [&str; 4] = ["control", "control_block", "control_logits", "cont
 /// Rejected before they run, by the compiler or by the check of the instruction class.
 const COMPILER: [&str; 2] = ["b3_wrong_label", "fault_compile_error"];
 /// Right by themselves, and wrong behind a kernel that is not done yet.
-const TOO_EARLY: [&str; 6] = ["early_newest", "early_query", "early_read", "early_scratch", "early_write", "never_waits"];
+const TOO_EARLY: [&str; 6] =
+    ["early_newest", "early_query", "early_read", "early_scratch", "early_write", "never_waits"];
 /// What only a device shows (see the README).
 const DEVICE: [&str; 4] =
     ["b4_too_much_shared", "cheat_only_when_poisoned", "fault_illegal_address", "fault_infinite_loop"];

@@ -109,9 +109,7 @@ pub(super) fn arguments(problem: &Problem, kv_heads: usize, max_len: usize, late
         Tensor::F16(v) => state(v.iter().flat_map(|h| h.to_le_bytes()).collect(), kv_heads, max_len, &late),
         Tensor::Bytes(bytes) => state(bytes.clone(), kv_heads, max_len, &late),
         Tensor::F32(scales) if scales.is_empty() => NULL,
-        Tensor::F32(scales) => {
-            state(scales.iter().flat_map(|v| v.to_le_bytes()).collect(), kv_heads, max_len, &late)
-        }
+        Tensor::F32(scales) => state(scales.iter().flat_map(|v| v.to_le_bytes()).collect(), kv_heads, max_len, &late),
         other => panic!("a cache is f16 or int8, not {other:?}"),
     })
 }

@@ -189,7 +189,9 @@ impl Function {
             let which = Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
             // SAFETY: the function is alive.
             let result = unsafe { sys::cuFuncSetAttribute(self.raw, which, 1) };
-            check("cuFuncSetAttribute", result, || format!("asking for clusters of {cluster} blocks for {}", self.name))?;
+            check("cuFuncSetAttribute", result, || {
+                format!("asking for clusters of {cluster} blocks for {}", self.name)
+            })?;
         }
         Ok(())
     }

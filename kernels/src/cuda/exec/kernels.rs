@@ -270,9 +270,10 @@ impl Exec {
                 let refused =
                     |reason: String| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason };
                 // The variant's own kernel: that of the present one has other sources.
-                let (_, spec) = registry().find(variant).filter(|_| variant.op == op).ok_or_else(|| {
-                    refused(format!("no space has {variant}: `bench list variants` prints them"))
-                })?;
+                let (_, spec) = registry()
+                    .find(variant)
+                    .filter(|_| variant.op == op)
+                    .ok_or_else(|| refused(format!("no space has {variant}: `bench list variants` prints them")))?;
                 let (wants, lies) = (spec.layout, self.present(op, shape)?.layout);
                 if wants != lies {
                     let name = |layout: Option<Layout>| layout.map_or("none", Layout::name);
