@@ -192,7 +192,9 @@ impl DeviceTable {
             return Merged { table: self.clone(), changes: Vec::new(), kept: Vec::new() };
         };
         let in_engine = first.policy.is_in_engine();
-        let own = self.file.as_ref().map_or(first.policy, |f| f.policy);
+        // Rows of kernels timed alone may join a table that the engine began.
+        let first_own = if in_engine { Policy::COLD_GRAPH } else { first.policy };
+        let own = self.file.as_ref().map_or(first_own, |f| f.policy);
         let policy = if in_engine { first.policy } else { own };
         let mut file = TableFile {
             schema: TABLE_SCHEMA,

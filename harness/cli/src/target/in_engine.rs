@@ -108,7 +108,14 @@ impl WithEngine {
         if self.engine.is_none() || !cell.policy.is_in_engine() {
             return cell.clone();
         }
-        Cell { policy: Policy { cache: CacheState::Cold, launch: LaunchMode::GraphPdl }, ..cell.clone() }
+        let mut alone =
+            Cell { policy: Policy { cache: CacheState::Cold, launch: LaunchMode::GraphPdl }, ..cell.clone() };
+        // Shapes name one room for every length, and the gate needs as much as the length asks for.
+        let dims = &mut alone.workload.shape.0;
+        if let (Some(&len), Some(room)) = (dims.get("LEN"), dims.get("MAX_LEN").copied()) {
+            dims.insert("MAX_LEN".to_owned(), room.max(len));
+        }
+        alone
     }
 }
 
