@@ -259,7 +259,7 @@ impl DeviceTable {
     }
 
     /// Whether the row of a workload was chosen in the engine, in a table of kernels that were timed alone.
-    fn chosen_in_engine(&self, workload: &Workload) -> bool {
+    pub fn chosen_in_engine(&self, workload: &Workload) -> bool {
         let Some(file) = self.file.as_ref().filter(|f| !f.policy.is_in_engine()) else { return false };
         let mut rows = file.rows.iter().filter(|r| r.workload() == *workload && r.quarantined.is_none());
         rows.any(|r| r.policy.is_some_and(Policy::is_in_engine))

@@ -7,9 +7,10 @@ use harness_measure::tune::StrategyKind;
 use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
 
 use super::{in_engine, kernel_report, kernels, log, promote, replay, timing};
-use crate::args::{Command, Strategy, TimingArgs, TuneArgs};
+use crate::args::{Command, Strategy, TimingArgs, TuneArgs, WorkloadArgs};
 use crate::exit::{Exit, Outcome, usage};
-use crate::tables::{Merged, RowChange};
+use crate::kernel_suite::KernelSuite;
+use crate::tables::{DeviceTable, Merged, RowChange};
 use crate::target::open;
 
 /// What a tune on a CPU leaves out.
@@ -62,7 +63,10 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let (table, registry) = (opened.spaces.table().clone(), opened.spaces.registry().clone());
     // What the engine of the worker reads stays until the run is over.
     let (suite, bench, _in_use) = match (engine, suite) {
-        (false, Some(suite)) => (suite, opened.bench(), None),
+        (false, Some(mut suite)) => {
+            leave_to_engine(&mut suite, &args.what, &table);
+            (suite, opened.bench(), None)
+        }
         (_, suite) => {
             let in_engine = in_engine::open(opened, &args, suite)?;
             (in_engine.suite, in_engine.bench, in_engine.in_use)
@@ -121,6 +125,21 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     timing::conclude(&timed, written.as_ref())
 }
 
+/// Leaves out what a model implies and the table has a row for that was chosen in the engine: it would be kept all the same.
+/// What was asked for by name is timed.
+fn leave_to_engine(suite: &mut KernelSuite, what: &WorkloadArgs, table: &DeviceTable) {
+    if !what.op.is_empty() {
+        return;
+    }
+    let (kept, timed): (Vec<_>, Vec<_>) = std::mem::take(&mut suite.workloads)
+        .into_iter()
+        .partition(|w| !w.tensors.is_empty() && table.chosen_in_engine(&w.workload));
+    suite.workloads = timed;
+    suite.notes.extend(kept.iter().map(|w| {
+        format!("{} is left out: its row was chosen in the engine; --op {} times it", w.workload, w.workload.op)
+    }));
+}
+
 /// Writes candidates and their times as a space that `--replay` reads: of the samples of each the least, the quartiles and
 /// the greatest, which leave its median what it was.
 fn record_space(path: &Path, trials: &[Trial]) -> anyhow::Result<()> {
@@ -160,5 +179,45 @@ fn note(timed: &timing::Timed, changes: &[RowChange]) {
             record: Some(timed.record.id.clone()),
             ..log::Entry::now("tune", format!("{} {}: {from} -> {}", change.workload, change.policy, change.to.short()))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::kernel_suite::{Overrides, of_model, of_workloads};
+
+    #[test]
+    fn what_the_engine_chose_is_left_out_of_a_model_and_timed_where_it_is_named() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("t.toml");
+        let text = "schema = 1\npolicy = \"cold+graph\"\ndate = \"\"\ntool = \"\"\nrecord = \"\"\n[device]\nbackend = \"cuda\"\n\
+                    name = \"G\"\narch = \"sm_90\"\n[device.conditions]\n[[rows]]\nop = \"gemv_add_q4_0\"\nshape = \"K=4096 \
+                    N=4096\"\nlayout = \"planes\"\nvariant = \"gemv_add_q4_0/plain@cuda\"\nmedian_ns = 1.0\nreason = \"\"\nkey = \
+                    \"\"\npolicy = \"cold+in_engine\"\n";
+        std::fs::write(&path, text).unwrap();
+        let device = harness_spec::DeviceKey {
+            backend: "cuda".into(),
+            name: "G".into(),
+            arch: "sm_90".into(),
+            conditions: Default::default(),
+        };
+        let limits = variants::Limits::of_architecture(90).unwrap();
+        let table = DeviceTable::load(&device, limits, Some(&path), Provenance::Measured).unwrap();
+        let mut suite = of_model("llama-3.1-8b", false, true, &Overrides::default()).unwrap();
+        let all = suite.workloads.len();
+        let mut what = match crate::args::Bench::try_parse_from(["bench", "tune", "--model", "m"]).unwrap().command {
+            Command::Tune(args) => args.what,
+            other => panic!("{other:?}"),
+        };
+        leave_to_engine(&mut suite, &what, &table);
+        assert_eq!(suite.workloads.len(), all - 1);
+        assert!(suite.notes[0].contains("gemv_add_q4_0 K=4096 N=4096 is left out"), "{:?}", suite.notes);
+        what.op = vec!["gemv_add_q4_0".into()];
+        let mut named = of_workloads(&["gemv_add_q4_0 K=4096 N=4096".parse().unwrap()]);
+        leave_to_engine(&mut named, &what, &table);
+        assert_eq!(named.workloads.len(), 1);
     }
 }
