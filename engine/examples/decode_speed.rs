@@ -3,7 +3,7 @@
 //! `cargo run --release -p engine --example decode_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions]`
 //!
 //! The kernels are those of this device's table, as in the engine; `EDGELLM_TABLE=default|baseline|PATH` takes others, as
-//! `--table` does there. `EDGELLM_ISA`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose the rest of what runs.
+//! `--table` does there. Between tokens the weights are also read alone, which is as fast as a token could be. `EDGELLM_ISA`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose the rest of what runs.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,8 +14,11 @@ use engine::gguf::Gguf;
 use engine::kv_cache::KvCache;
 use engine::model::load_model;
 use kernels::Isa;
-use kernels::cpu::{Cpu, CpuOptions, KvType, Precision, device_key, last_level_cache};
+use kernels::cpu::{Cpu, CpuOptions, KvType, Matrix, Precision, device_key, last_level_cache};
 use variants::{Limits, Table, TableFile};
+
+/// Tokens between two readings of the weights alone, with which decoding is compared in the same seconds.
+const READ_EVERY: usize = 4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -57,17 +60,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         let logits = forward(&cpu, &model, &mut kv, &ids, 0, &mut scratch, Wanted::Last);
         let mut next = cpu.argmax(logits);
         let prefill = start.elapsed().as_secs_f64();
-        let start = Instant::now();
+        let (mut decode, mut reads) = (0.0, Vec::new());
         for i in 0..decoded {
+            let start = Instant::now();
             let logits = forward(&cpu, &model, &mut kv, &[next], prompt + i, &mut scratch, Wanted::Last);
             next = cpu.argmax(logits);
+            decode += start.elapsed().as_secs_f64();
+            if i % READ_EVERY == READ_EVERY - 1 {
+                reads.push(cpu.read_weights(model.matrices()).0);
+            }
         }
-        let decode = start.elapsed().as_secs_f64();
         println!(
             "pp{prompt} {:8.1} tok/s   tg{decoded} {:8.1} tok/s   last id {next}",
             prompt as f64 / prefill,
             decoded as f64 / decode
         );
+        if !reads.is_empty() {
+            reads.sort_by(f64::total_cmp);
+            let read = reads[reads.len() / 2];
+            let bytes: usize = model.matrices().map(Matrix::bytes).sum();
+            let rate = bytes as f64 * 1e-9 * decoded as f64 / decode;
+            println!(
+                "  {rate:.1} GB/s of weights, {:.0} % of the {read:.1} GB/s at which the same bytes are read",
+                100.0 * rate / read
+            );
+        }
     }
     Ok(())
 }

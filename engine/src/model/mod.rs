@@ -66,3 +66,11 @@ pub struct Model {
     /// Counts and bytes of the tensors.
     pub facts: WeightFacts,
 }
+
+impl Model {
+    /// Every matrix that a token reads whole, in order: the embedding is none of them unless it is the head.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let blocks = self.layers.iter().flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down]);
+        blocks.chain([&*self.head])
+    }
+}

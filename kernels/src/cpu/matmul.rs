@@ -1,6 +1,6 @@
 //! Products: one set of activations against several matrices, and gate, up and SwiGLU in one phase.
 
-use super::shares::{MOST_PARTS, Shares};
+use super::shares::{MOST_PARTS, Shares, visits};
 use super::{Act, Cpu, Matrix, Spread};
 use crate::gemv::{GROUP_ROWS, MAX_TOKENS, Unit};
 
@@ -47,13 +47,15 @@ impl Cpu {
         let threads = self.threads();
         self.pool().run(&|thread| {
             with_panel(act.m(), |panel| {
-                shares.take(thread, threads, |part, group| {
+                for (part, run) in shares.of(thread, threads) {
                     let joined = joined[part].as_ref().expect("a part was pushed for each product");
-                    for tokens in batches(act.m()) {
-                        product(act, joined.w, group, tokens, panel);
-                        store(joined, group, tokens, panel);
+                    for groups in visits(run, in_pairs(act, joined.w)) {
+                        for tokens in batches(act.m()) {
+                            product(act, joined.w, groups, tokens, panel);
+                            store(joined, groups, tokens, panel);
+                        }
                     }
-                });
+                }
             });
         });
     }
@@ -70,28 +72,48 @@ impl Cpu {
         let mut shares = Shares::default();
         shares.push(gate.groups(), gate.bytes() + up.bytes());
         let threads = self.threads();
+        let pair = gate.gemv_kernel().pair.filter(|_| act.m() == 1 && gate.variant() == up.variant());
         self.pool().run(&|thread| {
+            let groups = shares.of(thread, threads).flat_map(|(_, run)| run);
+            if let Some(pair) = pair {
+                // One token: a group of gate and that of up are the pair.
+                let mut panel = [0.0; 2 * GROUP_ROWS];
+                for group in groups {
+                    // SAFETY: as in `product`; a kernel of pairs has units of a whole group, and these are of one kernel.
+                    unsafe { pair(&unit(act, gate, group, (0, 1)), up.unit(group).0, &mut panel) };
+                    let (gates, ups) = panel.split_at_mut(GROUP_ROWS);
+                    self.norm().silu_mul(gates, ups);
+                    store(&joined, (group, None), (0, 1), gates);
+                }
+                return;
+            }
             with_panel(act.m(), |gates| {
                 with_panel(act.m(), |ups| {
-                    shares.take(thread, threads, |_, group| {
+                    for group in groups {
                         for tokens in batches(act.m()) {
-                            product(act, gate, group, tokens, gates);
-                            product(act, up, group, tokens, ups);
+                            product(act, gate, (group, None), tokens, gates);
+                            product(act, up, (group, None), tokens, ups);
                             let used = tokens.1 * GROUP_ROWS;
                             self.norm().silu_mul(&mut gates[..used], &ups[..used]);
-                            store(&joined, group, tokens, gates);
+                            store(&joined, (group, None), tokens, gates);
                         }
-                    });
+                    }
                 });
             });
         });
     }
 }
 
-/// Calls `work` with a panel for batches of `m` tokens. One token gets a small one, which costs nothing to clear.
+/// Whether the groups of a matrix are multiplied two at a time.
+fn in_pairs(act: &Act, w: &Matrix) -> bool {
+    act.m() == 1 && w.gemv_kernel().pair.is_some()
+}
+
+/// Calls `work` with a panel for batches of `m` tokens. One token gets a small one, which costs nothing to clear: it has
+/// room for two groups.
 #[inline]
 fn with_panel(m: usize, work: impl FnOnce(&mut [f32])) {
-    if m == 1 { work(&mut [0.0; GROUP_ROWS]) } else { work(&mut [0.0; GROUP_ROWS * MAX_TOKENS]) }
+    if m == 1 { work(&mut [0.0; 2 * GROUP_ROWS]) } else { work(&mut [0.0; GROUP_ROWS * MAX_TOKENS]) }
 }
 
 /// The batches that a kernel takes one at a time: first token, tokens.
@@ -100,27 +122,43 @@ fn batches(m: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..m).step_by(MAX_TOKENS).map(move |first| (first, MAX_TOKENS.min(m - first)))
 }
 
-/// Multiplies one group of rows with some tokens.
+fn unit<'a>(act: &'a Act, w: &'a Matrix, index: usize, tokens: (usize, usize)) -> Unit<'a> {
+    let (bytes, rows) = w.unit(index);
+    Unit { dtype: w.dtype(), bytes, rows, k: w.k(), act, tokens, share: w.gemv_kernel().share }
+}
+
+/// Multiplies a group of rows with some tokens, or two groups with one.
 #[inline]
-fn product(act: &Act, w: &Matrix, group: usize, tokens: (usize, usize), panel: &mut [f32]) {
+fn product(act: &Act, w: &Matrix, (group, second): (usize, Option<usize>), tokens: (usize, usize), panel: &mut [f32]) {
     let kernel = w.gemv_kernel();
+    if let (Some(pair), Some(second)) = (kernel.pair, second) {
+        // SAFETY: as below; a kernel of pairs has units of a whole group.
+        unsafe { pair(&unit(act, w, group, tokens), w.unit(second).0, panel) };
+        return;
+    }
     let per_group = GROUP_ROWS / kernel.rows;
     for i in 0..per_group {
-        let unit = group * per_group + i;
-        if unit * kernel.rows >= w.n() {
+        let index = group * per_group + i;
+        if index * kernel.rows >= w.n() {
             break;
         }
-        let (bytes, rows) = w.unit(unit);
-        let unit = Unit { dtype: w.dtype(), bytes, rows, k: w.k(), act, tokens, share: kernel.share };
         // SAFETY: a matrix is built with kernels of at most the level that `Cpu::new` found on this machine; the unit's
         // bytes are of the kernel's layout, and the rest of the panel has room for its rows of every token.
-        unsafe { (kernel.run)(&unit, &mut panel[i * kernel.rows..]) };
+        unsafe { (kernel.run)(&unit(act, w, index, tokens), &mut panel[i * kernel.rows..]) };
     }
 }
 
-/// Writes a panel to the rows of a group in the result.
+/// Writes a panel to the rows of one or two groups in the result.
 #[inline]
-fn store(joined: &Joined<'_>, group: usize, (first, count): (usize, usize), panel: &[f32]) {
+fn store(joined: &Joined<'_>, (group, second): (usize, Option<usize>), tokens: (usize, usize), panel: &[f32]) {
+    store_group(joined, group, tokens, panel);
+    if let Some(second) = second {
+        store_group(joined, second, tokens, &panel[GROUP_ROWS..]);
+    }
+}
+
+#[inline]
+fn store_group(joined: &Joined<'_>, group: usize, (first, count): (usize, usize), panel: &[f32]) {
     let n = joined.w.n();
     let row = group * GROUP_ROWS;
     let rows = GROUP_ROWS.min(n - row);

@@ -254,6 +254,14 @@ impl Matrix {
         }
     }
 
+    /// The bytes as they lie in memory.
+    pub(super) fn stored(&self) -> &[u8] {
+        match &*self.body {
+            Body::Gguf(weights) => weights.bytes(),
+            Body::Tiled(_, packed) => packed.as_slice(),
+        }
+    }
+
     pub(crate) fn gemv_kernel(&self) -> &GemvKernel {
         &self.kernel
     }

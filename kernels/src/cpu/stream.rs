@@ -6,7 +6,7 @@ use harness_spec::{Bytes, GbPerS, Nanos};
 
 use variants::Isa;
 
-use super::{Cpu, Spread, share};
+use super::{Cpu, Matrix, Spread, share};
 use crate::alloc::AlignedBuf;
 
 const LINE: usize = 64;
@@ -24,6 +24,23 @@ impl Cpu {
             line.fill(i as u8);
         }
         (0..passes).map(|_| self.read_once(&memory, lines)).collect()
+    }
+
+    /// Reads matrices as a token does, each thread its share of each, and does nothing with them: the rate that decoding
+    /// is held against. It is taken from the pages that hold the weights, since a machine's memory is not equally fast
+    /// everywhere: under a hypervisor the same read took 60 % longer of one buffer than of another.
+    pub fn read_weights<'a>(&self, matrices: impl Iterator<Item = &'a Matrix>) -> GbPerS {
+        let parts: Vec<&[u8]> = matrices.map(Matrix::stored).collect();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let start = Instant::now();
+        self.pool().run(&|thread| {
+            for part in &parts {
+                let lines = share(part.len().div_ceil(LINE), self.threads(), thread);
+                let mine = &part[lines.start * LINE..(lines.end * LINE).min(part.len())];
+                std::hint::black_box(sum_of(mine, self.isa()));
+            }
+        });
+        Bytes(bytes as u64) / Nanos::from(start.elapsed())
     }
 
     fn read_once(&self, memory: &AlignedBuf, lines: usize) -> GbPerS {

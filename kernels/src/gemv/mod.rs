@@ -116,6 +116,9 @@ pub(crate) struct Unit<'a> {
 /// Multiplies a unit and writes `panel[token * 16 + row]` for each of its tokens and for at least its rows.
 pub(crate) type UnitFn = unsafe fn(&Unit<'_>, &mut [f32]);
 
+/// Multiplies one token with a unit and with the bytes of a second, and writes sixteen rows of either.
+pub(crate) type PairFn = unsafe fn(&Unit<'_>, &[u8], &mut [f32]);
+
 /// The tunables of the kernels on the processor, with their values where a space does not list them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Knobs {
@@ -173,6 +176,8 @@ pub(crate) struct GemvKernel {
     pub share: usize,
     /// The code.
     pub run: UnitFn,
+    /// The code for one token and two units of sixteen rows, where it has some.
+    pub pair: Option<PairFn>,
 }
 
 impl GemvKernel {
@@ -209,7 +214,7 @@ impl GemvKernel {
                 _ => return Err(none("the type is not tiled")),
             },
             #[cfg(target_arch = "x86_64")]
-            ("unsigned@vnni", dtype) => match dtype {
+            ("unsigned@vnni" | "paired@vnni", dtype) => match dtype {
                 DType::Q4_0 => vnni::q4_0::pick,
                 DType::Q4_1 => vnni::q4_1::pick,
                 DType::Q5_0 => vnni::q5_0::pick,
@@ -228,6 +233,20 @@ impl GemvKernel {
             ("dot@dotprod", DType::Q8_0) => neon::q8_0::pick,
             _ => return Err(none("it is not compiled in, or was made for another processor")),
         };
+        let pick_pair: fn(Knobs) -> Option<PairFn> = match (spec.name.as_str(), dtype) {
+            #[cfg(target_arch = "x86_64")]
+            ("paired@vnni", dtype) => match dtype {
+                DType::Q4_0 => vnni::q4_0::pick_pair,
+                DType::Q4_1 => vnni::q4_1::pick_pair,
+                DType::Q5_0 => vnni::q5_0::pick_pair,
+                DType::Q8_0 => vnni::q8_0::pick_pair,
+                DType::Q4K => vnni::k_quants::q4_k::pick_pair,
+                DType::Q5K => vnni::k_quants::q5_k::pick_pair,
+                DType::Q6K => vnni::k_quants::q6_k::pick_pair,
+                _ => return Err(none("the type has no code for two units")),
+            },
+            _ => |_| None,
+        };
         let run = pick(knobs).ok_or_else(|| none("it is not compiled for these values"))?;
         Ok(GemvKernel {
             variant: variant.clone(),
@@ -237,6 +256,7 @@ impl GemvKernel {
             rows: tile.map_or(4, Tile::rows),
             share: knobs.tokens,
             run,
+            pair: pick_pair(knobs),
         })
     }
 }

@@ -112,23 +112,25 @@ pub(in crate::gemv) mod q5_k {
 }
 
 pub(in crate::gemv) mod q6_k {
-    //! Q6_K: d sc (q - 32), per 16. Bytes of a step of 256 columns: d 16, pad 16, sc 16 x 8, then for both halves
-    //! together ql 32 x 32, qh 16 x 32.
+    //! Q6_K: d sc (q - 32), per 16. Bytes of a step of 256 columns: d 16, pad 16, then for each half the scales 2 x 32 and
+    //! for four columns of each quarter at a time ql 2 x 32, qh 32.
     use super::*;
 
-    const STEP: usize = 32 + 128 + 1536;
+    /// Bytes of a half.
+    const HALF: usize = 64 + 768;
+    const STEP: usize = 32 + 2 * HALF;
 
     tiled_unit!(8, 256, STEP, "avx2,fma,f16c", [4, 2]);
 
     /// Four columns of quarter `quarter`: vector `v` of its eight.
     ///
     /// # Safety
-    /// `low_at` and `high_at` point at the 16 and 8 vectors of a half of 128 columns.
+    /// `at` points at a half of 128 columns.
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
-    unsafe fn unpack(low_at: *const u8, high_at: *const u8, quarter: usize, v: usize) -> __m256i {
+    unsafe fn unpack(at: *const u8, quarter: usize, v: usize) -> __m256i {
         // SAFETY: promised by the caller.
-        let (both, bits) = unsafe { (vector(low_at, quarter % 2 * 8 + v), vector(high_at, v)) };
+        let (both, bits) = unsafe { (vector(at, 2 + 3 * v + quarter % 2), vector(at, 2 + 3 * v + 2)) };
         let nibble = if quarter < 2 { low(both) } else { high(both) };
         let bits = match quarter {
             0 => _mm256_slli_epi16::<4>(bits),
@@ -154,19 +156,21 @@ pub(in crate::gemv) mod q6_k {
                 let at = tiles.add(step * STEP);
                 prefetch::<PREFETCH, STEP>(at);
                 let d = halves(at);
-                for sub in 0..16 {
-                    let (half, quarter) = (sub / 8, sub / 2 % 4);
-                    let sc = _mm_loadl_epi64(at.add(32 + 8 * sub).cast());
-                    let scale = _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(sc)));
-                    let group = 8 * step + sub / 2;
+                // All quarters of the columns that lie together, then on: so bytes are read in order.
+                for (half, i, quarter) in (0..16).map(|n| (n / 8, n / 4 % 2, n % 4)) {
+                    let half_at = at.add(32 + HALF * half);
+                    // A word has the scales of two quarters, and of either the first 16 columns and the last.
+                    let above = _mm_cvtsi32_si128(24 - 16 * (quarter as i32 % 2) - 8 * i as i32);
+                    let sc = _mm256_srai_epi32::<24>(_mm256_sll_epi32(vector(half_at, quarter / 2), above));
+                    let scale = _mm256_mul_ps(d, _mm256_cvtepi32_ps(sc));
+                    let group = 8 * step + 4 * half + quarter;
                     let mut sums = [[_mm256_setzero_si256(); ACC]; T];
                     for t in 0..T {
-                        sums[t][0] = _mm256_set1_epi32(*x[t].neg32.add(2 * group + sub % 2));
+                        sums[t][0] = _mm256_set1_epi32(*x[t].neg32.add(2 * group + i));
                     }
                     for pair in 0..2 {
-                        let v = sub % 2 * 4 + 2 * pair;
-                        let (low_at, high_at) = (at.add(160 + half * 512), at.add(160 + 1024 + half * 256));
-                        let codes = [unpack(low_at, high_at, quarter, v), unpack(low_at, high_at, quarter, v + 1)];
+                        let v = 4 * i + 2 * pair;
+                        let codes = [unpack(half_at, quarter, v), unpack(half_at, quarter, v + 1)];
                         for t in 0..T {
                             let q = x[t].q.add(32 * group + 4 * v);
                             // Two products of at most 63 * 127 * 2 make 32,004.

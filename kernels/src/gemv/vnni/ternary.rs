@@ -52,6 +52,7 @@ pub(in crate::gemv) mod tq2_0 {
                 }
             }
         }
-        floats(acc)
+        let [sums] = floats([acc]);
+        sums
     }
 }
