@@ -3,7 +3,8 @@
 //! `cargo run --release -p engine --example decode_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions]`
 //!
 //! The kernels are those of this device's table, as in the engine; `EDGELLM_TABLE=default|baseline|PATH` takes others, as
-//! `--table` does there. Between tokens the weights are also read alone, which is as fast as a token could be. `EDGELLM_ISA`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose the rest of what runs.
+//! `--table` does there. `EDGELLM_ISA`, `EDGELLM_EXACT` and `EDGELLM_THREADS` choose the rest of what runs. Between tokens
+//! the weights are also read alone: no token can be faster than that.
 
 use std::error::Error;
 use std::path::Path;

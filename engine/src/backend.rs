@@ -111,8 +111,11 @@ impl Backend {
         match self {
             // The device chooses: the token's id is all that comes back.
             Backend::Cuda(model) if sampler.is_argmax() => Ok(Step { id: model.next_greedy(more)?, fed: more }),
-            Backend::Cuda(model) => Ok(Step { id: model.next_sampled(sampler, history, more)?, fed: more }),
-            Backend::Cpu(_) => Ok(Step { id: sampler.sample(self.logits()?, history), fed: false }),
+            Backend::Cuda(model) if model.samples() => {
+                Ok(Step { id: model.next_sampled(sampler, history, more)?, fed: more })
+            }
+            // The processor, or a vocabulary that no kernel takes.
+            _ => Ok(Step { id: sampler.sample(self.logits()?, history), fed: false }),
         }
     }
 }

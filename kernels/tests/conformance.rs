@@ -287,7 +287,7 @@ fn every_kernel_of_the_spaces_equals_f64_whether_or_not_a_table_chooses_it() {
         for kernel in space.kernels.iter().filter(|k| k.backend == variants::Backend::Cpu && cpu.isa().runs(k.isa)) {
             let variant = kernel.default_variant();
             for &dtype in &kernel.dtypes {
-                for (n, m) in [(1, 1), (16, 2), (37, 11)] {
+                for (n, m) in [(1, 1), (16, 2), (37, 1), (37, 11), (96, 1)] {
                     let k = 768;
                     let (w, x) = (random_weights(dtype, n, k, 1), random(m * k, 2));
                     let weights = Weights::Owned(w.clone());

@@ -36,7 +36,7 @@ pub struct Counters {
     pub tokens: u64,
     /// Launches of a token's graph.
     pub graph_launches: u64,
-    /// Kernels launched outside graphs, for prompts.
+    /// Kernels launched outside graphs: for prompts, and for the first drawn token of a request.
     pub kernel_launches: u64,
     /// Times that the host waited for the device.
     pub syncs: u64,
@@ -239,6 +239,11 @@ impl CudaModel {
         self.work().next_sampled(sampler, history, more)
     }
 
+    /// Whether [`CudaModel::next_sampled`] has a kernel for this vocabulary.
+    pub fn samples(&self) -> bool {
+        self.locked().sampled.has_kernel
+    }
+
     /// The logits behind what was fed or decoded last, `[vocab]`.
     ///
     /// # Errors
@@ -303,7 +308,7 @@ impl Work {
         let model = weights::load(gguf, config, &exec, precision, kv, context)?;
         let buffers = Buffers::new(exec.stream(), config, model.heads)?;
         let ring = HostWords::new(exec.device(), RING)?;
-        let sampled = Sampled::new(&exec, RING, config.vocab, context)?;
+        let sampled = Sampled::new(&exec, precision, RING, config.vocab, context)?;
         let parts = Parts { exec, model, buffers, precision };
         let prompt = match Prompt::takes(&parts.model, precision) {
             true => Some(Prompt::new(&parts.exec, &parts.model)?),
@@ -311,7 +316,9 @@ impl Work {
         };
         parts.exec.compile_for(|| {
             parts.programs(&ring)?;
-            sampled.first(&parts.builder(0))?;
+            if sampled.has_kernel {
+                sampled.first(&parts.builder(0))?;
+            }
             prompt.as_ref().map_or(Ok(()), |prompt| prompt.plan(&parts.exec, &parts.model, &parts.buffers))
         });
         let graphs = parts.graphs(&ring)?;
@@ -340,7 +347,7 @@ impl Work {
             let last = pos + chunk.len() == pos0 + ids.len();
             match &self.prompt {
                 Some(_) if chunk.len() > FEW => self.chunk(chunk, pos, head && last)?,
-                _ => self.one_by_one(chunk, pos)?,
+                _ => self.one_by_one(chunk, pos, last)?,
             }
         }
         self.last = pos0 + ids.len() - 1;
@@ -367,13 +374,14 @@ impl Work {
         Ok(())
     }
 
-    /// Each token through the graph. The words of the ring that are not asked for are taken away.
-    fn one_by_one(&mut self, ids: &[u32], pos: usize) -> Result<(), CudaError> {
+    /// Each token through the graph. The words of the ring that are not asked for are taken away: all but that of the very
+    /// last token, where these are the last.
+    fn one_by_one(&mut self, ids: &[u32], pos: usize, last: bool) -> Result<(), CudaError> {
         for (i, &id) in ids.iter().enumerate() {
             self.builder.set_state(id, pos + i)?;
             self.counters.h2d_bytes += 16;
             self.launch(pos + i)?;
-            if i + 1 < ids.len() {
+            if !last || i + 1 < ids.len() {
                 self.await_token(pos + i)?;
             }
         }

@@ -3,7 +3,7 @@
 
 use kernels::cuda::CudaError;
 use kernels::cuda::driver::{HostWords, Stream};
-use kernels::cuda::exec::{Exec, Program, SampleToken, Span, Step};
+use kernels::cuda::exec::{Exec, Precision, Program, SampleToken, Span, Step};
 use kernels::op::SAMPLE_DRAWS;
 
 use super::Counters;
@@ -17,6 +17,8 @@ const AHEAD: usize = 256;
 /// What the choice of tokens on the device needs.
 #[derive(Debug)]
 pub struct Sampled {
+    /// Whether a kernel draws from this vocabulary. Where none does, logits go to the host.
+    pub has_kernel: bool,
     /// Captured by the first request that draws. Before what they use: graphs go first.
     pub graphs: Option<Graphs>,
     /// Host memory that hears of every token that is drawn.
@@ -41,9 +43,16 @@ impl Sampled {
     ///
     /// # Errors
     /// No room on the device.
-    pub fn new(exec: &Exec, ring: usize, vocab: usize, context: usize) -> Result<Sampled, CudaError> {
+    pub fn new(
+        exec: &Exec,
+        precision: Precision,
+        ring: usize,
+        vocab: usize,
+        context: usize,
+    ) -> Result<Sampled, CudaError> {
         let zeroed = |bytes: usize| Span::zeroed(exec.stream(), bytes, "the choice of tokens");
         Ok(Sampled {
+            has_kernel: exec.samples(precision, vocab),
             graphs: None,
             ring: HostWords::new(exec.device(), ring)?,
             params: zeroed(36)?,

@@ -27,9 +27,6 @@ pub struct ServeEngineArgs {
     #[arg(long, value_enum, default_value = "f16")]
     pub kv: KvArg,
     /// Run every op on its plain kernel.
-    #[arg(long, conflicts_with = "table")]
+    #[arg(long)]
     pub baseline: bool,
-    /// The table to obey: `device` for that of this device, `default` for none, or a file.
-    #[arg(long, default_value = "device")]
-    pub table: String,
 }

@@ -1,5 +1,4 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use anyhow::Context;
 use engine::generate::{LoadOptions, TableChoice};
@@ -16,7 +15,7 @@ pub fn run(args: ServeEngineArgs) -> Outcome {
         device: args.device,
         threads: Some(args.threads as usize),
         context: Some(args.ctx as usize),
-        table: table(&args),
+        table: if args.baseline { TableChoice::Baseline } else { TableChoice::Device },
         kv: Some(args.kv.into()),
         ..LoadOptions::default()
     };
@@ -35,15 +34,4 @@ pub fn run(args: ServeEngineArgs) -> Outcome {
     })
     .context("serving the engine")?;
     Ok(Exit::Done)
-}
-
-/// Which table the engine obeys.
-fn table(args: &ServeEngineArgs) -> TableChoice {
-    match args.table.as_str() {
-        _ if args.baseline => TableChoice::Baseline,
-        "device" => TableChoice::Device,
-        "default" => TableChoice::Default,
-        // The path lives as long as this process, which serves one engine.
-        file => TableChoice::File(Box::leak(PathBuf::from(file).into_boxed_path())),
-    }
 }

@@ -29,10 +29,6 @@ pub struct Ready {
 pub enum Kernels {
     /// Those of the table of this device.
     Device,
-    /// The default of every op, whatever tables there are.
-    Default,
-    /// Those of a table file.
-    Table(PathBuf),
     /// The plain one of every op.
     Plain,
 }
@@ -88,12 +84,9 @@ impl EngineChild {
             .args(["--kv", spec.kv.name()])
             .args(["--threads", &spec.threads.to_string()])
             .args(["--ctx", &spec.context.to_string()]);
-        match &spec.kernels {
-            Kernels::Device => command.args(["--table", "device"]),
-            Kernels::Default => command.args(["--table", "default"]),
-            Kernels::Table(file) => command.arg("--table").arg(file),
-            Kernels::Plain => command.arg("--baseline"),
-        };
+        if spec.kernels == Kernels::Plain {
+            command.arg("--baseline");
+        }
         // A group of its own keeps Ctrl-C at the terminal from ending the server in the middle of a request.
         command
             .process_group(0)

@@ -38,13 +38,22 @@ pub struct SampleToken<'a> {
     pub len: usize,
 }
 
+fn key(vocab: usize) -> Shape {
+    Shape::of([("N", vocab as u64), ("LEN", KEY_MAX_LEN as u64)])
+}
+
 impl Exec {
+    /// Whether a kernel chooses among so many tokens.
+    pub fn samples(&self, precision: Precision, vocab: usize) -> bool {
+        self.choice(precision, "sample", &key(vocab)).is_ok()
+    }
+
     /// Chooses a token from logits; `next` becomes {token, pos + 1, pos + 2, 0}.
     ///
     /// # Errors
     /// No kernel, or the driver's error.
     pub fn sample(&self, precision: Precision, o: &SampleToken<'_>) -> Result<Step, CudaError> {
-        let shape = Shape::of([("N", o.vocab as u64), ("LEN", KEY_MAX_LEN as u64)]);
+        let shape = key(o.vocab);
         let args = Args::new()
             .span("logits", o.logits, 4 * o.vocab)
             .span("params", o.params, 32)
