@@ -46,6 +46,14 @@ pub struct Counters {
     pub d2h_bytes: u64,
 }
 
+impl Counters {
+    /// A token is the launch of one graph.
+    fn count_token(&mut self) {
+        self.graph_launches += 1;
+        self.tokens += 1;
+    }
+}
+
 /// A model on a device.
 #[derive(Debug)]
 pub struct CudaModel {
@@ -338,7 +346,7 @@ impl Work {
     }
 
     fn process(&mut self, ids: &[u32], pos0: usize, head: bool) -> Result<(), CudaError> {
-        let context = self.builder.model.layers.first().map_or(0, |l| l.cache.max_len);
+        let context = self.builder.context();
         assert!(!ids.is_empty() && pos0 + ids.len() <= context, "positions {pos0}..{} of {context}", pos0 + ids.len());
         self.builder.exec.device().bind()?;
         self.forget_queued()?;
@@ -390,8 +398,7 @@ impl Work {
 
     /// The token whose position is in the device's memory, which is `pos`.
     fn launch(&mut self, pos: usize) -> Result<(), CudaError> {
-        self.counters.graph_launches += 1;
-        self.counters.tokens += 1;
+        self.counters.count_token();
         self.graphs.graph(pos).launch(self.builder.exec.stream())
     }
 
@@ -433,8 +440,7 @@ impl Work {
             self.sampled.draw_for(stream, sampler, pos + 1, &mut self.counters)?;
             let graphs = self.sampled.graphs.as_ref().expect("they have just been captured");
             graphs.graph(pos + 1).launch(stream)?;
-            self.counters.graph_launches += 1;
-            self.counters.tokens += 1;
+            self.counters.count_token();
             self.last += 1;
         }
         let id = await_word(&self.sampled.ring, stream, pos)?;
@@ -537,11 +543,15 @@ impl Parts {
         Builder { exec, model, buffers, precision: *precision, next, ring, class }
     }
 
+    /// Positions that the cache has room for.
+    fn context(&self) -> usize {
+        self.model.layers.first().map_or(0, |l| l.cache.max_len)
+    }
+
     /// The steps of a token at every length of the context.
     fn programs(&self, ring: &HostWords) -> Result<Vec<Program>, CudaError> {
-        let context = self.model.layers.first().map_or(0, |l| l.cache.max_len);
         let of = |class| Builder { class, ..self.builder(ring.address()) }.token();
-        LengthClass::up_to(context).map(of).collect()
+        LengthClass::up_to(self.context()).map(of).collect()
     }
 
     /// The steps of a token at every length and their graphs.
@@ -560,9 +570,8 @@ impl Parts {
     /// The graphs of a token behind which one is drawn. Every function in them has been launched: the head and what is before
     /// it when the model was loaded, the choice for the request's first token.
     fn sampled_graphs(&self, sampled: &Sampled) -> Result<Graphs, CudaError> {
-        let context = self.model.layers.first().map_or(0, |l| l.cache.max_len);
         let of = |class| sampled.token(Builder { class, ..self.builder(0) });
-        let programs = LengthClass::up_to(context).map(of).collect::<Result<_, _>>()?;
+        let programs = LengthClass::up_to(self.context()).map(of).collect::<Result<_, _>>()?;
         Graphs::new(programs, |program| program.capture(self.exec.stream(), self.exec.early()))
     }
 
@@ -572,7 +581,8 @@ impl Parts {
     }
 }
 
-fn bytes_of(words: &[u32]) -> Vec<u8> {
+/// Words as the device reads them.
+pub(super) fn bytes_of(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 

@@ -9,6 +9,7 @@ use kernels::op::SAMPLE_DRAWS;
 use super::Counters;
 use super::decode::Builder;
 use super::graphs::Graphs;
+use super::model::bytes_of;
 use crate::sampler::Sampler;
 
 /// Draws that are sent at once: few enough to be made in microseconds, and so many that sending them does not count.
@@ -170,8 +171,4 @@ impl Sampled {
             });
         }
     }
-}
-
-fn bytes_of(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
