@@ -1,5 +1,10 @@
 # The recipes that CI runs, under the same names. `just --list` shows them.
 
+# The profile of the two programs in the recipes below. CI sets EDGELLM_PROFILE=dev, which the tests build anyway: its
+# arithmetic is optimised too.
+profile := env("EDGELLM_PROFILE", "release")
+programs := "target" / (if profile == "dev" { "debug" } else { profile })
+
 # Everything CI runs, in its order.
 ci: fmt lint build doc test compile aarch64 smoke clients
 
@@ -11,9 +16,9 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# The two binaries, optimised.
+# The two programs.
 build:
-    cargo build --release --workspace --locked
+    cargo build --profile {{ profile }} --workspace --locked
 
 # API documentation, warnings are errors.
 doc:
@@ -21,7 +26,7 @@ doc:
 
 # The default model, checked by its SHA-256.
 model: build
-    target/release/edgellm pull smollm2:135m
+    {{ programs }}/edgellm pull smollm2:135m
 
 # The programs of all tests, built only.
 test-build:
@@ -34,11 +39,11 @@ test: model
 # Every default CUDA variant for six architectures, by NVRTC and without a GPU: it compiles, declares the instructions
 # that it has, spills nothing, and needs what the committed table says.
 compile: build
-    target/release/bench compile --no-cache --check kernels/resources/defaults.toml
+    {{ programs }}/bench compile --no-cache --check kernels/resources/defaults.toml
 
 # Renews that table after a change to a kernel. It holds for NVRTC 13.0.
 resources: build
-    target/release/bench compile --no-cache --snapshot kernels/resources/defaults.toml
+    {{ programs }}/bench compile --no-cache --snapshot kernels/resources/defaults.toml
 
 # The kernels with NEON and dot-product instructions, on an emulated processor. Debian: qemu-user, gcc-aarch64-linux-gnu,
 # rustc-web and libstd-rust-web-dev:arm64.
@@ -60,15 +65,15 @@ test-gpu: model
         cargo test --release -p engine --test cuda -- --test-threads=1 --nocapture
     EDGELLM_CUBLASLT=/none EDGELLM_REQUIRE_GPU=1 EDGELLM_REQUIRE_NVRTC=1 \
         cargo test --release -p engine --test cuda prompt -- --test-threads=1 --nocapture
-    cargo run --release -p engine --example requantized -- "$(target/release/edgellm pull smollm2:135m)" --device cuda:0
+    cargo run --release -p engine --example requantized -- "$({{ programs }}/edgellm pull smollm2:135m)" --device cuda:0
 
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model
-    bash tests/smoke.sh
+    PROFILE={{ profile }} bash tests/smoke.sh
 
 # The real `ollama` and `openai` Python clients against `edgellm serve`.
 clients: model
-    EDGELLM_BIN=target/release/edgellm bash tests/clients/run.sh
+    EDGELLM_BIN={{ programs }}/edgellm bash tests/clients/run.sh
 
 # Criterion benchmarks of the kernels, for a person at a quiet machine.
 bench:
