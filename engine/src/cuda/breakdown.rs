@@ -106,8 +106,11 @@ fn decode(
     for _ in 0..windows {
         // What lies before the last token of the prompt is in the cache already.
         model.feed(&ids[plan.depth - 1..], plan.depth - 1)?;
+        let ahead = model.counters();
         model.next_greedy(true)?;
-        let before = model.counters();
+        // That has queued the window's first token, and has brought back the one before it.
+        let Counters { tokens, graph_launches, .. } = ahead;
+        let before = Counters { tokens, graph_launches, ..model.counters() };
         let mut of_window = Vec::with_capacity(plan.window);
         let mut then = Instant::now();
         for i in 0..plan.window {
@@ -144,7 +147,7 @@ pub(super) fn prefixes(
     let stream = exec.stream();
     let steps = program.steps();
     let graphs = (1..=steps.len())
-        .map(|count| Graph::capture(stream, |stream| program.run_first(count, stream, exec.early())))
+        .map(|count| Graph::capture(stream, |stream| program.run_first(count, stream, exec.overlap())))
         .collect::<Result<Vec<_>, _>>()?;
     let Some(whole) = graphs.last() else { return Ok(Vec::new()) };
     let mut timed: Vec<TimedStep> = steps.iter().map(|step| untimed(step, keys)).collect();

@@ -6,7 +6,7 @@
 
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span};
-use variants::{Activations, Layout};
+use variants::Activations;
 
 use super::buffers::Buffers;
 use super::weights::{DeviceModel, Layer, Part, Product, has_planes};
@@ -49,10 +49,9 @@ impl Builder<'_> {
     pub fn head(&self, x: &Span, pos: &Span, program: &mut Program) -> Result<(), CudaError> {
         let (b, model) = (self.buffers, self.model);
         let config = &model.config;
-        let layout = self.exec.head_layout(self.precision, model.head.dtype, config.vocab, config.hidden)?;
         program.push(self.exec.norm_logits(
             self.precision,
-            model.head.lies(layout),
+            &model.head.weights,
             &model.out_norm,
             x,
             &b.logits,
@@ -84,7 +83,7 @@ impl Builder<'_> {
         match fused {
             Some(part) => {
                 let o = QkvRope {
-                    w: part.lies(Layout::Planes),
+                    w: &part.weights,
                     bias: layer.bias.as_ref(),
                     norm: &layer.attn_norm,
                     x: &b.x,
@@ -140,8 +139,7 @@ impl Builder<'_> {
         let fused = layer.gate_up.single().filter(|part| self.fused(part) && self.form(&layer.down) == Activations::A8);
         match fused {
             Some(part) => {
-                let w = part.lies(Layout::Planes);
-                program.push(exec.gate_up(w, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
+                program.push(exec.gate_up(&part.weights, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
             }
             None => {
                 program.push(exec.rmsnorm(
@@ -174,28 +172,24 @@ impl Builder<'_> {
         let mut quantized = false;
         let mut at = 0;
         for part in &product.parts {
-            let (layout, form) = self.layout(part, product.k)?;
+            let w = &part.weights;
+            let (_, form) = exec.product(self.precision, w.dtype, w.n, w.k, Some(w.layout))?;
             if form == Activations::A8 && !quantized {
                 program.push(exec.quantize(x, &b.slab, product.k)?);
                 quantized = true;
             }
             let input = if form == Activations::A8 { &b.slab } else { x };
-            program.push(exec.gemv(self.precision, part.lies(layout), input, &y.part(at, 4 * part.n))?);
+            program.push(exec.gemv(self.precision, w, input, &y.part(at, 4 * part.n))?);
             at += 4 * part.n;
         }
         Ok(())
-    }
-
-    fn layout(&self, part: &Part, k: usize) -> Result<(Layout, Activations), CudaError> {
-        let lies = part.planes().map(|w| w.layout);
-        self.exec.product(self.precision, part.dtype, part.n, k, lies)
     }
 
     /// The residual stream plus a product, whose input is in the form that [`Builder::form`] says.
     fn add_product(&self, product: &Product, x: &Span, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b) = (self.exec, self.buffers);
         match product.single().filter(|part| self.fused(part)) {
-            Some(part) => program.push(exec.gemv_add(part.lies(Layout::Planes), x, &b.x, &b.x)?),
+            Some(part) => program.push(exec.gemv_add(&part.weights, x, &b.x, &b.x)?),
             None => {
                 self.products(product, x, &b.product, program)?;
                 program.push(exec.add(self.precision, &b.x, &b.product, &b.x, product.n)?);

@@ -40,7 +40,7 @@ impl Graphs {
 
     /// The class of a token at a position, which sees the keys up to its own.
     fn class(&self, pos: usize) -> &(Program, usize) {
-        // A step may be queued behind the last position of the context, for nobody to ask for its token.
+        // Positions behind the context have no class of their own, and nothing is launched there.
         &self.classes[LengthClass::of(pos + 1).index().min(self.classes.len() - 1)]
     }
 

@@ -8,7 +8,7 @@ use kernels::cpu;
 use kernels::cuda::CudaError;
 use kernels::cuda::compile::Arch;
 use kernels::cuda::driver::{Device, Facts, HostWords, Stream};
-use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, Step, StepTime};
+use kernels::cuda::exec::{Exec, LengthClass, Overlap, Precision, Program, Step, StepTime};
 use kernels::cuda::library::nvrtc;
 
 use super::breakdown::{self, TimedStep};
@@ -28,6 +28,9 @@ use crate::tables;
 
 /// Words that the device writes tokens to: one a position, modulo this. The kernels know the number.
 const RING: usize = 1024;
+
+/// `last` and `untaken` of a model that has seen no token.
+const NOTHING_QUEUED: (usize, usize) = (0, 1);
 
 /// What was done since the model was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -75,9 +78,9 @@ struct Work {
     ring: HostWords,
     logits: Vec<f32>,
     counters: Counters,
-    /// The position whose successor the host has not taken yet.
+    /// The last position that was fed or queued.
     last: usize,
-    /// Positions whose words the device may still write or has written, from here to `last`.
+    /// Positions whose words the device may still write or has written, from here to `last`: none where this is behind it.
     untaken: usize,
 }
 
@@ -163,6 +166,20 @@ impl CudaModel {
         self.locked().graphs.program(pos).steps().iter().map(|step| (workload(step), step.variant().clone())).collect()
     }
 
+    /// The launches of a prompt of so many tokens, each chunk's; `None` where it is taken token by token.
+    ///
+    /// # Errors
+    /// No kernel.
+    pub fn prompt_steps(&self, tokens: usize) -> Result<Option<Vec<(Workload, VariantId)>>, CudaError> {
+        let work = self.locked();
+        let Some(prompt) = work.prompt.as_ref().filter(|_| tokens > FEW) else { return Ok(None) };
+        let Parts { exec, model, buffers, .. } = &work.builder;
+        let chunks = [CHUNK.min(tokens), tokens % CHUNK];
+        let taken = chunks.into_iter().filter(|&m| m > FEW);
+        let steps = taken.map(|m| prompt.steps(exec, model, buffers, m)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(steps.concat()))
+    }
+
     /// Every variant that may run a workload of a token here, the default first.
     ///
     /// # Errors
@@ -227,9 +244,10 @@ impl CudaModel {
 
     /// The most likely token behind what was fed or decoded last. With `more` the step that feeds it back is queued first,
     /// so that the device goes on meanwhile; where nobody asks for that step's token, what is fed next takes its place.
+    /// Behind the last position of the context nothing is queued.
     ///
     /// # Errors
-    /// The driver's error.
+    /// [`CudaError::NoToken`] where no step is under way whose token was not taken, or the driver's error.
     pub fn next_greedy(&mut self, more: bool) -> Result<u32, CudaError> {
         self.work().next_greedy(more)
     }
@@ -239,7 +257,7 @@ impl CudaModel {
     /// a sum of probabilities decides.
     ///
     /// # Errors
-    /// The driver's error.
+    /// As [`CudaModel::next_greedy`].
     ///
     /// # Panics
     /// Where the history of a first draw is not that of what was fed.
@@ -265,6 +283,9 @@ impl CudaModel {
     ///
     /// # Errors
     /// The driver's error.
+    ///
+    /// # Panics
+    /// Where the position is behind the context.
     pub fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
         self.work().profile(pos, repeats)
     }
@@ -301,7 +322,7 @@ impl Work {
     fn rebuild(&mut self) -> Result<(), CudaError> {
         self.graphs = self.builder.graphs(&self.ring)?;
         self.sampled.graphs = None;
-        (self.last, self.untaken) = (0, 0);
+        (self.last, self.untaken) = NOTHING_QUEUED;
         Ok(())
     }
 
@@ -340,8 +361,8 @@ impl Work {
             ring,
             logits,
             counters: Counters::default(),
-            last: 0,
-            untaken: 0,
+            last: NOTHING_QUEUED.0,
+            untaken: NOTHING_QUEUED.1,
         })
     }
 
@@ -355,11 +376,11 @@ impl Work {
             let last = pos + chunk.len() == pos0 + ids.len();
             match &self.prompt {
                 Some(_) if chunk.len() > FEW => self.chunk(chunk, pos, head && last)?,
-                _ => self.one_by_one(chunk, pos, last)?,
+                _ => self.one_by_one(chunk, pos, head && last)?,
             }
         }
         self.last = pos0 + ids.len() - 1;
-        self.untaken = self.last;
+        self.untaken = if head { self.last } else { self.last + 1 };
         Ok(())
     }
 
@@ -376,20 +397,20 @@ impl Work {
             let mut program = Program::new();
             let last = b.x.part((m - 1) * hidden, hidden);
             self.builder.builder(self.ring.address()).head(&last, &b.positions.part(4, 4), &mut program)?;
-            program.run(stream, false)?;
+            program.run(stream, Overlap::NONE)?;
             self.counters.kernel_launches += program.steps().len() as u64;
         }
         Ok(())
     }
 
-    /// Each token through the graph. The words of the ring that are not asked for are taken away: all but that of the very
-    /// last token, where these are the last.
-    fn one_by_one(&mut self, ids: &[u32], pos: usize, last: bool) -> Result<(), CudaError> {
+    /// Each token through the graph. The words of the ring that are not asked for are taken away: all but that of the last
+    /// token, where it is `wanted`.
+    fn one_by_one(&mut self, ids: &[u32], pos: usize, wanted: bool) -> Result<(), CudaError> {
         for (i, &id) in ids.iter().enumerate() {
             self.builder.set_state(id, pos + i)?;
             self.counters.h2d_bytes += 16;
             self.launch(pos + i)?;
-            if !last || i + 1 < ids.len() {
+            if !wanted || i + 1 < ids.len() {
                 self.await_token(pos + i)?;
             }
         }
@@ -398,8 +419,28 @@ impl Work {
 
     /// The token whose position is in the device's memory, which is `pos`.
     fn launch(&mut self, pos: usize) -> Result<(), CudaError> {
+        self.assert_in_context(pos);
         self.counters.count_token();
         self.graphs.graph(pos).launch(self.builder.exec.stream())
+    }
+
+    /// A step appends keys and values at its position: one behind the context would write over what is not its own.
+    fn assert_in_context(&self, pos: usize) {
+        let context = self.builder.context();
+        assert!(pos < context, "position {pos} of {context}");
+    }
+
+    /// The position whose token is asked for now.
+    fn awaited(&self) -> Result<usize, CudaError> {
+        if self.untaken <= self.last {
+            return Ok(self.last);
+        }
+        let (position, context) = (self.last, self.builder.context());
+        let reason = match position + 1 < context {
+            true => "its token was taken, or none was fed, and no step was queued behind it: feed one".to_owned(),
+            false => format!("the context of {context} positions is full: load the model with a larger one (--ctx)"),
+        };
+        Err(CudaError::NoToken { position, reason })
     }
 
     /// Waits for steps that were queued and not asked for, and takes their tokens out of the ring.
@@ -410,12 +451,13 @@ impl Work {
             self.ring.take(pos % RING);
         });
         self.sampled.end(self.untaken..=self.last, RING);
+        self.untaken = self.last + 1;
         Ok(())
     }
 
     fn next_greedy(&mut self, more: bool) -> Result<u32, CudaError> {
-        let pos = self.last;
-        if more {
+        let pos = self.awaited()?;
+        if more && pos + 1 < self.builder.context() {
             self.launch(pos + 1)?;
             self.last += 1;
         }
@@ -426,14 +468,16 @@ impl Work {
     }
 
     fn next_sampled(&mut self, sampler: &mut Sampler, history: &[u32], more: bool) -> Result<u32, CudaError> {
-        let (pos, stream) = (self.last, self.builder.exec.stream());
-        if !self.sampled.is_under_way() {
+        let is_first = !self.sampled.is_under_way();
+        // The logits of a first choice are there, whoever computed them and took the most likely token.
+        let pos = if is_first { self.last } else { self.awaited()? };
+        let stream = self.builder.exec.stream();
+        if is_first {
             self.sampled.begin(stream, sampler, history, pos, &mut self.counters)?;
-            // The logits are there, whoever computed them; what the head said of them in the ring is for nobody.
             self.sampled.first(&self.builder.builder(0))?.launch(stream, false)?;
             self.counters.kernel_launches += 1;
         }
-        if more {
+        if more && pos + 1 < self.builder.context() {
             if self.sampled.graphs.is_none() {
                 self.sampled.graphs = Some(self.builder.sampled_graphs(&self.sampled)?);
             }
@@ -443,13 +487,18 @@ impl Work {
             self.counters.count_token();
             self.last += 1;
         }
-        let id = await_word(&self.sampled.ring, stream, pos)?;
+        let id = await_word(&self.sampled.ring, stream, pos, "sample")?;
+        if is_first {
+            // What the head said of those logits is for nobody; it came before what was drawn from them.
+            self.ring.take(pos % RING);
+        }
+        self.untaken = pos + 1;
         self.counters.d2h_bytes += 4;
         Ok(id)
     }
 
     fn await_token(&mut self, pos: usize) -> Result<u32, CudaError> {
-        await_word(&self.ring, self.builder.exec.stream(), pos)
+        await_word(&self.ring, self.builder.exec.stream(), pos, "norm_logits")
     }
 
     fn logits(&mut self) -> Result<&[f32], CudaError> {
@@ -465,6 +514,7 @@ impl Work {
 
     fn prefixes(&mut self, pos: usize, rounds: usize, budget: Duration) -> Result<Vec<TimedStep>, CudaError> {
         self.forget_queued()?;
+        self.assert_in_context(pos);
         let Parts { exec, .. } = &self.builder;
         // The whole token ahead of a prefix stands at `pos - 1`, so that the prefix is that of the token at `pos`.
         let restore = || self.builder.set_state(0, pos - 1);
@@ -477,6 +527,7 @@ impl Work {
 
     fn profile(&mut self, pos: usize, repeats: usize) -> Result<Vec<StepTime>, CudaError> {
         self.forget_queued()?;
+        self.assert_in_context(pos);
         let exec = &self.builder.exec;
         let program = self.graphs.program(pos);
         let (graph, marks) = program.capture_marked(exec.stream())?;
@@ -499,9 +550,9 @@ impl Work {
     }
 }
 
-/// Waits until the device has written the token of a position. The host polls: it has nothing else to do, and a wait in
-/// the driver would cost it microseconds.
-fn await_word(ring: &HostWords, stream: &Stream, pos: usize) -> Result<u32, CudaError> {
+/// Waits until the device has written the token of a position; `op` is the step that writes it. The host polls: it has
+/// nothing else to do, and a wait in the driver would cost it microseconds.
+fn await_word(ring: &HostWords, stream: &Stream, pos: usize, op: &str) -> Result<u32, CudaError> {
     let started = Instant::now();
     let mut spins = 0u32;
     loop {
@@ -516,7 +567,7 @@ fn await_word(ring: &HostWords, stream: &Stream, pos: usize) -> Result<u32, Cuda
             let done = stream.is_done(doing)?;
             if done && started.elapsed() > Duration::from_secs(10) {
                 return Err(CudaError::NoKernel {
-                    op: "norm_logits".to_owned(),
+                    op: op.to_owned(),
                     shape: format!("position {pos}"),
                     reason: "the steps ended and no token came".to_owned(),
                 });
@@ -560,10 +611,12 @@ impl Parts {
         Graphs::new(self.programs(ring)?, |program| {
             // The first launch of a function loads it, which a capture forbids. Position 0 is written again by any prompt.
             self.set_state(0, 0)?;
-            program.run(stream, false)?;
-            stream.wait(|| "running the steps of a token for the first time".to_owned())?;
+            let ran = program.run(stream, Overlap::NONE);
+            let waited = stream.wait(|| "running the steps of a token for the first time".to_owned());
+            // Whatever failed: what is left there would be taken for the token of a position.
             ring.take(0);
-            program.capture(stream, self.exec.early())
+            ran.and(waited)?;
+            program.capture(stream, self.exec.overlap())
         })
     }
 
@@ -572,7 +625,7 @@ impl Parts {
     fn sampled_graphs(&self, sampled: &Sampled) -> Result<Graphs, CudaError> {
         let of = |class| sampled.token(Builder { class, ..self.builder(0) });
         let programs = LengthClass::up_to(self.context()).map(of).collect::<Result<_, _>>()?;
-        Graphs::new(programs, |program| program.capture(self.exec.stream(), self.exec.early()))
+        Graphs::new(programs, |program| program.capture(self.exec.stream(), self.exec.overlap()))
     }
 
     fn set_state(&self, id: u32, pos: usize) -> Result<(), CudaError> {

@@ -5,7 +5,7 @@
 //! of several types that share an input are decoded below each other and multiplied as one. Activations are f16 between f32
 //! sums; the residual stream stays f32.
 
-use harness_spec::DType;
+use harness_spec::{DType, VariantId, Workload};
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{AttnPrefill, Exec, Matmul, Precision, RopeAppend, Span, Step, Weights};
 use variants::Layout;
@@ -31,6 +31,8 @@ struct Chunk<'a> {
     b: &'a Buffers,
     m: usize,
     launches: u64,
+    /// What was launched, where somebody wants to know.
+    named: Option<Vec<(Workload, VariantId)>>,
 }
 
 fn products(model: &DeviceModel) -> impl Iterator<Item = &Product> {
@@ -75,12 +77,34 @@ impl Prompt {
     /// # Errors
     /// No kernel, or the driver's error.
     pub fn run(&self, exec: &Exec, model: &DeviceModel, b: &Buffers, m: usize) -> Result<u64, CudaError> {
-        let mut chunk = Chunk { exec, model, b, m, launches: 0 };
-        chunk.launch(exec.embed(&model.embed, &b.ids, &b.x, m)?)?;
-        for layer in &model.layers {
-            self.layer(&mut chunk, layer)?;
-        }
+        let mut chunk = Chunk { exec, model, b, m, launches: 0, named: None };
+        self.all(&mut chunk)?;
         Ok(chunk.launches)
+    }
+
+    /// The launches of a chunk of `m` tokens, of which none is made. What the library multiplies is no launch of ours.
+    ///
+    /// # Errors
+    /// No kernel.
+    pub fn steps(
+        &self,
+        exec: &Exec,
+        model: &DeviceModel,
+        b: &Buffers,
+        m: usize,
+    ) -> Result<Vec<(Workload, VariantId)>, CudaError> {
+        let mut named = Ok(Vec::new());
+        exec.compile_for(|| {
+            let mut chunk = Chunk { exec, model, b, m, launches: 0, named: Some(Vec::new()) };
+            named = self.all(&mut chunk).map(|()| chunk.named.take().unwrap_or_default());
+            Ok(())
+        });
+        named
+    }
+
+    fn all(&self, c: &mut Chunk<'_>) -> Result<(), CudaError> {
+        c.launch(c.exec.embed(&c.model.embed, &c.b.ids, &c.b.x, c.m)?)?;
+        c.model.layers.iter().try_for_each(|layer| self.layer(c, layer))
     }
 
     fn layer(&self, c: &mut Chunk<'_>, layer: &Layer) -> Result<(), CudaError> {
@@ -144,6 +168,9 @@ impl Prompt {
 impl Chunk<'_> {
     fn launch(&mut self, step: Step) -> Result<(), CudaError> {
         self.launches += 1;
+        if let Some(named) = &mut self.named {
+            named.push((Workload { op: step.op().to_owned(), shape: step.key().clone() }, step.variant().clone()));
+        }
         step.launch(self.exec.stream(), false)
     }
 }

@@ -1,7 +1,5 @@
 //! A file's tensors on the device.
 
-use std::collections::BTreeMap;
-
 use harness_spec::DType;
 use kernels::cpu::{Pairing, RopeTable};
 use kernels::cuda::CudaError;
@@ -23,29 +21,25 @@ pub struct Product {
     pub k: usize,
 }
 
-/// One matrix, in each layout that some kernel wants it in.
+/// One matrix, in the layout that its kernels take.
 #[derive(Debug)]
 pub struct Part {
     pub dtype: DType,
     pub n: usize,
-    layouts: BTreeMap<Layout, Weights>,
+    pub weights: Weights,
 }
 
 impl Part {
-    /// The copy in a layout, which loading made.
-    pub fn lies(&self, layout: Layout) -> &Weights {
-        self.layouts.get(&layout).expect("loading made a copy in every layout that a step takes")
-    }
-
-    /// The copy in planes, where there is one.
-    pub fn planes(&self) -> Option<&Weights> {
-        self.layouts.get(&Layout::Planes)
-    }
-
-    /// The copy that prompts are multiplied with: planes, or the file's own floats.
+    /// The weights as prompts are multiplied with them, where there are kernels for that: planes, the file's own floats, or
+    /// ternary weights as the file has them.
     pub fn of_prompts(&self) -> Option<&Weights> {
-        let floats = matches!(self.dtype, DType::F16 | DType::BF16).then_some(&Layout::Gguf);
-        self.planes().or_else(|| self.layouts.get(floats?))
+        let as_in_the_file = matches!(self.dtype, DType::F16 | DType::BF16 | DType::TQ2_0);
+        let takes = match self.weights.layout {
+            Layout::Planes => true,
+            Layout::Gguf => as_in_the_file,
+            _ => false,
+        };
+        takes.then_some(&self.weights)
     }
 }
 
@@ -117,15 +111,16 @@ impl<'a> Loader<'a> {
         Ok(weights)
     }
 
-    /// A matrix of some tensors of one type, in the layouts that its steps take.
+    /// A matrix of some tensors of one type, in the layout that its steps take.
     fn part(&mut self, infos: &[&'a TensorInfo], k: usize, what: &str) -> Result<Part, LoadError> {
         let (dtype, n) = (infos[0].dtype, infos.iter().map(|i| i.n()).sum());
-        let (own, _) = self.exec.product(self.precision, dtype, n, k, None)?;
-        // Fused kernels read planes, and so do prompts.
-        let planes = self.precision == Precision::Table && (has_planes(dtype) || dtype == DType::TQ2_0);
-        let layout = if planes { Layout::Planes } else { own };
+        // Fused kernels read planes; a product alone takes its weights as the table's kernel wants them.
+        let layout = match self.precision == Precision::Table && has_planes(dtype) {
+            true => Layout::Planes,
+            false => self.exec.product(self.precision, dtype, n, k, None)?.0,
+        };
         let weights = self.send(layout, infos, k, what)?;
-        Ok(Part { dtype, n, layouts: BTreeMap::from([(layout, weights)]) })
+        Ok(Part { dtype, n, weights })
     }
 
     fn product(&mut self, names: &[(String, usize)], k: usize) -> Result<Product, LoadError> {
@@ -252,5 +247,5 @@ pub fn load(
 fn head(loader: &mut Loader<'_>, info: &TensorInfo, config: &Config) -> Result<Part, LoadError> {
     let layout = loader.exec.head_layout(loader.precision, info.dtype, config.vocab, config.hidden)?;
     let weights = loader.send(layout, &[info], config.hidden, HEAD)?;
-    Ok(Part { dtype: info.dtype, n: config.vocab, layouts: BTreeMap::from([(layout, weights)]) })
+    Ok(Part { dtype: info.dtype, n: config.vocab, weights })
 }

@@ -105,12 +105,35 @@ pub enum CudaError {
         /// Why.
         reason: String,
     },
+    /// A token was asked for, and the device is computing none.
+    #[error("no token comes behind position {position}: {reason}")]
+    NoToken {
+        /// The last position that was fed or queued.
+        position: usize,
+        /// Why.
+        reason: String,
+    },
+    /// The device has no room for a cluster of blocks.
+    #[error(
+        "{what} runs in clusters of {blocks} blocks of {threads} threads and {smem} bytes of dynamic shared memory, and this \
+         device has room for none"
+    )]
+    Cluster {
+        /// The kernel.
+        what: String,
+        /// Blocks of a cluster.
+        blocks: u32,
+        /// Threads of a block.
+        threads: u32,
+        /// Bytes of dynamic shared memory of a block.
+        smem: u32,
+    },
     /// A launch asked for more than a block may have.
-    #[error("{what} needs {needed} bytes of {resource} and this device allows {allowed}")]
+    #[error("{what} needs {needed} {resource} and this device allows {allowed}")]
     Resources {
         /// The kernel.
         what: String,
-        /// The resource.
+        /// The resource, with its unit.
         resource: &'static str,
         /// Asked for.
         needed: u64,

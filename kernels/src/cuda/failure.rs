@@ -8,7 +8,7 @@ impl From<&CudaError> for CellFailure {
     fn from(error: &CudaError) -> CellFailure {
         let stage = match error {
             CudaError::Rejected { .. } => Stage::Compile,
-            CudaError::Resources { .. } => Stage::Resources,
+            CudaError::Resources { .. } | CudaError::Cluster { .. } => Stage::Resources,
             // CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: more registers or shared memory than a block has.
             CudaError::Driver { code: 701, .. } => Stage::Resources,
             e if e.is_fatal() => Stage::Fault,

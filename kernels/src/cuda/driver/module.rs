@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 
-use super::{Device, check};
+use super::{Device, LaunchShape, check};
 use crate::cuda::CudaError;
 use crate::cuda::compile::Cubin;
 
@@ -172,7 +172,7 @@ impl Function {
         let allowed = self.module.device.facts().smem;
         let needed = fixed.saturating_add(dynamic_smem);
         if needed > allowed {
-            return Err(too_much("shared memory a block", needed, allowed));
+            return Err(too_much("bytes of shared memory a block", needed, allowed));
         }
         if needed > 48 << 10 {
             let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -194,5 +194,42 @@ impl Function {
             })?;
         }
         Ok(())
+    }
+
+    /// Checks that the device has room for a cluster of the blocks of a launch, where the function has clusters: a slice of a
+    /// device, or one with parts switched off, need not. [`Function::allow`] goes before it.
+    ///
+    /// # Errors
+    /// [`CudaError::Cluster`], or the driver's error.
+    pub fn fits_in_clusters(&self, shape: &LaunchShape) -> Result<(), CudaError> {
+        let blocks = self.cluster()?;
+        if blocks == 1 {
+            return Ok(());
+        }
+        let ([x, y, z], [bx, by, bz]) = (shape.grid, shape.block);
+        // As it is launched: the size of a cluster is part of the function, and no attribute of a launch repeats it.
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: bx,
+            blockDimY: by,
+            blockDimZ: bz,
+            sharedMemBytes: shape.smem,
+            hStream: std::ptr::null_mut(),
+            attrs: std::ptr::null_mut(),
+            numAttrs: 0,
+        };
+        let mut clusters = 0;
+        // SAFETY: the pointer is valid for one int, the function is alive, and `config` lives through the call.
+        let result = unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, self.raw, &config) };
+        if result != sys::CUresult::CUDA_ERROR_INVALID_CLUSTER_SIZE {
+            let doing = || format!("asking how many clusters of {blocks} blocks of {} fit", self.name);
+            check("cuOccupancyMaxActiveClusters", result, doing)?;
+        }
+        if result == sys::CUresult::CUDA_SUCCESS && clusters > 0 {
+            return Ok(());
+        }
+        Err(CudaError::Cluster { what: self.name.clone(), blocks, threads: shape.threads(), smem: shape.smem })
     }
 }

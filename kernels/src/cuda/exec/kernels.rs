@@ -1,4 +1,4 @@
-//! From an op and a shape to a loaded function and its launch.
+//! From an op and a shape to the kernel that runs it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +8,11 @@ use harness_spec::{DType, Shape, VariantId};
 use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limits, Table, gemv_op, registry};
 
 use super::ahead::Planned;
-use super::bind::Args;
+use super::bound::{Bound, BoundKey, LeftOut};
 use super::length::in_other_classes;
-use super::{Span, Step, Weights};
-use crate::cuda::compile::{Arch, Compiler, Cubin};
-use crate::cuda::driver::{Device, Function, LaunchShape, Module, Stream};
+use super::{Overlap, Span, Weights};
+use crate::cuda::compile::{Arch, Compiler};
+use crate::cuda::driver::{Device, Function, Stream};
 use crate::cuda::kernel;
 use crate::cuda::{Blas, CudaError};
 use crate::layout;
@@ -26,32 +26,22 @@ pub enum Precision {
     Table,
 }
 
-/// What runs an op at a shape.
-#[derive(Clone, Debug)]
-struct Bound {
-    spec: &'static KernelSpec,
-    variant: VariantId,
-    function: Function,
-    shape: LaunchShape,
-}
-
-/// What a kernel is bound for: the op, the shape, whether plain kernels alone may run, and the layout of the weights.
-type BoundKey = (String, Shape, bool, Option<Layout>);
-
 /// A device with a stream, a compiler and the dispatch table.
 #[derive(Debug)]
 pub struct Exec {
     stream: Stream,
-    compiler: Compiler,
+    pub(super) compiler: Compiler,
     table: Table,
     plain: Table,
-    limits: Limits,
-    arch: Arch,
-    bound: Mutex<HashMap<BoundKey, Arc<Bound>>>,
-    functions: Mutex<HashMap<String, Function>>,
-    notes: Mutex<Vec<String>>,
+    pub(super) limits: Limits,
+    pub(super) arch: Arch,
+    overlap: Overlap,
+    pub(super) bound: Mutex<HashMap<BoundKey, Arc<Bound>>>,
+    pub(super) functions: Mutex<HashMap<String, Function>>,
+    pub(super) left_out: Mutex<Vec<LeftOut>>,
+    pub(super) notes: Mutex<Vec<String>>,
     library: Option<Blas>,
-    tried: Mutex<HashMap<(String, Shape), Choice>>,
+    pub(super) tried: Mutex<HashMap<(String, Shape), Choice>>,
     pub(super) planned: Mutex<Option<Planned>>,
 }
 
@@ -69,6 +59,7 @@ impl Exec {
             Ok(library) => (Some(library), None),
             Err(e) => (None, Some(e.to_string())),
         };
+        let (overlap, overlap_note) = overlap_on(arch);
         Ok(Exec {
             library,
             tried: Mutex::default(),
@@ -79,9 +70,11 @@ impl Exec {
             plain: Table::baseline_on(Backend::Cuda, limits),
             limits,
             arch,
+            overlap,
             bound: Mutex::default(),
             functions: Mutex::default(),
-            notes: Mutex::new(note.into_iter().collect()),
+            left_out: Mutex::default(),
+            notes: Mutex::new(note.into_iter().chain(overlap_note).collect()),
         })
     }
 
@@ -104,9 +97,9 @@ impl Exec {
         &self.table
     }
 
-    /// Whether kernels may start before the one ahead has ended.
-    pub fn early(&self) -> bool {
-        self.arch.cc >= 90 && !self.arch.ptx
+    /// Which kernels of a token may start before the one ahead has ended.
+    pub fn overlap(&self) -> Overlap {
+        self.overlap
     }
 
     /// What there is to say of kernels that could not be used, since the last call.
@@ -114,7 +107,7 @@ impl Exec {
         std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn of(&self, precision: Precision) -> &Table {
+    pub(super) fn of(&self, precision: Precision) -> &Table {
         match precision {
             Precision::Plain => &self.plain,
             Precision::Table => &self.table,
@@ -131,7 +124,10 @@ impl Exec {
         if own.is_some_and(|own| own.from == ChosenBy::Default) {
             for other in in_other_classes(shape) {
                 let measured = table.choose(op, &other).filter(|choice| choice.from == ChosenBy::Row);
-                let fits = |choice: &&Choice| choice.spec.admits(&choice.variant, shape, &self.limits).is_ok();
+                let fits = |choice: &&Choice| {
+                    choice.spec.admits(&choice.variant, shape, &self.limits).is_ok()
+                        && !self.is_left_out(op, shape, &choice.variant)
+                };
                 if let Some(choice) = measured.filter(fits) {
                     return Ok(choice);
                 }
@@ -194,7 +190,10 @@ impl Exec {
         }
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let mut fitting = kernels.iter().rev().filter(|k| k.backend == Backend::Cuda && k.layout == layout);
-        let found = fitting.find(|k| k.admits(&k.default_variant(), shape, &self.limits).is_ok());
+        let found = fitting.find(|k| {
+            let variant = k.default_variant();
+            k.admits(&variant, shape, &self.limits).is_ok() && !self.is_left_out(op, shape, &variant)
+        });
         let spec = found.ok_or_else(|| CudaError::NoKernel {
             op: op.to_owned(),
             shape: shape.to_string(),
@@ -319,86 +318,24 @@ impl Exec {
             }
         });
     }
+}
 
-    fn function(&self, spec: &KernelSpec, choice: &Choice) -> Result<Function, CudaError> {
-        let key = format!("{} {}", spec.fingerprint(), choice.variant);
-        if let Some(found) = self.functions.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(found.clone());
-        }
-        let cubin: Cubin = kernel::compile(&self.compiler, spec, &choice.variant, self.arch).map_err(|e| {
-            CudaError::NoKernel { op: choice.variant.to_string(), shape: self.arch.to_string(), reason: e.message }
-        })?;
-        let function = Module::load(self.device(), &cubin)?.function(&cubin.entry)?;
-        self.functions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, function.clone());
-        Ok(function)
+/// What overlaps on an architecture, and what there is to say of it. `EDGELLM_PLAIN_EDGE_EVERY` puts plain edges between the
+/// launches of a token, as [`Overlap::with_plain_edges`] reads them: an experiment on how evenly tokens follow each other.
+fn overlap_on(arch: Arch) -> (Overlap, Option<String>) {
+    const PLAIN: &str = "EDGELLM_PLAIN_EDGE_EVERY";
+    if arch.cc < 90 || arch.ptx {
+        return (Overlap::NONE, None);
     }
-
-    fn bind(
-        &self,
-        precision: Precision,
-        op: &str,
-        shape: &Shape,
-        layout: Option<Layout>,
-    ) -> Result<Arc<Bound>, CudaError> {
-        let key = (op.to_owned(), shape.clone(), precision == Precision::Plain, layout);
-        if let Some(found) = self.bound.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(found.clone());
-        }
-        // A row that cannot be used is taken out of service and the next one tried (R25); the plain kernel comes last.
-        let bound = loop {
-            let choice = self.choice_in(precision, op, shape, layout)?;
-            match self.try_bind(&choice, op, shape) {
-                Ok(bound) => break bound,
-                Err(e) if e.is_fatal() || choice.spec.baseline => return Err(e),
-                Err(e) => {
-                    // It may be the row of another class of lengths, and runs there no more than here.
-                    let shapes: Vec<Shape> = std::iter::once(shape.clone()).chain(in_other_classes(shape)).collect();
-                    let out = |at: &&Shape| self.of(precision).quarantine(op, at, &choice.variant, &e.to_string());
-                    if shapes.iter().filter(out).count() == 0 {
-                        return Err(e);
-                    }
-                    let note = format!("{} at {shape} cannot run and is left out: {e}", choice.variant);
-                    self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
-                }
+    match std::env::var(PLAIN) {
+        Ok(text) if !text.is_empty() => match Overlap::ALL.with_plain_edges(&text) {
+            Some(overlap) => (overlap, None),
+            None => {
+                let note = format!("{PLAIN}={text} is left out: it is a number of launches, such as 25, or 25+3");
+                (Overlap::ALL, Some(note))
             }
-        };
-        let bound = Arc::new(bound);
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner).insert(key, bound.clone());
-        Ok(bound)
-    }
-
-    fn try_bind(&self, choice: &Choice, op: &str, shape: &Shape) -> Result<Bound, CudaError> {
-        let function = self.function(choice.spec, choice)?;
-        let launch = kernel::launch_shape(choice.spec, &choice.variant, shape, &self.limits)
-            .map_err(|e| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason: e.message })?;
-        function.allow(launch.threads(), launch.smem)?;
-        Ok(Bound { spec: choice.spec, variant: choice.variant.clone(), function, shape: launch })
-    }
-
-    /// A step whose arguments the caller has checked, by a kernel that takes the weights as they lie.
-    pub(super) fn step(
-        &self,
-        precision: Precision,
-        op: &str,
-        shape: &Shape,
-        weights: Option<&Weights>,
-        args: Args,
-    ) -> Result<Step, CudaError> {
-        let layout = weights.map(|w| w.layout);
-        if let Some(step) = self.plan(precision, op, shape, layout)? {
-            return Ok(step);
-        }
-        let bound = self.bind(precision, op, shape, layout)?;
-        Ok(Step {
-            op: op.to_owned(),
-            key: shape.clone(),
-            variant: bound.variant.clone(),
-            function: Some(bound.function.clone()),
-            shape: bound.shape,
-            args: args.values,
-            waits: !bound.spec.baseline,
-            _memory: args.memory,
-        })
+        },
+        _ => (Overlap::ALL, None),
     }
 }
 

@@ -7,13 +7,16 @@
 //!   says, which is what makes a launch sound.
 //! - `ahead`: compiling all that a program needs at once, before any of it is bound.
 //! - [`LengthClass`]: which graph of a token runs at which length.
+//! - [`Overlap`]: which launches may start before the one ahead has ended.
 //! - [`Program`]: steps in their order: run, captured, or timed one by one.
 
 mod ahead;
 mod bind;
+mod bound;
 mod decode;
 mod kernels;
 mod length;
+mod overlap;
 mod prefill;
 mod program;
 mod sample;
@@ -22,6 +25,7 @@ mod span;
 pub use decode::{Cache, Heads, QkvRope, RopeAppend, Rotation};
 pub use kernels::{Exec, Precision};
 pub use length::LengthClass;
+pub use overlap::Overlap;
 pub use prefill::{AttnPrefill, Matmul};
 pub use program::{Program, Step, StepTime};
 pub use sample::SampleToken;

@@ -5,7 +5,7 @@ use harness_spec::{Shape, VariantId};
 use crate::cuda::CudaError;
 use crate::cuda::driver::{Event, Function, Graph, LaunchShape, Stream, Value};
 
-use super::Span;
+use super::{Overlap, Span};
 
 /// One launch: a function, its geometry, its arguments, and the memory that these point to.
 #[derive(Clone, Debug)]
@@ -96,21 +96,21 @@ impl Program {
         self.steps.len() == other.steps.len() && self.steps.iter().zip(&other.steps).all(|(a, b)| same(a, b))
     }
 
-    /// Launches every step. With `early`, each but the first may start before the one ahead has ended.
+    /// Launches every step.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn run(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
-        self.run_first(self.steps.len(), stream, early)
+    pub fn run(&self, stream: &Stream, overlap: Overlap) -> Result<(), CudaError> {
+        self.run_first(self.steps.len(), stream, overlap)
     }
 
     /// As [`Program::run`], and only the first `count` steps.
     ///
     /// # Errors
     /// The driver's error.
-    pub fn run_first(&self, count: usize, stream: &Stream, early: bool) -> Result<(), CudaError> {
+    pub fn run_first(&self, count: usize, stream: &Stream, overlap: Overlap) -> Result<(), CudaError> {
         let mut first = self.steps.iter().take(count).enumerate();
-        first.try_for_each(|(i, step)| step.launch(stream, early && i > 0))
+        first.try_for_each(|(i, step)| step.launch(stream, overlap.is_early(i)))
     }
 
     /// The program as one graph. Every function has been launched before: the first launch loads it, which a capture
@@ -118,8 +118,8 @@ impl Program {
     ///
     /// # Errors
     /// The driver's error.
-    pub fn capture(&self, stream: &Stream, early: bool) -> Result<Graph, CudaError> {
-        Graph::capture(stream, |stream| self.run(stream, early))
+    pub fn capture(&self, stream: &Stream, overlap: Overlap) -> Result<Graph, CudaError> {
+        Graph::capture(stream, |stream| self.run(stream, overlap))
     }
 
     /// A graph that marks the time before each step and after the last, with its marks: between two of them lies one step
