@@ -3,21 +3,27 @@
 //! `cargo run --release -p engine --example requantized -- MODEL.gguf --device cuda:0`
 //!
 //! The model's weights are decoded and encoded again in each type. The processor's exact path on the same weights decoded to
-//! 32-bit floats says what is right; the engine under test is fed the tokens of a reference file one by one, and prompts
-//! at once against the same tokens one by one. The bounds are those of the processor on the same tokens. Where a K-quant
-//! does not fit the model's rows, the model is widened with zeros until it does: it computes the same.
+//! 32-bit floats says what is right. The engine under test is fed the tokens of a reference file one by one, and prompts
+//! at once, which are held against the same tokens one by one as well. The bounds are those of the processor on the same
+//! tokens. Where a K-quant does not fit the model's rows, the model is widened with zeros until it does: it computes the
+//! same.
+//!
+//! The record names every miss with its gap, so that a wrong token can be told from one of two that are level.
 //!
 //! The exit code is 1 where a bound does not hold.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
 use engine::Engine;
 use engine::eval::ReferenceFile;
-use engine::eval::logits::{Bounds, Difference, Sequence, compare, of_decoded};
+use engine::eval::compare::{Comparison, Sequence, compare, of_decoded};
+use engine::eval::logits::{Bounds, Difference};
 use engine::generate::{DeviceChoice, KvType, LoadOptions, TableChoice};
 use engine::gguf::Gguf;
 use engine::info::ModelInfo;
@@ -27,8 +33,11 @@ use engine::synth::Scheme;
 use kernels::cpu::Precision;
 use serde::Serialize;
 
-/// Tokens between the lengths of prompts that are compared.
-const APART: usize = 16;
+/// Tokens between the lengths of prompts that are compared, where they take milliseconds, and on the processor.
+const APART: [usize; 2] = [3, 16];
+
+/// What an engine says of its products where it takes prompts token by token.
+const TOKEN_BY_TOKEN: &str = "token by token";
 
 /// Holds every type of weights against its own decoded self.
 #[derive(Parser)]
@@ -56,6 +65,15 @@ struct Args {
     /// Tokens of a prompt that is compared beside those of the reference, longer than a batch; 0 for none
     #[arg(long, default_value_t = 720)]
     long: usize,
+    /// Tokens between the lengths of prompts that are compared [default: 3 on a CUDA device, 16 on the processor]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    apart: Option<u16>,
+    /// Threads of the processor, of each job [default: one for each core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Types at a time: on a GPU each has a stream of its own, and none of them fills the device
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
     /// Which kernels run: default, baseline, or the path of a table [default: the device's table]
     #[arg(long)]
     table: Option<String>,
@@ -102,11 +120,16 @@ struct Row {
     /// How prompts are multiplied.
     products: &'static str,
     bounds: Bounds,
-    against_decoded: Difference,
-    prompt_against_tokens: Difference,
+    /// Tokens between the lengths of prompts; none where prompts go token by token, and one of them is compared.
+    apart: Option<usize>,
+    #[serde(flatten)]
+    comparison: Comparison,
     seconds: f64,
     holds: bool,
 }
+
+/// Why there is no record, or not all of it; it crosses threads.
+type Failure = Box<dyn Error + Send + Sync>;
 
 struct Run {
     args: Args,
@@ -127,17 +150,18 @@ impl Run {
         };
         let longest = self.prompts.iter().map(|s| s.ids.len()).max().unwrap_or(2);
         let context = Some(longest.next_multiple_of(64));
-        LoadOptions { device: self.args.device, precision, kv: Some(kv), table, context, ..LoadOptions::default() }
+        let (device, threads) = (self.args.device, self.args.threads);
+        LoadOptions { device, precision, kv: Some(kv), table, context, threads, ..LoadOptions::default() }
     }
 
-    fn scheme(&self, scheme: Scheme, record: &mut Record) -> Result<(), Box<dyn Error>> {
+    fn scheme(&self, scheme: Scheme, record: &Mutex<Record>) -> Result<(), Failure> {
         let start = Instant::now();
         let whole_blocks = matches!(scheme, Scheme::Q4K | Scheme::Q4KM | Scheme::Q5K | Scheme::Q6K | Scheme::TQ2_0);
         let gguf = requantize(&self.gguf, Requantize { scheme, whole_blocks })?;
         let (width, before) = (Config::from_gguf(&gguf)?.hidden, Config::from_gguf(&self.gguf)?.hidden);
         let widened = (width != before).then_some(width);
         let encoded = start.elapsed().as_secs_f64();
-        let want = of_decoded(&gguf, &self.sequences)?;
+        let want = of_decoded(&gguf, &self.sequences, self.args.threads)?;
         eprintln!(
             "{}: encoded in {encoded:.1} s, decoded logits in {:.1} s",
             scheme.name(),
@@ -148,31 +172,57 @@ impl Run {
                 let start = Instant::now();
                 let mut engine = Engine::from_gguf(&gguf, &self.options(precision, kv))?;
                 let bounds = Bounds::of(precision, kv);
-                let (against_decoded, prompt_against_tokens) = compare(&mut engine, &self.prompts, &want, APART)?;
+                let products = engine.cuda().map_or("batches", |cuda| cuda.prompt_products());
+                let apart = (products != TOKEN_BY_TOKEN).then(|| self.apart());
+                let comparison = compare(&mut engine, &self.prompts, &want, apart)?;
                 let row = Row {
                     types: scheme.name(),
                     widened,
                     precision: if precision == Precision::Exact { "exact" } else { "fast" },
                     kv: kv.name(),
                     kernels: engine.table_hash().to_owned(),
-                    products: engine.cuda().map_or("batches", |cuda| cuda.prompt_products()),
+                    products,
                     bounds,
-                    against_decoded,
-                    prompt_against_tokens,
+                    apart,
+                    holds: holds(&bounds, &comparison),
+                    comparison,
                     seconds: start.elapsed().as_secs_f64(),
-                    holds: bounds.hold(&against_decoded) && bounds.hold(&prompt_against_tokens),
                 };
+                let mut record = record.lock().expect("no thread panics while it writes the record");
                 print_row(&row);
                 record.holds &= row.holds;
                 record.rows.push(row);
+                // Stable: those of a type are pushed in their order.
+                record
+                    .rows
+                    .sort_by_key(|row| self.args.types.iter().position(|name| name.eq_ignore_ascii_case(row.types)));
                 // A run that is cut short leaves what it has.
-                self.save(record)?;
+                self.save(&record)?;
             }
         }
         Ok(())
     }
 
-    fn save(&self, record: &Record) -> Result<(), Box<dyn Error>> {
+    /// Every type, `--jobs` of them at a time.
+    fn all(&self, schemes: &[Scheme], record: &Mutex<Record>) -> Result<(), Failure> {
+        let next = AtomicUsize::new(0);
+        let worker = || loop {
+            let Some(&scheme) = schemes.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(()) };
+            self.scheme(scheme, record)?;
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.args.jobs).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("a job does not panic"))
+        })
+    }
+
+    fn apart(&self) -> usize {
+        let [on_cuda, on_cpu] = APART;
+        let default = if self.args.device == DeviceChoice::Cpu { on_cpu } else { on_cuda };
+        self.args.apart.map_or(default, usize::from)
+    }
+
+    fn save(&self, record: &Record) -> Result<(), Failure> {
         if let Some(path) = &self.args.json {
             std::fs::write(path, serde_json::to_string_pretty(record)? + "\n")?;
         }
@@ -180,41 +230,56 @@ impl Run {
     }
 }
 
+/// Whether all that was compared stays within the bounds. There may be no prompt at once that ends at a step of the reference.
+fn holds(bounds: &Bounds, c: &Comparison) -> bool {
+    bounds.hold(&c.tokens_against_decoded)
+        && bounds.hold(&c.prompts_against_tokens)
+        && (c.prompts_against_decoded.steps == 0 || bounds.hold(&c.prompts_against_decoded))
+}
+
 fn print_head() {
     println!(
-        "                    |         tokens one by one against decoded weights               |    prompts at once against their tokens     |"
-    );
-    println!(
-        "type     path  kv   | steps agree %  median    p95       KL        gap     relative | count  agree %  median    KL      relative | by                 s"
+        "type     path  kv   | compared                   | count  agree %  median    p95       KL       relative"
     );
 }
 
 fn print_row(row: &Row) {
-    let (d, p) = (&row.against_decoded, &row.prompt_against_tokens);
+    let c = &row.comparison;
+    for (name, d) in [
+        ("tokens against decoded", &c.tokens_against_decoded),
+        ("prompts against tokens", &c.prompts_against_tokens),
+        ("prompts against decoded", &c.prompts_against_decoded),
+    ] {
+        println!(
+            "{:8} {:5} {:4} | {name:26} | {:5}  {:6.2}  {:.6}  {:.6}  {:8.1e} {:.5}{}",
+            row.types,
+            row.precision,
+            row.kv,
+            d.steps,
+            100.0 * d.top1_agreement,
+            d.median_logprob_diff,
+            d.p95_logprob_diff,
+            d.mean_kl,
+            d.worst_relative_error,
+            gaps(d)
+        );
+    }
+    let verdict = if row.holds { "holds" } else { "DOES NOT HOLD" };
     println!(
-        "{:8} {:5} {:4} | {:5}  {:6.2}  {:.6}  {:.6}  {:8.1e}  {:.4}  {:.5} | {:5}  {:6.2}  {:.6}  {:8.1e} {:.5} | {:14} {:5.1}  {}",
-        row.types,
-        row.precision,
-        row.kv,
-        d.steps,
-        100.0 * d.top1_agreement,
-        d.median_logprob_diff,
-        d.p95_logprob_diff,
-        d.mean_kl,
-        d.largest_miss_gap,
-        d.worst_relative_error,
-        p.steps,
-        100.0 * p.top1_agreement,
-        p.median_logprob_diff,
-        p.mean_kl,
-        p.worst_relative_error,
-        row.products,
-        row.seconds,
-        if row.holds { "holds" } else { "DOES NOT HOLD" }
+        "{:8} {:5} {:4} | prompts by {}, {:.1} s: {verdict}",
+        row.types, row.precision, row.kv, row.products, row.seconds
     );
 }
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+/// The gaps of the misses, where there are any.
+fn gaps(d: &Difference) -> String {
+    let [Some(half), Some(most), Some(all)] = [0.5, 0.9, 1.0].map(|share| d.gap_of_misses(share)) else {
+        return String::new();
+    };
+    format!("  {} misses, half within {half:.4} nat, nine tenths within {most:.4}, all within {all:.4}", d.misses.len())
+}
+
+fn main() -> Result<ExitCode, Failure> {
     let mut args = Args::parse();
     if args.kv.is_empty() {
         args.kv = if args.device == DeviceChoice::Cpu { vec![KvType::F16] } else { vec![KvType::F16, KvType::Int8] };
@@ -233,8 +298,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         other => other.to_string(),
     };
     let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut record = Record {
-        format: "edgellm.requantized.v1",
+    let record = Mutex::new(Record {
+        format: "edgellm.requantized.v2",
         model: file_name(&args.model),
         sha256: info.sha256()?.to_owned(),
         tokens: file_name(&args.tokens),
@@ -242,12 +307,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         architecture: std::env::var("EDGELLM_CUDA_ARCH").ok(),
         rows: Vec::new(),
         holds: true,
-    };
+    });
     let run = Run { args, gguf, sequences, prompts };
     print_head();
-    for scheme in schemes {
-        run.scheme(scheme, &mut record)?;
-    }
+    run.all(&schemes, &record)?;
+    let record = record.into_inner().expect("no thread panics while it writes the record");
     println!("{}", if record.holds { "every bound holds" } else { "a bound does not hold" });
     Ok(if record.holds { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -9,6 +9,7 @@
 //! one that its text shows. Such a token is fed without being compared, and counted in the report: everything after it
 //! would otherwise be compared at the wrong place. A test has the one case of this in the SmolLM2 reference.
 
+pub mod compare;
 pub mod logits;
 
 use std::fmt;
