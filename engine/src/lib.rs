@@ -12,6 +12,7 @@ pub mod gguf;
 pub mod info;
 pub mod kv_cache;
 mod kv_type;
+pub mod launched;
 pub mod model;
 pub mod models;
 pub mod reference;

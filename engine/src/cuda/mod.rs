@@ -8,7 +8,6 @@
 //! - `prompt`: many tokens at once.
 //! - `sampled`: tokens drawn on the device.
 //! - [`breakdown`]: what each step of a token costs.
-//! - [`tune`]: which variants make a token fastest, in the engine itself.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
 //! - [`CudaModel`]: what the engine drives.
 
@@ -20,7 +19,6 @@ mod graphs;
 mod model;
 mod prompt;
 mod sampled;
-pub mod tune;
 pub mod vram;
 mod weights;
 

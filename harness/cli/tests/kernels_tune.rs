@@ -323,6 +323,7 @@ fn what_the_engine_cannot_be_asked_is_wrong_usage_with_the_fix() {
         (vec!["--policy", "cold+in_engine", "--model", "m", "--quant", "q4_0"], "edgellm synth"),
         (vec!["--policy", "cold+in_engine", "--model", "m", "--kernels", "kernels"], "--kernels"),
         (vec!["--policy", "cold+in_engine", "--model", &model], "edgellm synth"),
+        (vec!["--policy", "cold+graph", "--workload", WORKLOAD, "--context", "20000"], "--policy cold+in_engine"),
         (vec!["--policy", "cold+in_engine", "--model", "fake.toml"], "--device cuda:0"),
     ] {
         let out = lab.bench().args(["tune", "--device", "cpu"]).args(&args).output().unwrap();
@@ -395,11 +396,29 @@ fn a_table_of_plain_kernels_is_refused_by_the_engine_which_names_its_rows_and_le
         assert!(said(&out).contains(part), "{part} in {}", said(&out));
     }
     assert_eq!(std::fs::read(lab.path("old.toml")).unwrap(), before);
-    let text = std::fs::read(lab.path("p/promotion/decision.json")).unwrap();
-    let decision: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    assert_eq!((&decision["promoted"], decision["rows"].as_array().unwrap().len()), (&false.into(), 4), "{decision}");
+    let decision = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(lab.path("p/promotion/decision.json")).unwrap()).unwrap()
+    };
+    let first = decision();
+    assert_eq!((&first["promoted"], first["rows"].as_array().unwrap().len()), (&false.into(), 4), "{first}");
     let requests = std::fs::read_to_string(lab.path("p/promotion/requests.jsonl")).unwrap();
     assert!(requests.lines().filter(|l| l.contains("\"line\":\"request\"")).count() >= 80, "{requests}");
+
+    let both = |half: u8| requests.lines().filter(|l| l.contains(&format!("\"half\":{half}"))).count();
+    assert!(both(0) >= 40 && both(1) >= 40, "each side is loaded first once");
+    // The old table has no such row, and neither has the model such a matrix: nothing is to be timed.
+    let mut unrun = TableFile { rows: vec![new.rows[0].clone()], ..new.clone() };
+    unrun.rows[0].shape = harness_spec::Shape::of([("N", 4096), ("K", 4096)]);
+    unrun.save_as(&lab.path("unrun.toml")).unwrap();
+    for (table, others) in [("unrun.toml", 1), ("old.toml", 0)] {
+        let out = promote(table);
+        done(&out);
+        assert!(said(&out).contains("no difference"), "{table}: {}", said(&out));
+        assert_eq!(std::fs::read(lab.path("old.toml")).unwrap(), before, "{table}");
+        let decision = decision();
+        let said = (&decision["promoted"], &decision["same_kernels"], &decision["changed_and_not_run"]);
+        assert_eq!(said, (&false.into(), &true.into(), &others.into()), "{decision}");
+    }
 
     // A table of another device is no table here.
     let device = harness_spec::DeviceKey { name: "Another".into(), ..new.device.clone() };

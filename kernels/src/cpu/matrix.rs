@@ -208,6 +208,12 @@ impl Matrix {
         &self.kernel.variant
     }
 
+    /// What multiplies it with many tokens, in words: matrices of one type that say the same are multiplied by the same code
+    /// there, however a token alone is.
+    pub fn code_of_many(&self) -> String {
+        self.kernel.code_of_many()
+    }
+
     /// The form of activations that the kernel multiplies.
     pub fn activations(&self) -> Activations {
         self.kernel.activations

@@ -261,6 +261,21 @@ impl GemvKernel {
     }
 }
 
+impl GemvKernel {
+    /// What multiplies many tokens, in words: two kernels of a type that say the same run the same code there, however they
+    /// multiply a token alone.
+    pub(crate) fn code_of_many(&self) -> String {
+        match self.tile {
+            // `tiled_unit`: for several tokens there is one function for a tile and a level, whatever `PREFETCH` and `ACC` are;
+            // whoever has code for two units as well takes it for a token alone.
+            Some(_) if self.share > 1 => {
+                format!("{}@{}, {} tokens at a time", self.layout, self.variant.backend, self.share)
+            }
+            _ => self.variant.short(),
+        }
+    }
+}
+
 impl std::fmt::Debug for GemvKernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.variant.fmt(f)
@@ -278,5 +293,28 @@ fn prefetch<const DISTANCE: usize, const BYTES: usize>(at: *const u8) {
             // SAFETY: a prefetch of any address, also one beyond the buffer, does not fault and reads nothing.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(DISTANCE + line).cast()) };
         }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use variants::registry;
+
+    use super::*;
+
+    #[test]
+    fn kernels_that_differ_for_one_token_alone_say_the_same_of_many() {
+        let code = |variant: &str| {
+            let variant: VariantId = format!("gemv_q4_0/{variant}").parse().unwrap();
+            let (_, spec) = registry().find(&variant).unwrap();
+            GemvKernel::of(spec, &variant, DType::Q4_0).unwrap().code_of_many()
+        };
+        let base = code("unsigned[ACC=1,PREFETCH=0,TOKENS=8]@vnni");
+        assert_eq!(code("unsigned[ACC=2,PREFETCH=8192,TOKENS=8]@vnni"), base);
+        assert_eq!(code("paired[ACC=2,TOKENS=8]@vnni"), base);
+        for other in ["unsigned[ACC=1,PREFETCH=0,TOKENS=4]@vnni", "unsigned[ACC=1,PREFETCH=0,TOKENS=4]@avx2"] {
+            assert_ne!(code(other), base, "{other}");
+        }
+        assert_ne!(code("dequant@avx2"), code("dequant@avx512"));
     }
 }

@@ -221,7 +221,12 @@ pub struct TuneArgs {
     /// The table to write the winners into [default: the table of this device in the user's folder].
     #[arg(long)]
     pub table: Option<PathBuf>,
-    /// Try the new table in the engine with this model first, and keep the old one if the engine becomes slower.
+    /// With --policy cold+in_engine: positions of the context that the model is loaded with. Beyond 17,000 attention over
+    /// the longest contexts is tuned, too [default: 8192].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(64..), conflicts_with_all = ["simulate", "replay"])]
+    pub context: Option<u32>,
+    /// Try the new table in the engine with this model first: rows that the model runs replace those of the old table where
+    /// the engine is faster with them.
     #[arg(long, value_name = "MODEL")]
     pub promote: Option<String>,
 }

@@ -18,10 +18,14 @@ pub struct PromoteArgs {
     /// Threads of the CPU [default: one a physical core].
     #[arg(long)]
     pub threads: Option<u32>,
-    /// The old table, which the new one is written over where it is promoted [default: the table of this device in the
-    /// user's folder].
+    /// The old table, into which the rows of the new one that the model runs are written where they are promoted [default:
+    /// the table of this device in the user's folder].
     #[arg(long)]
     pub table: Option<PathBuf>,
+    /// Measure prefill and decode also where both tables launch the very same kernels, and judge them as if they did not:
+    /// a table against itself shows what noise alone comes to.
+    #[arg(long)]
+    pub same_too: bool,
     /// Seed of the order and of the bootstrap [default: drawn, and recorded].
     #[arg(long)]
     pub seed: Option<u64>,
@@ -48,15 +52,18 @@ pub struct RaceTablesArgs {
     /// The new table.
     #[arg(long)]
     pub new: PathBuf,
-    /// Pairs.
-    #[arg(long)]
-    pub pairs: u64,
+    /// Tokens of the prompts, each length by itself; those that the model has no room for are left out, but the first.
+    #[arg(long, value_delimiter = ',')]
+    pub prompt: Vec<u64>,
+    /// Pairs of each length.
+    #[arg(long, value_delimiter = ',')]
+    pub pairs: Vec<u64>,
     /// Pairs of a block.
     #[arg(long)]
     pub block: u64,
-    /// Tokens of each prompt.
+    /// Run lengths too at which both tables launch the same kernels.
     #[arg(long)]
-    pub prompt: usize,
+    pub same_too: bool,
     /// Tokens of each answer.
     #[arg(long)]
     pub tokens: usize,

@@ -42,6 +42,10 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let engine = in_engine::asked(&args.timing.policy);
     if engine {
         in_engine::check(&args, place)?;
+    } else if args.context.is_some() {
+        return Err(usage(anyhow!(
+            "--context is that of the engine\nhint: give --policy cold+in_engine, or leave --context out"
+        )));
     }
     let scripted = args.device.simulate.is_some();
     // The engine says by itself what a token launches; a scripted device has none.
@@ -105,18 +109,23 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     for change in changes.iter().filter(|c| c.from.as_ref() != Some(&c.to)) {
         eprintln!("{change}");
     }
-    if let Some(model) = &args.promote {
-        promote::promote(&promote::Contest {
-            model,
-            place,
-            threads: args.device.threads,
-            old: &table,
-            new: &merged,
-            changes: &changes,
-            seed: timed.record.plan.seed,
-            folder: &timed.identity.folder,
-        })?;
-    }
+    let (merged, changes) = match (&args.promote, merged.file()) {
+        (Some(model), Some(new)) => {
+            let tried = promote::promote(&promote::Contest {
+                model,
+                place,
+                threads: args.device.threads,
+                old: &table,
+                new,
+                changes: &changes,
+                same_too: false,
+                seed: timed.record.plan.seed,
+                folder: &timed.identity.folder,
+            })?;
+            (tried.table.unwrap_or_else(|| table.clone()), tried.taken)
+        }
+        _ => (merged, changes),
+    };
     // A run that was stopped before its first winner leaves the table as it was.
     let written = if changes.is_empty() { None } else { merged.save()? };
     if provenance == Provenance::Measured {

@@ -28,12 +28,12 @@ use sha2::{Digest, Sha256};
 use super::open::Place;
 use super::protocol::{EngineFacts, EngineRequest, EngineStep};
 
-/// Positions of the context that the model is loaded with, unless it was trained for fewer.
+/// Positions of the context that the model is loaded with, unless it was trained for fewer or others were asked for.
 const CONTEXT: usize = 8192;
 
 /// Tokens of context at which a token is timed. A workload is timed at the first of them at which a token launches it: the
-/// kernel of attention is another one for a longer context.
-const DEPTHS: [usize; 3] = [256, 2048, 8000];
+/// kernel of attention is another one for a longer context. The last is beyond the usual context.
+const DEPTHS: [usize; 4] = [256, 2048, 8000, 17_000];
 
 /// An interval is at least as long as this, so that neither the host's clock nor a single late answer decides it.
 const INTERVAL_NS: f64 = 6e6;
@@ -125,7 +125,7 @@ impl InEngine {
         let gguf = Gguf::open(&request.model).map_err(|e| in_file(&e))?;
         let config = Config::from_gguf(&gguf).map_err(|e| in_file(&e))?;
         let info = ModelInfo::from_gguf(&gguf).map_err(|e| in_file(&e))?;
-        let context = CONTEXT.min(config.context_train);
+        let context = request.context.unwrap_or(CONTEXT).min(config.context_train);
         let deepest = context.saturating_sub(TOKENS.end() + 2);
         if deepest == 0 {
             return Err(in_file(&format!("a context of {context} has no room for the tokens that are timed")));
@@ -399,7 +399,7 @@ mod tests {
         target.prepare(std::slice::from_ref(&cell)).remove(0).unwrap();
         let ns = target.sample(&cell, 1).unwrap()[0].ns;
         assert!((4000.0..6000.0).contains(&ns), "{ns}");
-        let said = target.load(&EngineRequest { model: "m.gguf".into(), table: None }).unwrap_err();
+        let said = target.load(&EngineRequest { model: "m.gguf".into(), table: None, context: None }).unwrap_err();
         assert!(said.contains("--device cuda:0"), "{said}");
     }
 }

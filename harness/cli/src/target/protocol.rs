@@ -69,6 +69,8 @@ pub struct EngineRequest {
     pub model: std::path::PathBuf,
     /// The table's file; without one every op runs its default.
     pub table: Option<std::path::PathBuf>,
+    /// Positions of the context, where not the usual number of them.
+    pub context: Option<usize>,
 }
 
 /// A workload of a token, as the engine runs it.
@@ -176,7 +178,7 @@ mod tests {
             Request::Announce { phase: Phase::RunOff },
             Request::Rest { pause: Nanos(5) },
             Request::Settle { cell: cell.clone() },
-            Request::LoadEngine(EngineRequest { model: "m.gguf".into(), table: None }),
+            Request::LoadEngine(EngineRequest { model: "m.gguf".into(), table: None, context: Some(20_000) }),
         ] {
             let line = serde_json::to_string(&request).unwrap();
             assert!(!line.contains('\n'));

@@ -22,7 +22,10 @@ pub use journal::{Journal, JournalError, MemoryJournal, read_lines};
 pub use key::trial_key;
 pub use plan::{Candidate, Plan, WorkloadPlan, candidates};
 pub use progress::{Event, Progress, Silent};
-pub use promote::{EngineEvidence, Promotion, RowChange, Stage as EngineStage, promote};
+pub use promote::{
+    EngineEvidence, Finding, Judged, Pair as EnginePair, Promotion, RowChange, Stage as EngineStage, Work as EngineWork,
+    promote,
+};
 pub use replay::{Replay, ReplayError, Space, play};
 pub use run::{KernelOutcome, run};
 pub use strategy::{Known, STRATEGIES, StrategyKind, UnknownStrategy};
