@@ -3,10 +3,10 @@
 
 mod gpu;
 mod real_model;
+mod scripted;
 mod tiny;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use engine::Engine;
 use engine::eval::{EvalReport, ReferenceFile, evaluate};
@@ -422,10 +422,7 @@ fn a_model_larger_than_the_memory_is_refused_with_the_numbers_before_anything_is
 
 fn fixture(options: &LoadOptions) -> Option<EvalReport> {
     let path = real_model::path()?;
-    // The program may run on another machine than it was built on, in the folder of the workspace.
-    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let crate_root = if built.exists() { built } else { Path::new("engine") };
-    let reference = ReferenceFile::read(&crate_root.join("tests/fixtures/smollm2_greedy.json")).unwrap();
+    let reference = ReferenceFile::read(&gpu::source("tests/fixtures/smollm2_greedy.json")).unwrap();
     let mut engine = Engine::load(&path, &LoadOptions { context: Some(256), ..*options }).unwrap();
     let report = evaluate(&mut engine, &reference, &mut |_| {}).unwrap();
     println!("{:?} {:?}\n{report}", options.precision, options.kv);

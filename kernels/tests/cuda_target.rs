@@ -6,7 +6,7 @@ mod cuda_support;
 use std::path::Path;
 use std::sync::Arc;
 
-use cuda_support::gpu;
+use cuda_support::{gpu, source};
 use harness_spec::target::{Cell, Target};
 use harness_spec::{Bytes, CellFailure, Policy, Stage, VariantId, Workload};
 use kernels::cuda::CudaTarget;
@@ -279,7 +279,7 @@ const TOO_EARLY: [(&str, &str, bool); 8] = [
 #[test]
 fn a_kernel_that_reads_or_stores_before_the_kernel_ahead_is_done_is_rejected_where_launches_overlap() {
     let Some(_one) = gpu() else { return };
-    let mutants = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mutants_cuda");
+    let mutants = source("tests/mutants_cuda");
     let mut registry = registry().clone();
     for (_, name, _) in TOO_EARLY.iter().filter(|(_, name, _)| *name != "plain") {
         registry.load_dir(&mutants.join(name)).unwrap();

@@ -4,21 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use assert_cmd::Command;
+use engine::synth::{Scheme, Shape, SynthOptions, write_file};
 use predicates::str::contains;
 
-use crate::{Home, home};
+use crate::{Home, home, tiny};
 
-/// The folder of the scripted driver, built once.
+/// The folder of the scripted driver, built once, and in it that of a compiler that goes with it.
 fn folder() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/driver.c");
-        // The compiler that links every Rust program.
-        let mut cc = std::process::Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join("libcuda.so.1")).arg(source);
-        assert!(cc.status().unwrap().success(), "building the scripted driver");
+        std::fs::create_dir_all(folder.join("compiler")).unwrap();
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        for (source, library) in [("cli/driver.c", "libcuda.so.1"), ("scripted/nvrtc.c", "compiler/libnvrtc.so")] {
+            // The compiler that links every Rust program.
+            let mut cc = std::process::Command::new("cc");
+            cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join(library)).arg(tests.join(source));
+            assert!(cc.status().unwrap().success(), "building {source}");
+        }
         folder
     })
 }
@@ -119,4 +122,29 @@ fn heads_of_a_size_that_no_kernel_takes_are_named_and_the_processor_runs_them() 
         &[],
         &["the CUDA engine does not run this model", "16 elements a head", "hint: --device cpu runs it"],
     );
+}
+
+#[test]
+fn a_kernel_that_the_device_has_no_room_for_is_named_once_and_another_answers() {
+    let home = home();
+    let shape = Shape { hidden: 256, inter: 512, head_dim: 64, context: 4200, ..tiny::llama() };
+    let path = home.dir.path().join("wide.gguf");
+    let synth = SynthOptions { scheme: Scheme::Q4_0, layers: None, seed: 1 };
+    write_file(&path, &shape, &synth, &mut |_, _| {}).unwrap();
+    let compiler = folder().join("compiler/libnvrtc.so");
+    // A context of three classes of lengths, in each of which attention is a cluster by default.
+    let run = ["run", path.to_str().unwrap(), "hi", "-n", "4", "--ctx", "4200", "--device", "cuda:0"];
+    let shows = [
+        ("EDGELLM_NVRTC", compiler.to_str().unwrap()),
+        ("EDGELLM_CUBLASLT", "/none"),
+        ("EDGELLM_CUDA_ARCH", "compute_90"),
+        ("FAKE_DRIVER_CLUSTER", "16"),
+    ];
+    for (fit, said) in [("1", 0), ("0", 1)] {
+        let mut program = on_gpu(&home, &run, &shows);
+        let ended = program.env("FAKE_DRIVER_CLUSTERS_THAT_FIT", fit).assert().success();
+        let stderr = String::from_utf8(ended.get_output().stderr.clone()).unwrap();
+        assert_eq!(stderr.matches("clusters of 16 blocks").count(), said, "{stderr}");
+        assert_eq!(stderr.matches("attn_token/cluster").count(), said, "{stderr}");
+    }
 }

@@ -1,7 +1,8 @@
-//! What tests on a device share: the device, or the reason for a skip.
+//! What tests on a device share: the device, or the reason for a skip, and files that they read.
 #![allow(dead_code)] // Each test file uses its part.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernels::cuda::compile::Compiler;
@@ -40,4 +41,15 @@ impl Deref for Held {
 /// The first device.
 pub fn device() -> Option<Held> {
     gpu().map(|one| Held { device: Device::open(0).expect("a device that was counted opens"), _one: one })
+}
+
+/// A file or folder of this crate. A program of tests may run elsewhere than where it was built: in the checkout that
+/// `EDGELLM_SOURCE` names, else in that of the current folder, else where it was built.
+pub fn source(path: &str) -> PathBuf {
+    let places = match std::env::var_os("EDGELLM_SOURCE").filter(|v| !v.is_empty()) {
+        Some(checkout) => vec![PathBuf::from(checkout).join("kernels")],
+        None => vec![PathBuf::from("kernels"), PathBuf::from("."), PathBuf::from(env!("CARGO_MANIFEST_DIR"))],
+    };
+    let found = places.iter().map(|folder| folder.join(path)).find(|file| file.exists());
+    found.unwrap_or_else(|| panic!("no {path} in {places:?}: run in a checkout, or name one by EDGELLM_SOURCE"))
 }

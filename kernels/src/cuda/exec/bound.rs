@@ -94,14 +94,7 @@ impl Exec {
 
     /// Takes a variant that does not run out of service: at this shape, as of no other was it found. False where it is that
     /// already.
-    fn leave_out(
-        &self,
-        precision: Precision,
-        op: &str,
-        shape: &Shape,
-        variant: &VariantId,
-        why: &CudaError,
-    ) -> bool {
+    fn leave_out(&self, precision: Precision, op: &str, shape: &Shape, variant: &VariantId, why: &CudaError) -> bool {
         if self.is_left_out(op, shape, variant) {
             return false;
         }

@@ -1,0 +1,230 @@
+//! The engine on a scripted GPU: a driver and a compiler that compute next to nothing show what is launched where and what is
+//! counted, on any machine. Each test runs in a process of its own, whose loader finds these libraries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use engine::cuda::breakdown::{Plan, measure};
+use engine::cuda::{Counters, CudaModel};
+use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
+use engine::model::Config;
+use engine::sampler::Sampler;
+use engine::synth::{Scheme, Shape};
+use harness_spec::{DeviceKey, Policy, Shape as Dims, VariantId, Workload};
+use kernels::cpu::Precision;
+use kernels::cuda::CudaError;
+use variants::{Row, TABLE_SCHEMA, TableFile, registry};
+
+use super::{gpu, on_gpu, tiny, wide};
+
+/// Set in the process that has the libraries.
+const INSIDE: &str = "EDGELLM_SCRIPTED_GPU";
+
+/// The folder of the two libraries, built once; `None` without a C compiler, as where a program of tests was carried to.
+fn folder() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let parent = if built.is_dir() { built.to_owned() } else { std::env::temp_dir() };
+        let folder = parent.join(format!("scripted-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (source, library) in [("tests/cli/driver.c", "libcuda.so.1"), ("tests/scripted/nvrtc.c", "libnvrtc.so")] {
+            let mut cc = Command::new("cc");
+            cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join(library)).arg(gpu::source(source));
+            match cc.status() {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+                status => assert!(status.unwrap().success(), "building {source}"),
+            }
+        }
+        Some(folder)
+    };
+    BUILT.get_or_init(build).as_deref()
+}
+
+/// Whether the calling test is the one in a process of its own. Where it is not, this runs that process with these variables
+/// and fails where it fails.
+fn inside(test: &str, shows: &[(&str, &str)]) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let Some(folder) = folder() else {
+        println!("skipped: there is no C compiler");
+        return false;
+    };
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([&format!("scripted::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(INSIDE, "1").env("LD_LIBRARY_PATH", folder).env("EDGELLM_NVRTC", folder.join("libnvrtc.so"));
+    command.env("EDGELLM_CACHE", folder.join(test)).env("EDGELLM_CUBLASLT", "/none");
+    // PTX is text, which the scripted compiler can make.
+    command.env("EDGELLM_CUDA_ARCH", "compute_90").env_remove("CUDA_VISIBLE_DEVICES").env_remove("EDGELLM_REQUIRE_GPU");
+    let output = command.envs(shows.iter().copied()).output().unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (said(&output.stdout), said(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+    false
+}
+
+fn model(shape: &Shape, scheme: Scheme, table: TableChoice, context: usize) -> CudaModel {
+    let gguf = tiny::gguf(shape, scheme, 5);
+    let options = LoadOptions { table, ..on_gpu(Precision::Fast, KvType::F16) };
+    CudaModel::load(&gguf, &Config::from_gguf(&gguf).unwrap(), 0, &options, context).unwrap()
+}
+
+/// The token that the scripted device chooses behind a position.
+fn behind(pos: usize, shape: &Shape) -> u32 {
+    ((7 * pos + 3) % shape.vocab) as u32
+}
+
+/// A table with these rows, each the workload and what runs it.
+fn table(folder: &Path, rows: &[(Workload, VariantId)]) -> TableChoice {
+    let row = |(workload, variant): &(Workload, VariantId)| Row {
+        op: workload.op.clone(),
+        shape: workload.shape.clone(),
+        layout: registry().find(variant).expect("the variant is in its space").1.layout,
+        variant: variant.clone(),
+        median_ns: 1.0,
+        ci_ns: None,
+        runner_up: None,
+        gap_to_runner_up: None,
+        reason: "a test".to_owned(),
+        key: "a test".to_owned(),
+        record: None,
+        policy: None,
+        quarantined: None,
+    };
+    let file = TableFile {
+        schema: TABLE_SCHEMA,
+        policy: Policy::COLD_GRAPH,
+        date: "2026-01-01T00:00:00Z".to_owned(),
+        tool: "a test".to_owned(),
+        record: "a test".to_owned(),
+        incomplete: None,
+        device: DeviceKey {
+            backend: "cuda".to_owned(),
+            name: "Scripted GPU".to_owned(),
+            arch: "sm_90".to_owned(),
+            conditions: [("driver".to_owned(), "cuda 13.0".to_owned())].into(),
+        },
+        rows: rows.iter().map(row).collect(),
+        buckets: Vec::new(),
+    };
+    let path = folder.join("table.toml");
+    std::fs::write(&path, file.to_text()).unwrap();
+    TableChoice::File(Box::leak(path.into()))
+}
+
+/// What runs an op of a token at a position; of a workload that comes again, once.
+fn running(model: &CudaModel, op: &str, pos: usize) -> Vec<(Workload, VariantId)> {
+    let mut steps = model.steps(pos);
+    steps.retain(|(workload, _)| workload.op == op);
+    steps.dedup();
+    steps
+}
+
+#[test]
+fn tokens_end_with_the_context_and_nothing_is_appended_behind_it() {
+    if !inside("tokens_end_with_the_context_and_nothing_is_appended_behind_it", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    let mut model = model(&shape, Scheme::Q4_0, TableChoice::Default, 32);
+    assert!(matches!(model.next_greedy(true), Err(CudaError::NoToken { .. })), "nothing was fed");
+    let prompt = super::ids(&shape, 29);
+    let mut sampler = Sampler::new(shape.vocab);
+    for drawn in [false, true] {
+        model.feed(&prompt, 0).unwrap();
+        let mut history = prompt.clone();
+        sampler.start(&SamplingParams { seed: Some(1), ..SamplingParams::default() });
+        let mut next = |model: &mut CudaModel, history: &[u32]| match drawn {
+            false => model.next_greedy(true),
+            true => model.next_sampled(&mut sampler, history, true),
+        };
+        for pos in 28..32 {
+            let id = next(&mut model, &history).unwrap();
+            assert_eq!(id, behind(pos, &shape), "drawn {drawn}, behind position {pos}");
+            history.push(id);
+        }
+        let said = next(&mut model, &history).unwrap_err().to_string();
+        assert!(
+            said.contains("position 31") && said.contains("32 positions is full") && said.contains("--ctx"),
+            "{said}"
+        );
+    }
+    for few in [&prompt[..], &prompt[..3]] {
+        model.fill(few, 0).unwrap();
+        assert!(matches!(model.next_greedy(true), Err(CudaError::NoToken { .. })), "the cache alone was filled");
+    }
+    model.feed(&prompt, 0).unwrap();
+    assert_eq!(model.next_greedy(false).unwrap(), behind(28, &shape));
+    let said = model.next_greedy(false).unwrap_err().to_string();
+    assert!(said.contains("position 28") && said.contains("no step was queued"), "{said}");
+}
+
+#[test]
+fn a_token_of_a_window_is_counted_as_one_graph_and_four_bytes_back() {
+    if !inside("a_token_of_a_window_is_counted_as_one_graph_and_four_bytes_back", &[]) {
+        return;
+    }
+    let mut model = model(&wide(tiny::llama()), Scheme::Q4_0, TableChoice::Default, 64);
+    let plan = Plan { depth: 8, window: 6, windows: 5, rounds: 1, budget: Duration::ZERO };
+    let measured = measure(&mut model, &plan).unwrap();
+    assert_eq!(measured.gaps.iter().map(Vec::len).collect::<Vec<_>>(), [6; 5]);
+    let want = Counters { tokens: 30, graph_launches: 30, d2h_bytes: 120, ..Counters::default() };
+    assert_eq!(measured.counters, want);
+}
+
+#[test]
+fn a_cluster_that_the_device_has_no_room_for_leaves_its_place_to_another_kernel() {
+    let test = "a_cluster_that_the_device_has_no_room_for_leaves_its_place_to_another_kernel";
+    // The scripted function is one of clusters of 16, and none or one of them fits.
+    for fit in ["0", "1"] {
+        if !inside(test, &[("FAKE_DRIVER_CLUSTER", "16"), ("FAKE_DRIVER_CLUSTERS_THAT_FIT", fit)]) {
+            continue;
+        }
+        let fits = std::env::var("FAKE_DRIVER_CLUSTERS_THAT_FIT").unwrap() == "1";
+        let shape = Shape { context: 4200, ..wide(tiny::llama()) };
+        let mut by_default = model(&shape, Scheme::Q4_0, TableChoice::Default, 4200);
+        let [(at, default)] = &running(&by_default, "attn_token", 0)[..] else { panic!("one attention") };
+        let cluster: VariantId = "attn_token/cluster[MIN_KEYS=64,SPLITS=16,TILES=1,WARPS=4]@cuda".parse().unwrap();
+        // Whoever tries it hears why, and the model runs as before.
+        let tried = by_default.try_variant(at, Some(&cluster));
+        match &tried {
+            Err(e @ CudaError::Cluster { blocks: 16, .. }) => {
+                assert!(!fits && e.to_string().contains("clusters of 16 blocks of 128 threads"), "{e}");
+                assert_eq!(running(&by_default, "attn_token", 0)[0].1, *default);
+            }
+            tried => assert!(fits && tried.is_ok(), "{tried:?}"),
+        }
+        // A row of one class of lengths is that of the others, which have none.
+        let folder = tempfile::tempdir().unwrap();
+        let by_row = model(&shape, Scheme::Q4_0, table(folder.path(), &[(at.clone(), cluster.clone())]), 4200);
+        for pos in [0, 2000, 4100] {
+            let [(_, runs)] = &running(&by_row, "attn_token", pos)[..] else { panic!("one attention") };
+            assert_eq!(*runs == cluster, fits, "position {pos}: {runs}");
+        }
+        return;
+    }
+}
+
+#[test]
+fn a_row_for_ternary_weights_decides_their_kernel_and_the_layout_that_they_are_sent_in() {
+    if !inside("a_row_for_ternary_weights_decides_their_kernel_and_the_layout_that_they_are_sent_in", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    let by_default = model(&shape, Scheme::TQ2_0, TableChoice::Default, 64);
+    let steps = running(&by_default, "gemv_ternary", 0);
+    assert!(steps.iter().all(|(_, variant)| variant.to_string().contains("planes_dp4a")), "{steps:?}");
+    let down: Dims = Dims::of([("N", shape.hidden as u64), ("K", shape.inter as u64)]);
+    let (at, _) = steps.iter().find(|(workload, _)| workload.shape == down).expect("the product of each block");
+    let row: VariantId = "gemv_ternary/warp_lut[ROWS=4,WARPS=8]@cuda".parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let by_row = model(&shape, Scheme::TQ2_0, table(folder.path(), &[(at.clone(), row.clone())]), 64);
+    for (workload, variant) in running(&by_row, "gemv_ternary", 0) {
+        assert_eq!(variant == row, workload.shape == down, "{workload}: {variant}");
+    }
+    assert_eq!(by_row.prompt_products(), by_default.prompt_products());
+    assert_ne!(by_row.prompt_products(), "token by token");
+}
