@@ -1,5 +1,6 @@
 //! The engine on a GPU against the f64 reference, the fixture of the real model, and itself. Without a GPU every test says
-//! why it is skipped. Every figure is printed beside its bound: `--nocapture` shows them.
+//! why it is skipped, but those of `scripted`, which need none. Every figure is printed beside its bound: `--nocapture` shows
+//! them.
 
 mod gpu;
 mod real_model;
