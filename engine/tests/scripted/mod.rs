@@ -209,6 +209,25 @@ fn a_cluster_that_the_device_has_no_room_for_leaves_its_place_to_another_kernel(
 }
 
 #[test]
+fn a_model_runs_as_before_where_a_variant_that_is_tried_cannot_be_launched() {
+    let test = "a_model_runs_as_before_where_a_variant_that_is_tried_cannot_be_launched";
+    if !inside(test, &[("FAKE_DRIVER_REFUSES", "attn_token_mma")]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    let mut model = model(&shape, Scheme::Q4_0, TableChoice::Default, 64);
+    let before = running(&model, "attn_token", 0);
+    let refused = registry().space("attn_token").unwrap().kernels.iter().find(|k| k.name == "mma").unwrap();
+    model.feed(&super::ids(&shape, 20), 0).unwrap();
+    let said = model.try_variant(&before[0].0, Some(&refused.default_variant())).unwrap_err().to_string();
+    assert!(said.contains("launching attn_token_mma"), "{said}");
+    assert_eq!(running(&model, "attn_token", 0), before);
+    assert!(matches!(model.next_greedy(true), Err(CudaError::NoToken { .. })), "what was fed is forgotten");
+    model.feed(&super::ids(&shape, 3), 0).unwrap();
+    assert_eq!([true, false].map(|more| model.next_greedy(more).unwrap()), [2, 3].map(|pos| behind(pos, &shape)));
+}
+
+#[test]
 fn a_row_for_ternary_weights_decides_their_kernel_and_the_layout_that_they_are_sent_in() {
     if !inside("a_row_for_ternary_weights_decides_their_kernel_and_the_layout_that_they_are_sent_in", &[]) {
         return;
