@@ -2,7 +2,9 @@
 //! and what comes out is a [`Step`] that launches again and again, alone or as a node of a captured graph.
 //!
 //! - [`Span`]: a range of device memory that keeps its allocation alive.
-//! - [`Exec`]: from op and shape to a loaded function and its launch, each looked up once.
+//! - [`Exec`]: from op and shape to the kernel that runs it.
+//! - `bound`: from that kernel to a loaded function and its launch, each looked up once; what does not run
+//!   leaves its place to the next.
 //! - `decode`, `prefill`, `sample`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
 //!   says, which is what makes a launch sound.
 //! - `ahead`: compiling all that a program needs at once, before any of it is bound.
