@@ -92,6 +92,10 @@ fn a_row_decides_the_kernel_of_its_shape_and_the_others_keep_their_default() {
     assert_eq!(model.layers[0].gate.variant(), &other);
     assert_ne!(model.layers[0].wk.variant(), &other);
     assert_ne!(by_table.table_hash(), by_default.table_hash());
+    // What is fetched ahead of one token is no part of the product with many.
+    let [of_table, of_default] = [&by_table, &by_default].map(|engine| engine.launched(32).unwrap());
+    assert_ne!(of_table.token, of_default.token);
+    assert_eq!(of_table.prompt, of_default.prompt);
     assert_eq!(tokens(&mut by_table), tokens(&mut by_default));
 }
 
@@ -103,6 +107,8 @@ fn a_row_can_name_the_plain_kernel() {
     let shape = Shape::of([("N", gate.n() as u64), ("K", gate.k() as u64)]);
     let mut by_table = load(table(folder.path(), &shape, "gemv_q8_0/plain@cpu".parse().unwrap())).unwrap();
     assert_eq!(by_table.model().unwrap().layers[0].gate.variant().kernel, "plain");
+    let [of_table, of_default] = [&by_table, &by_default].map(|engine| engine.launched(32).unwrap());
+    assert!(of_table.token != of_default.token && of_table.prompt != of_default.prompt, "{of_table:?}");
     assert_eq!(tokens(&mut by_table).len(), tokens(&mut by_default).len());
 }
 

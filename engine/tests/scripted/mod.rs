@@ -1,6 +1,8 @@
 //! The engine on a scripted GPU: a driver and a compiler that compute next to nothing show what is launched where and what is
 //! counted, on any machine. Each test runs in a process of its own, whose loader finds these libraries.
 
+mod launched;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
