@@ -67,6 +67,14 @@ test-gpu: model
         cargo test --release -p engine --test cuda prompt -- --test-threads=1 --nocapture
     cargo run --release -p engine --example requantized -- "$({{ programs }}/edgellm pull smollm2:135m)" --device cuda:0
 
+# Every default CUDA variant on one input under compute-sanitizer: shared memory that two threads race for, and accesses
+# outside what was allocated. A minute or so for each tool.
+sanitize: build
+    for tool in racecheck memcheck; do \
+        compute-sanitizer --target-processes all --tool $tool --error-exitcode 9 \
+            {{ programs }}/bench verify --device cuda:0 --once --timeout 300 || exit 1; \
+    done
+
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model
     PROFILE={{ profile }} bash tests/smoke.sh

@@ -4,11 +4,11 @@ mod mutants;
 
 use std::fmt::Write;
 
-use harness_spec::{Shape, Stage};
+use harness_spec::{CellFailure, Shape, Stage};
 use kernels::Isa;
 use kernels::check::{self, Gate};
 use kernels::cpu::{Cpu, CpuOptions, CpuRunner};
-use kernels::op::{Depth, Op, Runner, op, ops};
+use kernels::op::{Depth, Op, Problem, Runner, op, ops};
 use mutants::{MutantRunner, shape_of, spec, verdicts};
 use variants::{Activations, Backend, KernelSpec, Table, registry};
 
@@ -161,6 +161,40 @@ fn a_gate_that_keeps_problems_judges_as_one_that_does_not() {
             let fresh = check::run(op, &shape, spec, 9, Depth::Quick, &mut runner).unwrap();
             assert_eq!(kept, fresh, "{}", spec.id());
         }
+    }
+}
+
+#[test]
+fn a_gate_of_one_input_runs_each_kernel_once_and_still_rejects_what_is_wrong_there() {
+    let cpu = Cpu::new(CpuOptions { threads: 1, ..CpuOptions::default() });
+    let shape = Shape::of([("N", 48), ("K", 512)]);
+    let mut gate = Gate::new(1 << 20).once();
+    for spec in kernels_of("gemv_q4_0") {
+        let mut runner = Counted { runs: 0, inner: CpuRunner::new(&cpu, spec, spec.default_variant()) };
+        let report = gate.run(op("gemv_q4_0").unwrap(), &shape, spec, 9, Depth::Full, &mut runner).unwrap();
+        assert_eq!((report.cases.len(), runner.runs), (1, 1), "{}", spec.id());
+        assert!(report.worst_of_bound <= 1.0 && report.cases[0].contains(&shape.to_string()), "{report:?}");
+    }
+    let mut zeros = MutantRunner(Box::new(|_, out| out[0].fill(&[0.0; 48])));
+    let wrong = spec("gemv_q4_0", Activations::F32);
+    let failure = gate.run(op("gemv_q4_0").unwrap(), &shape, &wrong, 9, Depth::Quick, &mut zeros).unwrap_err();
+    assert_eq!(failure.stage, Stage::Check);
+}
+
+/// Counts the runs of another.
+struct Counted<R> {
+    runs: usize,
+    inner: R,
+}
+
+impl<R: Runner> Runner for Counted<R> {
+    fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure> {
+        self.runs += 1;
+        self.inner.run(problem)
+    }
+
+    fn admits(&self, shape: &Shape) -> bool {
+        self.inner.admits(shape)
     }
 }
 

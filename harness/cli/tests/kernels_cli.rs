@@ -29,6 +29,7 @@ fn wrong_usage_ends_with_64_names_the_fix_and_leaves_no_folder() {
         (vec!["sweep", "--variants", "some"], "sample:N"),
         (vec!["sweep", "--suite", "quick", "--op", "rope"], "has no op `rope`"),
         (vec!["verify", "--seeds", "0"], "at least 1"),
+        (vec!["verify", "--once", "--full"], "cannot be used with"),
         (vec!["verify", "--op", "gemv_q9"], "use one of"),
     ] {
         let mut c = lab.bench();

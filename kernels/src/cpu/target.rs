@@ -93,6 +93,11 @@ impl CpuTarget {
         self.depth = depth;
     }
 
+    /// From now on [`Target::check`] is [`Gate::once`].
+    pub fn check_once(&mut self) {
+        self.gate = Gate::new(GATE_BUDGET).once();
+    }
+
     /// The processor with its threads.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu

@@ -104,6 +104,9 @@ pub struct VerifyArgs {
     /// More shapes, and every variant that the constraints admit.
     #[arg(long)]
     pub full: bool,
+    /// One input of each kernel, launched once: for a run under compute-sanitizer. Passing it says little of the numbers.
+    #[arg(long, conflicts_with_all = ["full", "expect_rejected"])]
+    pub once: bool,
     /// Expect every kernel of --kernels to be wrong: 0 only if each of its variants was rejected.
     #[arg(long, requires = "kernels")]
     pub expect_rejected: bool,
@@ -321,6 +324,9 @@ pub struct WorkerArgs {
     /// Every adversarial case in a check.
     #[arg(long)]
     pub full: bool,
+    /// One case in a check.
+    #[arg(long)]
+    pub once: bool,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::args::{DeviceArgs, ExplainArgs};
 use crate::exit::{Exit, Failure, Outcome, usage};
 use crate::grid::Grid;
 use crate::places;
-use crate::target::open;
+use crate::target::open::{self, Checks};
 
 /// Candidates that are printed; `--json` has all.
 const MOST_SHOWN: usize = 15;
@@ -71,7 +71,7 @@ fn read(args: &ExplainArgs) -> Result<Read, Failure> {
     let place = open::places(args.device.as_deref())?[0];
     let device =
         DeviceArgs { device: args.device.clone(), simulate: None, kernels: Vec::new(), threads: None, timeout: None };
-    let target = open::start(place, &device, false)?;
+    let target = open::start(place, &device, Checks::Quick)?;
     let (table, loaded) = Table::for_device(&target.device(), target.limits(), &[places::tables()?]);
     Ok(Read { file: table.file(), table, found: loaded.to_string() })
 }

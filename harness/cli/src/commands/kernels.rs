@@ -12,7 +12,7 @@ use crate::exit::{Failure, usage};
 use crate::registry_spaces::{self, RegistrySpaces};
 use crate::tables::DeviceTable;
 use crate::target::WorkerTarget;
-use crate::target::open::{self, Place};
+use crate::target::open::{self, Checks, Place};
 
 /// A device that is open, with the registry as it sees it.
 pub struct Opened {
@@ -35,10 +35,10 @@ impl Opened {
 ///
 /// # Errors
 /// A folder of kernels that is none, a device that is not there, a table that is none.
-pub fn open(place: Place, a: &DeviceArgs, full: bool, table: Option<&Path>) -> Result<Opened, Failure> {
+pub fn open(place: Place, a: &DeviceArgs, checks: Checks, table: Option<&Path>) -> Result<Opened, Failure> {
     // A mistake in a space costs nothing yet: it is found before the device is opened.
     let registry = registry_spaces::load(&a.kernels).map_err(usage)?;
-    let target = open::start(place, a, full)?;
+    let target = open::start(place, a, checks)?;
     let device = target.device();
     let backend = if device.backend == "cpu" { Backend::Cpu } else { Backend::Cuda };
     let provenance = if target.simulated() { Provenance::Simulated } else { Provenance::Measured };

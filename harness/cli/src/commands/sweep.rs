@@ -3,7 +3,7 @@
 use super::{kernel_report, kernels, timing};
 use crate::args::{Command, SweepArgs, TimingArgs};
 use crate::exit::{Exit, Outcome};
-use crate::target::open;
+use crate::target::open::{self, Checks};
 use harness_spec::record::KernelRunKind;
 
 /// `bench sweep`.
@@ -19,7 +19,7 @@ pub fn run(args: SweepArgs, json: bool, command: Vec<String>) -> Outcome {
     };
     let place = open::places(args.device.device.as_deref())?[0];
     let suite = timing::suite(&args.what, Some("quick"), place.is_gpu() && args.device.simulate.is_none())?;
-    let bench = kernels::open(place, &args.device, false, None)?.bench();
+    let bench = kernels::open(place, &args.device, Checks::Quick, None)?.bench();
     let job = timing::Job {
         kind: KernelRunKind::Sweep,
         suite: &suite,

@@ -11,7 +11,7 @@ use crate::args::{Command, Strategy, TimingArgs, TuneArgs, WorkloadArgs};
 use crate::exit::{Exit, Outcome, usage};
 use crate::kernel_suite::KernelSuite;
 use crate::tables::{DeviceTable, Merged, RowChange};
-use crate::target::open;
+use crate::target::open::{self, Checks};
 
 /// What a tune on a CPU leaves out.
 const NO_PROMPTS: &str = "on a CPU the kernel that wins with one vector multiplies prompts too, several vectors at a time, which is \
@@ -53,7 +53,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         true => None,
         false => Some(timing::suite(&args.what, None, place.is_gpu() && !scripted)?),
     };
-    let opened = kernels::open(place, &args.device, false, args.table.as_deref())?;
+    let opened = kernels::open(place, &args.device, Checks::Quick, args.table.as_deref())?;
     let provenance = opened.provenance;
     if provenance == Provenance::Simulated && args.table.is_none() && !args.timing.dry_run {
         // A scripted time must never choose what a real engine runs.

@@ -26,7 +26,7 @@ use crate::record::Identity;
 use crate::registry_spaces::RegistrySpaces;
 use crate::session::bar::KernelBar;
 use crate::session::trials::TrialFile;
-use crate::target::open;
+use crate::target::open::{self, Checks};
 
 /// Samples in which a kernel that only cheats when it is timed is given the chance to.
 const CHEAT_SAMPLES: u32 = 64;
@@ -42,7 +42,12 @@ pub fn run(args: &VerifyArgs, json: bool, command: &[String]) -> Outcome {
     let places = open::places(args.device.device.as_deref())?;
     let many = places.len() > 1;
     for place in places {
-        let mut opened = super::kernels::open(place, &args.device, args.full, None)?;
+        let checks = match (args.once, args.full) {
+            (true, _) => Checks::Once,
+            (false, true) => Checks::Full,
+            (false, false) => Checks::Quick,
+        };
+        let mut opened = super::kernels::open(place, &args.device, checks, None)?;
         if args.expect_rejected {
             opened.spaces = opened.spaces.only_users();
         }
@@ -75,7 +80,12 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces, on_gpu: bool) -> Result<Kern
         return Err(anyhow!("there is no kernel to check on this device").into());
     }
     let mut suite = kernel_suite::of_workloads(&workloads);
-    suite.name = if args.full { "every op, full" } else { "every op" }.to_owned();
+    suite.name = match (args.once, args.full) {
+        (true, _) => "every op, once",
+        (false, true) => "every op, full",
+        (false, false) => "every op",
+    }
+    .to_owned();
     Ok(suite)
 }
 

@@ -33,6 +33,17 @@ pub struct Opened {
     pub place: Place,
 }
 
+/// How much of the gate a check runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// One input of each kernel, launched once.
+    Once,
+    /// What precedes every timed kernel.
+    Quick,
+    /// Every position, every code, every awkward shape.
+    Full,
+}
+
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -85,7 +96,7 @@ pub fn places(word: Option<&str>) -> Result<Vec<Place>, Failure> {
 ///
 /// # Errors
 /// The device is not there or not usable; the message names the fix.
-pub fn start(place: Place, a: &DeviceArgs, full: bool) -> Result<WorkerTarget, Failure> {
+pub fn start(place: Place, a: &DeviceArgs, checks: Checks) -> Result<WorkerTarget, Failure> {
     if a.threads == Some(0) {
         return Err(usage(anyhow!("--threads 0 computes nothing; give at least 1")));
     }
@@ -109,8 +120,10 @@ pub fn start(place: Place, a: &DeviceArgs, full: bool) -> Result<WorkerTarget, F
     if let Some(threads) = a.threads {
         words.extend(["--threads".to_owned(), threads.to_string()]);
     }
-    if full {
-        words.push("--full".to_owned());
+    match checks {
+        Checks::Once => words.push("--once".to_owned()),
+        Checks::Quick => {}
+        Checks::Full => words.push("--full".to_owned()),
     }
     let program = std::env::current_exe().context("finding this program's own file")?;
     WorkerTarget::start(&program, words, timeouts).map_err(|e| Failure::Unmeasured(anyhow::Error::new(e)))
@@ -155,6 +168,9 @@ fn open_cpu(a: &WorkerArgs) -> Result<Opened, String> {
     if a.full {
         target.set_depth(Depth::Full);
     }
+    if a.once {
+        target.check_once();
+    }
     let limits = limits_of(&target.device())?;
     let facts = BTreeMap::new();
     Ok(Opened { target: Box::new(target), simulated: false, facts, limits, place: Place::Cpu })
@@ -165,6 +181,9 @@ fn open_cuda(ordinal: u32, a: &WorkerArgs) -> Result<Opened, String> {
     let mut target = CudaTarget::open(Arc::new(registry), ordinal).map_err(|e| e.to_string())?;
     if a.full {
         target.set_depth(Depth::Full);
+    }
+    if a.once {
+        target.check_once();
     }
     let limits = *target.limits();
     let (facts, place) = (BTreeMap::new(), Place::Cuda(ordinal));

@@ -158,6 +158,11 @@ impl CudaTarget {
         self.depth = depth;
     }
 
+    /// From now on [`Target::check`] is [`Gate::once`].
+    pub fn check_once(&mut self) {
+        self.gate = Gate::new(GATE_BYTES).once();
+    }
+
     /// The device facts that constraints speak of.
     pub fn limits(&self) -> &Limits {
         &self.limits
