@@ -188,11 +188,6 @@ impl CudaModel {
         self.locked().builder.exec.variants(&workload.op, &workload.shape)
     }
 
-    /// Compiles variants, so that trying them takes no time.
-    pub fn compile_ahead(&self, op: &str, variants: &[VariantId]) {
-        self.locked().builder.exec.compile_ahead(op, variants);
-    }
-
     /// Runs a workload of a token by another variant from now on; `None` goes back to the table's.
     ///
     /// # Errors

@@ -296,13 +296,6 @@ impl Exec {
         Ok(())
     }
 
-    /// Compiles variants in parallel, so that binding them takes no time. One that does not compile shows where it is bound.
-    pub fn compile_ahead(&self, op: &str, variants: &[VariantId]) {
-        let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
-        let units = variants.iter().filter_map(|v| Some((kernels.iter().find(|k| k.is_kernel_of(v))?, v.clone())));
-        self.compile_all(&units.collect::<Vec<_>>());
-    }
-
     pub(super) fn compile_all(&self, units: &[(&'static KernelSpec, VariantId)]) {
         let (compiler, arch) = (&self.compiler, self.arch);
         let next = AtomicUsize::new(0);
