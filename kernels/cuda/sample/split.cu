@@ -1,105 +1,133 @@
-// sample / split: a token drawn from logits, and the state of the next one. Every block has 1024 tokens, of which it passes on
-// the EMIT best at most; the last block to arrive chooses among those.
+// sample / split: a token drawn from logits, and the state of the next one. Every block sums up a slice of the tokens; the last
+// block to arrive finds by those sums which few tokens matter, and looks at them alone.
 //
 //   logits  f32 [N]     params  u32 [8]: see sample/choice.cuh     draws  f64 [1024] uniform in [0, 1), by position
 //   history, log  u32 [LEN]: the tokens by position, which may be the same memory     next  u32 [4]: as norm_logits
-//   work  heads of all blocks, lists of their best tokens [blocks, EMIT] u64, ranks of all tokens u32 [N]
+//   work  ranks of all tokens u32 [blocks, SLICE], the best of each group u32 [blocks, WARPS], heads of all blocks, and sums by
+//         level u64 [blocks, LEVELS]
 //
 // Repeat penalty, top-k, temperature and softmax over what is left, top-p, min-p, one draw.
 //
-// Every token above the best of the blocks' last tokens is on a list. Where the cuts end above it, and with a top-k of up to
-// EMIT they always do, the lists say all. Where nothing is cut, the sums of the blocks say which block has the token. What is
-// left, such as a top-p among thousands of tokens that are alike, is searched for among all tokens by the last block.
+// A group is the 128 tokens of a warp. The k-th best of the groups' best tokens is a cut that leaves k tokens at least, and
+// few more: groups whose best is below it are not looked at. With top-p the sums by level say in which level the cut lies.
+// Where all down to there are few they are listed; else the tokens of that level alone, and then those of the level in which
+// the draw lies. Where nothing is cut, the sums of the blocks say which block has the token.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/sample.toml)
-//   THREADS  threads of a block
-//   EMIT     tokens that a block passes on
-#if !defined(THREADS) || !defined(EMIT)
+//   THREADS  threads of a block, of four tokens each
+//   ASKED    groups that a warp asks for at once, of those that are looked at
+#if !defined(THREADS) || !defined(ASKED)
 #error "sample/split: every tunable must be set by the build"
 #endif
 #include "decode/next_token.cuh"
 #include "pdl.cuh"
 #include "sample/choose.cuh"
+#include "sample/levels.cuh"
+#include "sample/listing.cuh"
 #include "sample/short_list.cuh"
-
-#define SLICE 1024
-#define PER_THREAD (SLICE / THREADS)
-// Listed tokens that the last block has room for.
-#define LISTED 2048
-static_assert(SLICE % THREADS == 0 && EMIT <= 256, "working memory has room for 256 tokens of a block");
 
 // What a block says of its tokens.
 struct Head {
-    u64 last;  // key of the last token on its list, 0 where all of them are
-    u64 sum;   // of the weights against its own best
-    u32 top;   // rank of its best
+    u64 sum;    // of the weights against its own best
+    u32 top;    // rank of its best
+    int level;  // of its best
 };
 
 struct Shared {
     Bins bins;
     u32 recent[SLICE / WARP];
-    u32 ranks[SLICE];
-    u64 listed[LISTED];
-    ShortList list;
-    u32 count;
+    Levels levels;
+    union {
+        Listing listing;
+        LevelParts<MOST_BLOCKS> parts;
+    };
+    union {
+        Groups groups;
+        ShortList list;
+    };
+    // What is asked for again at the end.
+    double uniform;
+    u32 at;
     u32 arrived;
+    u32 id;
     // Of the draw among all tokens.
     u32 block;
     u64 draw;
-    u64 total;
 };
 
 // Which kind of choice a request asks for.
 struct Plan {
-    bool all;       // nothing is cut
-    bool weighed;   // the sum of all weights is asked for
-    bool fallback;  // all tokens may have to be searched
-    u32 emit;
+    bool all;      // nothing is cut
+    bool leveled;  // by level
+    bool weighed;  // weights are summed up
 
-    __device__ __forceinline__ Plan(const Choice& c) {
-        const bool few = c.top_k > 0 && c.top_k <= EMIT;
-        all = c.top_k == 0 && c.top_p >= 1.0f && c.min_p <= 0.0f;
-        weighed = c.top_k == 0;
-        fallback = !few;
-        emit = few ? c.top_k : EMIT;
-    }
+    __device__ __forceinline__ explicit Plan(const Choice& c)
+        : all(c.top_k == 0 && c.top_p >= 1.0f && c.min_p <= 0.0f), leveled(c.top_k == 0 && c.top_p < 1.0f),
+          weighed(all || leveled) {}
 };
 
-// One warp: the sum of all weights, and with `draw` the block that has the token and the place among its weights.
-__device__ __forceinline__ void over_blocks(Shared& s, const Head* heads, int blocks, const Softmax& softmax, bool draw,
-                                            double uniform) {
-    const int lane = threadIdx.x;
-    const auto sum_of = [&](int b) { return b < blocks ? (double)heads[b].sum * softmax.factor(heads[b].top) : 0.0; };
-    double total = 0.0;
-    for (int b = lane; b < blocks; b += WARP) total += sum_of(b);
-    total = warp_total(total);
-    if (lane == 0) s.total = (u64)total;
-    if (!draw) return;
-    const double target = uniform * total;
-    double before = 0.0;
-    int found = -1, last = 0;
-    for (int from = 0; from < blocks && found < 0; from += WARP) {
-        const double own = sum_of(from + lane), reached = before + warp_inclusive(own);
-        const u32 beyond = __ballot_sync(FULL_WARP, own > 0.0 && reached > target), any = __ballot_sync(FULL_WARP, own > 0.0);
-        if (any) last = from + WARP - 1 - __clz((int)any);
-        if (beyond) {
-            found = from + __ffs((int)beyond) - 1;
-            if (from + lane == found) {
-                const double place = fmax(target - (reached - own), 0.0) / softmax.factor(heads[found].top);
-                s.block = (u32)found;
-                s.draw = min((u64)place + 1, heads[found].sum);
-            }
-        }
-        before = __shfl_sync(FULL_WARP, reached, WARP - 1);
+// What is searched for: where top-k and top-p cut, then the token.
+enum class Stage { TopK, TopP, Draw };
+
+// The draw where nothing is cut, in the order of ids. Thread b knows the head of block b and its sum as a part of all.
+__device__ __forceinline__ u32 draw_of_all(Shared& s, const Choice& c, const u32* ranks, const Head& head, double factor, u64 mass) {
+    const u64 reached = block_inclusive(s.bins, mass);
+    if (threadIdx.x == THREADS - 1) s.draw = draw_of(s.uniform, reached);
+    __syncthreads();
+    const u64 goal = s.draw;
+    __syncthreads();
+    if (reached - mass < goal && reached >= goal) {
+        const double place = (double)(goal - (reached - mass)) / factor;
+        s.block = threadIdx.x;
+        s.draw = min(max((u64)place, 1ull), head.sum);
+        s.bins.bin = head.top;
     }
-    // Rounding may leave a crumb behind the last token that has any weight.
-    if (found < 0 && lane == 0) {
-        s.block = (u32)last;
-        s.draw = heads[last].sum;
+    __syncthreads();
+    const int first = (int)s.block * SLICE + PER_THREAD * (int)threadIdx.x;
+    const uint4 quad = load_16(ranks + first);
+    const u32 rank[PER_THREAD] = {quad.x, quad.y, quad.z, quad.w};
+    // Against that block's own best.
+    const Softmax softmax(c, s.bins.bin);
+    u64 weight[PER_THREAD], own = 0;
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) {
+        weight[i] = rank[i] != 0 ? softmax.weight(rank[i]) : 0;
+        own += weight[i];
     }
+    u64 sum = block_inclusive(s.bins, own) - own;
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) {
+        if (sum < s.draw && sum + weight[i] >= s.draw) s.id = (u32)(first + i);
+        sum += weight[i];
+    }
+    __syncthreads();
+    return s.id;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// The best of many that are alike: the k-th of the threads' best, or a little less, and below all where there are not so many.
+__device__ __forceinline__ u32 cut_of(u32 best, u32 top, u32 k) {
+    u32 count = (u32)__syncthreads_count(best != 0);
+    if (count < k) return LOWEST;
+    // Of `least` there are k or more, of `most` less. At first the steps go down from the best.
+    u32 least = LOWEST, most = top + 1, step = 1u << 22;
+    while (most - least > 1 && count > k + k / 4 + 4) {
+        u32 middle = least + (most - least) / 2;
+        if (least == LOWEST && step > 0 && most - least > step) {
+            middle = most - step;
+            step *= 4;
+        }
+        const u32 above = (u32)__syncthreads_count(best >= middle);
+        if (above >= k) {
+            least = middle;
+            count = above;
+        } else {
+            most = middle;
+        }
+    }
+    return least;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 sample_split(const float* logits,   // [N]
              const u32* params,     // [8]
              const double* draws,   // [1024]
@@ -114,14 +142,20 @@ sample_split(const float* logits,   // [N]
     __shared__ Shared s;
     pdl_launch();
     // All but the logits stands since the token before.
-    const int thread = threadIdx.x, blocks = gridDim.x, base = blockIdx.x * SLICE;
-    Head* const heads = (Head*)work;
-    u64* const lists = (u64*)(heads + blocks);
-    u32* const ranks = (u32*)(lists + (u64)blocks * EMIT);
+    const int thread = threadIdx.x, blocks = gridDim.x, base = blockIdx.x * SLICE, first = base + PER_THREAD * thread;
+    u32* const ranks = (u32*)work;
+    u32* const group_best = ranks + blocks * SLICE;
+    Head* const heads = (Head*)(group_best + blocks * WARPS);
+    u64* const sums = (u64*)(heads + blocks);
     const Choice c = load_choice(params, N);
     const Plan plan(c);
+    const Ladder ladder(c);
     const u32 at = *pos;
-    const double uniform = draws[at % DRAWS];
+    if (thread == 0) {
+        s.at = at;
+        s.uniform = draws[at % DRAWS];
+    }
+    u32 again = 0;
     if (c.penalty != 1.0f) {
         for (int i = thread; i < SLICE / WARP; i += THREADS) s.recent[i] = 0;
         __syncthreads();
@@ -130,49 +164,46 @@ sample_split(const float* logits,   // [N]
             if (place < SLICE) atomicOr(&s.recent[place / WARP], 1u << place % WARP);
         }
         __syncthreads();
+        again = s.recent[PER_THREAD * thread / WARP] >> PER_THREAD * thread % WARP;
     }
 
     // This block's tokens.
     pdl_wait();
     float logit[PER_THREAD];
+    if (first + PER_THREAD <= N) {
+        const uint4 quad = load_16(logits + first);
+        const u32 bits[PER_THREAD] = {quad.x, quad.y, quad.z, quad.w};
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) logit[i] = __uint_as_float(bits[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) logit[i] = first + i < N ? logits[first + i] : 0.0f;
+    }
+    u32 rank[PER_THREAD], best = 0;
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const int id = base + i * THREADS + thread;
-        logit[i] = id < N ? logits[id] : 0.0f;
+        // No token has the rank 0.
+        rank[i] = first + i < N ? rank_of(again >> i & 1 ? penalised(logit[i], c.penalty) : logit[i]) : 0;
+        best = max(best, rank[i]);
     }
-    const int here = min(SLICE, N - base);
-    u32 top = 0;
-#pragma unroll
-    for (int i = 0; i < PER_THREAD; ++i) {
-        const int place = i * THREADS + thread;
-        const bool again = c.penalty != 1.0f && (s.recent[place / WARP] >> place % WARP & 1);
-        const u32 rank = rank_of(again ? penalised(logit[i], c.penalty) : logit[i]);
-        s.ranks[place] = rank;
-        if (place >= here) continue;
-        if (plan.fallback) ranks[base + place] = rank;
-        top = max(top, rank);
-    }
-    // Behind its barriers ranks can be read.
-    top = (u32)block_max(s.bins, top);
-    const auto own = [&](int place) { return key_of(s.ranks[place], (u32)(base + place)); };
-    u64 sum = 0;
+    *(uint4*)(ranks + first) = make_uint4(rank[0], rank[1], rank[2], rank[3]);
+    best = warp_max(best);
+    if (thread % WARP == 0) group_best[base / GROUP + thread / WARP] = best;
+    u32 top = best;
     if (plan.weighed) {
+        top = (u32)block_max(s.bins, top);
         const Softmax softmax(c, top);
-        sum = sum_over(s.bins, here, own, [&](u64 key) { return softmax.weight(rank_in(key)); });
-    }
-    u64 last = 0;
-    if (!plan.all) {
-        if (here > (int)plan.emit) {
-            last = search<true>(s.bins, KEY_BITS, plan.emit, false, here, own, [](u64) { return 1ull; });
+        u64 weight[PER_THREAD], own = 0;
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) {
+            weight[i] = rank[i] != 0 ? softmax.weight(rank[i]) : 0;
+            own += weight[i];
         }
-        if (thread == 0) s.count = 0;
-        __syncthreads();
-        u64* const list = lists + (u64)blockIdx.x * EMIT;
-        each(here, own, [&](u64 key) {
-            if (key >= last) list[atomicAdd(&s.count, 1u)] = key;
-        });
+        const u64 sum = block_sum(s.bins, own);
+        const int level = ladder.level_of(top);
+        if (plan.leveled) put_levels(s.bins, ladder, level, rank, weight, sums + (u64)blockIdx.x * LEVELS);
+        if (thread == 0) heads[blockIdx.x] = Head{sum, top, level};
     }
-    if (thread == 0) heads[blockIdx.x] = Head{last, sum, top};
 
     // The last block to arrive goes on.
     __syncthreads();
@@ -181,77 +212,115 @@ sample_split(const float* logits,   // [N]
         __threadfence();
         s.arrived = atomicAdd(ticket, 1u);
         if (s.arrived == gridDim.x - 1) *ticket = 0;
-        s.count = 0;
     }
     __syncthreads();
     if (s.arrived != gridDim.x - 1) return;
     __threadfence();
-    top = 0;
-    last = 0;
-    for (int b = thread; b < blocks; b += THREADS) {
-        top = max(top, heads[b].top);
-        last = max(last, heads[b].last);
+    // A group goes with others to one thread.
+    const int groups = blocks * WARPS;
+    best = 0;
+#pragma unroll
+    for (int i = 0; i < ceil_div(MOST_GROUPS, THREADS); ++i) {
+        const int group = i * THREADS + thread;
+        best = max(best, group < groups ? group_best[group] : 0);
     }
-    top = (u32)block_max(s.bins, top);
-    last = block_max(s.bins, last);
+    Head head = {0, 0, 0};
+    if (plan.weighed && thread < blocks) head = heads[thread];
+    top = (u32)block_max(s.bins, best);
     const Softmax softmax(c, top);
-    u32 id;
-    if (plan.weighed) {
-        if (thread < WARP) over_blocks(s, heads, blocks, softmax, plan.all, uniform);
-        __syncthreads();
-    }
+    const double factor = head.sum > 0 ? softmax.factor(head.top) : 0.0;
+    const u64 mass = (u64)((double)head.sum * factor);
+
+    u32 id = NONE;
     if (plan.all) {
-        // In the order of ids among the tokens of one block, against that block's own best.
-        const Softmax of_block(c, heads[s.block].top);
-        const int first = (int)s.block * SLICE;
-        const auto in_block = [&](int i) { return key_of(ranks[first + i], (u32)(first + i)); };
-        id = id_in(search<false>(s.bins, ID_BITS, s.draw, true, min(SLICE, N - first), in_block, [&](u64 key) {
-            return of_block.weight(rank_in(key));
-        }));
+        id = draw_of_all(s, c, ranks, head, factor, mass);
     } else {
-        // Lists stand at places of a power of two.
-        const int shift = 32 - __clz((int)plan.emit - 1), places = blocks << shift;
-        const auto passed_on = [&](int place) {
-            const int b = place >> shift, i = place & ((1 << shift) - 1);
-            return i < min((int)plan.emit, N - b * SLICE) ? lists[(u64)b * EMIT + i] : 0ull;
-        };
-        // What they hold from `last` on is all that there is from there on.
-        each(places, passed_on, [&](u64 key) {
-            if (key < last) return;
-            const u32 place = atomicAdd(&s.count, 1u);
-            if (place < LISTED) s.listed[place] = key;
-        });
-        __syncthreads();
-        const int count = (int)min(s.count, (u32)LISTED);
-        const auto listed = [&](int i) { return s.listed[i]; };
-        bool enough = s.count <= LISTED;
-        u64 total = 0;
+        const Listed each{s.listing, ranks, blocks * SLICE};
+        const u64 least = least_of(c);
+        const int start = ladder.level_of(top);
+        Stage stage = c.top_k > 0 ? Stage::TopK : plan.leveled ? Stage::TopP : Stage::Draw;
+        // What is listed: the ranks from one to the other, which are those down to a level or, where they are many, of it alone.
+        u32 from = LOWEST, to = top;
+        int level = 0, last = 0;
+        bool many = false;
         if (c.top_k > 0) {
-            enough = enough && s.count >= c.top_k;
-        } else if (last > 0) {
-            total = s.total;
-            if (c.top_p < 1.0f) {
-                const u64 sum = sum_over(s.bins, count, listed, [&](u64 key) { return softmax.weight(rank_in(key)); });
-                enough = enough && sum >= goal_of(c.top_p, total);
-            } else {
-                enough = enough && softmax.weight(rank_in(last)) < least_of(c);
-            }
+            from = cut_of(best, top, c.top_k);
+        } else if (plan.leveled) {
+            const u64 all = block_sum(s.bins, mass);
+            const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, start, all, N);
+            level = last = level_at(s.bins, s.levels, goal_of(c.top_p, total));
+            many = s.levels.members[last] > LISTED;
         }
-        if (enough && count <= SHORTEST) {
-            id = choose_short(s.list, s.listed, count, c, softmax, total, uniform);
-        } else if (enough) {
-            id = choose(s.bins, c, softmax, total, uniform, count, listed);
-        } else if (!plan.fallback) {
-            // More than there is room for; the lists themselves have all that is kept.
-            id = choose(s.bins, c, softmax, 0, uniform, places, passed_on);
-        } else {
-            id = choose(s.bins, c, softmax, 0, uniform, N, [&](int i) { return key_of(ranks[i], (u32)i); });
+        // Sums of weights: of all tokens where they are not what is listed, and of those above what is.
+        const auto total = [&] { return plan.leveled ? s.levels.reached[LEVELS - 1] : 0ull; };
+        const auto above = [&] { return many ? s.levels.before(level) : 0ull; };
+        Range range = {};
+        for (bool listed = false, again = false;;) {
+            if (!listed) {
+                if (c.top_k == 0) {
+#pragma unroll 1
+                    for (int l = level; l >= level - (int)many; --l) {
+                        const auto holds = [&](u32 r) {
+                            return plan.leveled ? start - ladder.level_of(r) <= l : softmax.weight(r) >= least;
+                        };
+                        const u32 edge = l < 0 ? top + 1 : l >= LEVELS - 1 ? LOWEST : first_rank(LOWEST, top, holds);
+                        if (l == level) {
+                            from = edge;
+                        } else {
+                            to = edge - 1;
+                        }
+                    }
+                }
+                list_ranks(s.listing, s.groups, ranks, group_best, groups, from, to);
+                if (!many && s.listing.count <= SHORTEST) {
+                    id = choose_short(s.list, s.listing.keys, (int)s.listing.count, c, softmax, total(), s.uniform);
+                    break;
+                }
+                range = range_of(s.bins, each, from, to);
+                listed = true;
+            }
+            const auto measure = [&](u64 key) {
+                if (stage == Stage::TopK) return 1ull;
+                const u64 w = softmax.weight(rank_in(key));
+                return stage == Stage::TopP || w >= least ? w : 0ull;
+            };
+            const auto goal = [&](u64 all) {
+                if (stage == Stage::TopK) return (u64)c.top_k;
+                if (stage == Stage::TopP) return goal_of(c.top_p, plan.leveled ? total() : all) - above();
+                return many ? s.draw - above() : draw_of(s.uniform, all);
+            };
+            const bool by_id = stage == Stage::Draw && c.top_k == 0 && !plan.leveled;
+            const Found found = search(s.bins, by_id ? all_ids(N) : range, each, measure, goal);
+            if (stage == Stage::Draw) {
+                id = id_in(found.key);
+                break;
+            }
+            if (stage == Stage::TopK && s.listing.count > LISTED && !again) {
+                // Too many are alike, or asked for. Now the cut is known.
+                from = rank_in(found.key);
+                listed = false;
+                again = true;
+            } else if (!many) {
+                range.least = found.key;
+                stage = stage == Stage::TopK && c.top_p < 1.0f ? Stage::TopP : Stage::Draw;
+            } else if (found.sum == 0 || softmax.weight(rank_in(found.key)) < least) {
+                // Min-p cuts still more: all tokens are searched.
+                level = LEVELS;
+                to = top;
+                listed = many = false;
+            } else {
+                const u64 draw = min(draw_of(s.uniform, above() + found.sum), s.levels.reached[last]);
+                if (thread == 0) s.draw = draw;
+                level = level_at(s.bins, s.levels, draw);
+                listed = level == last;
+                stage = Stage::Draw;
+            }
         }
     }
     if (thread == 0) {
         // Nobody reads behind the embedding whatever happens.
         id = min(id, (u32)N - 1);
-        if (at + 1 < (u32)LEN) log[at + 1] = id;
-        put_next(winner_of(id), at, next, ring);
+        if (s.at + 1 < (u32)LEN) log[s.at + 1] = id;
+        put_next(winner_of(id), s.at, next, ring);
     }
 }

@@ -29,9 +29,11 @@ use reference::{acceptable, ranked};
 
 /// Uniform numbers that a launch finds, one a position, modulo this.
 pub const SAMPLE_DRAWS: usize = 1024;
-/// The tokens of a block, and the most of them that it may pass on.
-const SLICE: usize = 1024;
-const MOST_PASSED_ON: usize = 256;
+/// The fewest and the most tokens of a block, and those of which it passes on the best.
+const SLICES: [usize; 2] = [1024, 4096];
+const GROUP: usize = 128;
+/// What a block says of its tokens in all, and by level.
+const HEAD_BYTES: usize = 16 + 8 * 256;
 /// The largest uniform number below 1.
 const ALMOST_ONE: f64 = 1.0 - f64::EPSILON / 2.0;
 /// A vocabulary from which on a few cases are enough.
@@ -75,10 +77,11 @@ impl SampleParams {
     }
 }
 
-/// Bytes of working memory of a launch for a vocabulary: what a block says of its tokens, those it passes on, and the ranks of
-/// all tokens.
+/// Bytes of working memory of a launch for a vocabulary: the ranks of all tokens, the best of each group of them, and what each
+/// block says of its tokens.
 pub const fn sample_work(n: usize) -> usize {
-    n.div_ceil(SLICE) * (24 + 8 * MOST_PASSED_ON) + 4 * n
+    let places = n.next_multiple_of(SLICES[1]);
+    4 * places + 4 * (places / GROUP) + n.div_ceil(SLICES[0]) * HEAD_BYTES
 }
 
 /// The choice of a token.
@@ -171,6 +174,7 @@ impl Op for Sample {
                 SampleParams { top_k: 40, ..all },
                 Some(ALMOST_ONE),
             ),
+            case("top-p 0.9 of what is alike", seed, Flat, SampleParams { top_p: 0.9, ..all }, None),
         ];
         if dim(shape, "N") >= LARGE && depth == Depth::Quick {
             return cases;
@@ -198,7 +202,10 @@ impl Op for Sample {
         add("top-p 1e-6", Model, SampleParams { top_p: 1e-6, ..all }, Some(ALMOST_ONE));
         add("top-p 0", Levels, SampleParams { top_p: 0.0, ..all }, Some(ALMOST_ONE));
         add("top-p 0.5 of all alike, the last of them", Equal, SampleParams { top_p: 0.5, ..all }, Some(ALMOST_ONE));
-        add("top-p 0.9 of what is alike", Flat, SampleParams { top_p: 0.9, ..all }, None);
+        add("top-p 0.9 of what is alike, the last", Flat, SampleParams { top_p: 0.9, ..all }, Some(ALMOST_ONE));
+        add("top-p 0.8 and min-p 0.5", Flat, SampleParams { top_p: 0.8, min_p: 0.5, ..all }, None);
+        add("top-p 0.999 at temperature 0.1", Flat, SampleParams { temperature: 0.1, top_p: 0.999, ..all }, None);
+        add("min-p 0.5 of what is alike", Flat, SampleParams { min_p: 0.5, ..all }, None);
         cases
     }
 

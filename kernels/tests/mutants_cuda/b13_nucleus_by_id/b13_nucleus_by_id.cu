@@ -33,12 +33,11 @@ b13_nucleus_by_id(const float* logits, const u32* params, const double* draws, c
     if (c.top_k == 0 && c.top_p < 1.0f) {
         // BUG: the bits of the logit are left out of the order.
         const auto any = [&](u64 key) { return softmax.weight(rank_in(key)); };
-        const u64 goal = goal_of(c.top_p, sum_over(bins, N, key_at, any));
-        const u64 last = search<false>(bins, ID_BITS, goal, false, N, key_at, any);
-        N = (int)id_in(last) + 1;
+        const auto goal = [&](u64 all) { return goal_of(c.top_p, all); };
+        N = (int)id_in(search(bins, all_ids(N), over(N, key_at), any, goal).key) + 1;
         c.top_p = 1.0f;
     }
-    const u32 id = choose(bins, c, softmax, 0, draws[at % DRAWS], N, key_at);
+    const u32 id = choose(bins, c, softmax, draws[at % DRAWS], N, over(N, key_at));
     if (threadIdx.x == 0) {
         if (at + 1 < (u32)LEN) log[at + 1] = id;
         put_next(winner_of(id), at, next, ring);

@@ -31,8 +31,8 @@ b13_one_more(const float* logits, const u32* params, const double* draws, const 
     for (int i = threadIdx.x; i < N; i += THREADS) top = max(top, ranks[i]);
     top = (u32)block_max(bins, top);
     const Softmax softmax(c, top);
-    const auto key_at = [&](int i) { return key_of(ranks[i], (u32)i); };
-    const u32 id = choose(bins, c, softmax, 0, draws[at % DRAWS], N, key_at);
+    const auto each = over(N, [&](int i) { return key_of(ranks[i], (u32)i); });
+    const u32 id = choose(bins, c, softmax, draws[at % DRAWS], N, each);
     if (threadIdx.x == 0) {
         if (at + 1 < (u32)LEN) log[at + 1] = id;
         put_next(winner_of(id), at, next, ring);

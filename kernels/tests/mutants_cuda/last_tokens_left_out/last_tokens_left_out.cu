@@ -29,10 +29,10 @@ last_tokens_left_out(const float* logits, const u32* params, const double* draws
     for (int i = threadIdx.x; i < N; i += THREADS) top = max(top, ranks[i]);
     top = (u32)block_max(bins, top);
     const Softmax softmax(c, top);
-    const auto key_at = [&](int i) { return key_of(ranks[i], (u32)i); };
     // BUG: what is left of the last 256 is never looked at.
     const int whole = N < THREADS ? N : N / THREADS * THREADS;
-    const u32 id = choose(bins, c, softmax, 0, draws[at % DRAWS], whole, key_at);
+    const auto each = over(whole, [&](int i) { return key_of(ranks[i], (u32)i); });
+    const u32 id = choose(bins, c, softmax, draws[at % DRAWS], N, each);
     if (threadIdx.x == 0) {
         if (at + 1 < (u32)LEN) log[at + 1] = id;
         put_next(winner_of(id), at, next, ring);
