@@ -245,9 +245,7 @@ ops! {
     norm_logits_bf16_is_right_on_the_emulator: "norm_logits_bf16",
     rmsnorm_gemv_q4_0_is_right_on_the_emulator: "rmsnorm_gemv_q4_0",
     rmsnorm_gemv_q4_1_is_right_on_the_emulator: "rmsnorm_gemv_q4_1",
-    rmsnorm_gemv_q8_0_is_right_on_the_emulator: "rmsnorm_gemv_q8_0",
     rmsnorm_gemv_q4_k_is_right_on_the_emulator: "rmsnorm_gemv_q4_k",
-    rmsnorm_gemv_q6_k_is_right_on_the_emulator: "rmsnorm_gemv_q6_k",
     sample_is_right_on_the_emulator: "sample",
     stream_read_is_right_on_the_emulator: "stream_read",
 }

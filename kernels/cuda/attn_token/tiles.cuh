@@ -6,7 +6,8 @@
 // and few instructions lie between a load and the next. Queries, keys and weights are f16, sums f32. Codes of int8 become f16,
 // which is exact; the scale of a key goes on its scores, that of a value on its weights.
 //
-//   WARPS  warps in a block     TILES  tiles that a warp has under way     MIN_KEYS  the least share of a block
+//   WARPS  warps in a block     TILES  tiles that a warp has under way in registers, where `attend` is wanted
+//   MIN_KEYS  the least share of a block
 #ifndef EDGELLM_TILES_CUH
 #define EDGELLM_TILES_CUH
 
@@ -20,7 +21,9 @@
 #include "pdl.cuh"
 #include "warp.cuh"
 
+#ifdef TILES
 #define STEP (16 * TILES)
+#endif
 // Turns of a warp whose keys and values are on their way to L2 behind those that it holds: memory would idle while a warp waits
 // for the kernel ahead, and what a warp holds is little where few of them have many keys.
 #define TURNS_AHEAD 4
@@ -68,6 +71,29 @@ struct Tile {
             for (int i = 0; i < DIM / 64; ++i) {
                 if (key < end) values[j][i].load(v, (slots + key) * DIM + 8 * (8 * i + g));
                 else values[j][i].clear();
+            }
+        }
+    }
+
+    // Keys, or values, of f16 from shared memory, rows `apart` bytes apart.
+    __device__ __forceinline__ void read_keys(const u8* k, int apart) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int i = 0; i < DIM / 32; ++i) {
+                keys[half][i].words = *(const uint4*)(k + (g + 8 * half) * apart + 16 * (4 * i + t));
+            }
+        }
+    }
+
+    __device__ __forceinline__ void read_values(const u8* v, int apart) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+#pragma unroll
+            for (int i = 0; i < DIM / 64; ++i) {
+                values[j][i].words = *(const uint4*)(v + (2 * t + j % 2 + 8 * (j / 2)) * apart + 16 * (8 * i + g));
             }
         }
     }
@@ -130,6 +156,7 @@ struct Tile {
     }
 };
 
+#ifdef TILES
 // Asks for the keys and values of a turn that begins with key `first`. They may be asked for before they are written: L2 is where
 // they are written to.
 template <int DIM, int KV>
@@ -140,6 +167,7 @@ __device__ __forceinline__ void ask_ahead(const u8* k, const u8* v, u64 slots, i
     bring_to_l2(k + (slots + first) * ROW, rows * ROW);
     bring_to_l2(v + (slots + first) * ROW, rows * ROW);
 }
+#endif
 
 // The largest over the lanes of a column: those that differ in their group.
 __device__ __forceinline__ float column_max(float v) {
@@ -148,6 +176,98 @@ __device__ __forceinline__ float column_max(float v) {
     return v;
 }
 
+// The queries of a set of heads as columns of products; heads that are not of the set are zero.
+template <int DIM>
+struct Queries {
+    u32 words[DIM / 16][2];
+
+    __device__ __forceinline__ void load(const float* q, HeadSet set) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+        uint4 floats[DIM / 32][2];
+#pragma unroll
+        for (int i = 0; i < DIM / 32; ++i) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                floats[i][half] = make_uint4(0, 0, 0, 0);
+                if (g < set.count) floats[i][half] = load_16(q + (set.first + g) * DIM + 8 * (4 * i + t) + 4 * half);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < DIM / 32; ++i) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const uint4 v = floats[i][half];
+                words[2 * i + half][0] = pack_halves_saturated(__uint_as_float(v.x), __uint_as_float(v.y));
+                words[2 * i + half][1] = pack_halves_saturated(__uint_as_float(v.z), __uint_as_float(v.w));
+            }
+        }
+    }
+};
+
+// What a warp has of heads 2t and 2t + 1: weighted values, maxima, and sums of weights, of which each lane has its own keys'.
+template <int DIM, int KV>
+struct Sums {
+    float acc[DIM / 16][4] = {}, m[2] = {-F32_MAX, -F32_MAX}, l[2] = {0.0f, 0.0f};
+
+    // What scores are multiplied with, as exponents are of base 2.
+    static __device__ __forceinline__ float unit() { return 1.4426950408889634f / sqrtf((float)DIM); }
+
+    // Turns the scores of some tiles into weights of their values, for Tile::add, and fades what there is to their maximum.
+    template <int COUNT>
+    __device__ __forceinline__ void weigh(float (&scores)[COUNT][4], const float (&value_scales)[COUNT][2]) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float top = -F32_INFINITY;
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i) top = fmaxf(top, fmaxf(scores[i][h], scores[i][h + 2]));
+            top = fmaxf(m[h], column_max(top));
+            const float fade = fast_exp2(m[h] - top);
+            m[h] = top;
+            l[h] *= fade;
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    float& score = scores[i][h + 2 * half];
+                    score = fast_exp2(score - top);
+                    l[h] += score;
+                    if (KV == 8) score *= value_scales[i][half];
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < DIM / 16; ++i) {
+                acc[i][h] *= fade;
+                acc[i][h + 2] *= fade;
+            }
+        }
+    }
+
+    // Leaves it in the warp's state in shared memory. A warp without keys has l = 0 and weighs nothing.
+    __device__ __forceinline__ void store(float* states) {
+        const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            l[h] = warp_sum_over<4, WARP>(l[h]);
+            float* const state = states + (warp * HPB + 2 * t + h) * STATE;
+            const float back = KV == 8 ? 1.0f / SCALE_UNIT : 1.0f;
+#pragma unroll
+            for (int i = 0; i < DIM / 64; ++i) {
+#pragma unroll
+                for (int j = 0; j < 4; j += 2) {
+                    const float(&a)[4] = acc[i * 4 + j], (&b)[4] = acc[i * 4 + j + 1];
+                    *(float4*)(state + 8 * (8 * i + g) + 2 * j) =
+                        make_float4(a[h] * back, a[h + 2] * back, b[h] * back, b[h + 2] * back);
+                }
+            }
+            if (g == 0) {
+                state[MOST_DIM] = m[h];
+                state[MOST_DIM + 1] = l[h];
+            }
+        }
+    }
+};
+
+#ifdef TILES
 // Runs the share of this block over its warps, and leaves each warp's part in `states`. Answers how many splits have a share;
 // none of the block's threads has done anything but wait where this one has none.
 //
@@ -156,7 +276,7 @@ __device__ __forceinline__ float column_max(float v) {
 template <int DIM, int KV>
 __device__ __forceinline__ Share attend(float* states, const float* q, const u8* k, const u8* v, const float* k_scale,
                                         const float* v_scale, const int* len, HeadSet set, int split, int max_len) {
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4;
     const u64 slots = (u64)set.kv * max_len;
     const int length = *(const volatile int*)len, newest = length - 1;
     const Share share = share_of(split, length, MIN_KEYS, STEP);
@@ -177,36 +297,18 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
 #pragma unroll
         for (int i = 0; i < TILES; ++i) tiles[i].load_row(k, v, k_scale, v_scale, slots, first + 16 * i, newest);
     }
-    // Heads that are not of this set are zero.
-    uint4 floats[DIM / 32][2];
-#pragma unroll
-    for (int i = 0; i < DIM / 32; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            floats[i][half] = make_uint4(0, 0, 0, 0);
-            if (g < set.count) floats[i][half] = load_16(q + (set.first + g) * DIM + 8 * (4 * i + t) + 4 * half);
-        }
-    }
-    u32 query[DIM / 16][2];
-#pragma unroll
-    for (int i = 0; i < DIM / 32; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const uint4 v = floats[i][half];
-            query[2 * i + half][0] = pack_halves_saturated(__uint_as_float(v.x), __uint_as_float(v.y));
-            query[2 * i + half][1] = pack_halves_saturated(__uint_as_float(v.z), __uint_as_float(v.w));
-        }
-    }
+    Queries<DIM> queries;
+    queries.load(q, set);
 
-    const float unit = 1.4426950408889634f / sqrtf((float)DIM);
-    float acc[DIM / 16][4] = {}, m[2] = {-F32_MAX, -F32_MAX}, l[2] = {0.0f, 0.0f};
+    const float unit = Sums<DIM, KV>::unit();
+    Sums<DIM, KV> sums;
     for (; first < share.end; first += WARPS * STEP) {
         const int next = first + WARPS * STEP;
         ask_ahead<DIM, KV>(k, v, slots, next + TURNS_AHEAD * WARPS * STEP, share.end);
         float scores[TILES][4];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-            tiles[i].score(scores[i], query);
+            tiles[i].score(scores[i], queries.words);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool real = first + 16 * i + g + 8 * (j / 2) < share.end;
@@ -220,57 +322,14 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
             value_scales[i][1] = tiles[i].value_scales[1] * SCALE_UNIT;
             if (next < share.end) tiles[i].load_keys(k, k_scale, v_scale, slots, next + 16 * i, share.end);
         }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float top = -F32_INFINITY;
-#pragma unroll
-            for (int i = 0; i < TILES; ++i) top = fmaxf(top, fmaxf(scores[i][h], scores[i][h + 2]));
-            top = fmaxf(m[h], column_max(top));
-            const float fade = fast_exp2(m[h] - top);
-            m[h] = top;
-            l[h] *= fade;
-#pragma unroll
-            for (int i = 0; i < TILES; ++i) {
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float& score = scores[i][h + 2 * half];
-                    score = fast_exp2(score - top);
-                    l[h] += score;
-                    if (KV == 8) score *= value_scales[i][half];
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < DIM / 16; ++i) {
-                acc[i][h] *= fade;
-                acc[i][h + 2] *= fade;
-            }
-        }
+        sums.weigh(scores, value_scales);
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-            tiles[i].add(acc, scores[i]);
+            tiles[i].add(sums.acc, scores[i]);
             if (next < share.end) tiles[i].load_values(v, slots, next + 16 * i, share.end);
         }
     }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        // A warp without keys has l = 0 and weighs nothing.
-        l[h] = warp_sum_over<4, WARP>(l[h]);
-        float* const state = states + (warp * HPB + 2 * t + h) * STATE;
-        const float back = KV == 8 ? 1.0f / SCALE_UNIT : 1.0f;
-#pragma unroll
-        for (int i = 0; i < DIM / 64; ++i) {
-#pragma unroll
-            for (int j = 0; j < 4; j += 2) {
-                const float(&a)[4] = acc[i * 4 + j], (&b)[4] = acc[i * 4 + j + 1];
-                *(float4*)(state + 8 * (8 * i + g) + 2 * j) =
-                    make_float4(a[h] * back, a[h + 2] * back, b[h] * back, b[h + 2] * back);
-            }
-        }
-        if (g == 0) {
-            state[MOST_DIM] = m[h];
-            state[MOST_DIM + 1] = l[h];
-        }
-    }
+    sums.store(states);
     return share;
 }
 
@@ -285,5 +344,7 @@ __device__ __forceinline__ Share attend_any(float* states, const float* q, const
     if (dim == 128) return attend<128, 8>(states, q, k, v, k_scale, v_scale, len, set, split, max_len);
     return attend<64, 8>(states, q, k, v, k_scale, v_scale, len, set, split, max_len);
 }
+
+#endif
 
 #endif

@@ -1,4 +1,4 @@
-// Clusters of blocks that run at the same time and read each other's shared memory (sm_90 on). A kernel has them by
+// Clusters of blocks that run at the same time and write to each other's shared memory (sm_90 on). A kernel has them by
 // `CLUSTER_OF(x, y, z)` before its name, and its grid is whole clusters.
 #ifndef EDGELLM_CLUSTER_CUH
 #define EDGELLM_CLUSTER_CUH
@@ -22,24 +22,35 @@ __device__ __forceinline__ void cluster_arrive() {
 #endif
 }
 
-// Waits until every thread of the cluster has arrived; their stores to shared memory can be seen. (PTX: barrier.cluster.wait)
+// Waits until every thread of the cluster has arrived; their stores to any block's shared memory can be seen. (PTX: barrier.cluster.wait)
 __device__ __forceinline__ void cluster_wait() {
 #ifndef EDGELLM_EMULATED
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
 
-// The float that stands in block `rank` of the cluster where `at` stands in this one's shared memory. (PTX: mapa, ld.shared)
-__device__ __forceinline__ float load_of_block(const float* at, int rank) {
+// Stores 16 bytes in block `rank` of the cluster, where `at` stands in this one's shared memory. That block has started and does
+// not end before: barriers of the cluster say so. (PTX: mapa, st.shared::cluster)
+__device__ __forceinline__ void store_in_block_16(float* at, float4 v, int rank) {
 #ifdef EDGELLM_EMULATED
     (void)rank;
-    return *at;
+    *(float4*)at = v;
 #else
     u32 there;
-    float value;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(there) : "memory");
-    return value;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(there), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+#endif
+}
+
+// The same of 8 bytes.
+__device__ __forceinline__ void store_in_block_8(float* at, float2 v, int rank) {
+#ifdef EDGELLM_EMULATED
+    (void)rank;
+    *(float2*)at = v;
+#else
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
+    asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(there), "f"(v.x), "f"(v.y) : "memory");
 #endif
 }
 

@@ -21,12 +21,10 @@ pub(super) struct RmsNormGemv {
 }
 
 /// Every op of this kind: a type for each way in which weights meet rounded activations.
-pub(super) static RMSNORM_GEMV: [RmsNormGemv; 5] = [
+pub(super) static RMSNORM_GEMV: [RmsNormGemv; 3] = [
     RmsNormGemv { name: "rmsnorm_gemv_q4_0", product: normed::product(&[DType::Q4_0]) },
     RmsNormGemv { name: "rmsnorm_gemv_q4_1", product: normed::product(&[DType::Q4_1]) },
-    RmsNormGemv { name: "rmsnorm_gemv_q8_0", product: normed::product(&[DType::Q8_0]) },
     RmsNormGemv { name: "rmsnorm_gemv_q4_k", product: normed::product(&[DType::Q4K]) },
-    RmsNormGemv { name: "rmsnorm_gemv_q6_k", product: normed::product(&[DType::Q6K]) },
 ];
 
 impl Op for RmsNormGemv {
