@@ -127,7 +127,14 @@ __device__ __forceinline__ u32 cut_of(u32 best, u32 top, u32 k) {
     return least;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+// Where a kernel may start early, no block takes more than half of the registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && ASKED < 8
+#define AT_LEAST 2
+#else
+#define AT_LEAST 1
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, AT_LEAST)
 sample_split(const float* logits,   // [N]
              const u32* params,     // [8]
              const double* draws,   // [1024]
@@ -239,17 +246,14 @@ sample_split(const float* logits,   // [N]
         const u64 least = least_of(c);
         const int start = ladder.level_of(top);
         Stage stage = c.top_k > 0 ? Stage::TopK : plan.leveled ? Stage::TopP : Stage::Draw;
-        // What is listed: the ranks from one to the other, which are those down to a level or, where they are many, of it alone.
-        u32 from = LOWEST, to = top;
-        int level = 0, last = 0;
+        // What is listed: the tokens down to a level or, where they are many, of it alone.
+        int level = 0;
         bool many = false;
-        if (c.top_k > 0) {
-            from = cut_of(best, top, c.top_k);
-        } else if (plan.leveled) {
+        if (plan.leveled) {
             const u64 all = block_sum(s.bins, mass);
             const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, start, all, N);
-            level = last = level_at(s.bins, s.levels, goal_of(c.top_p, total));
-            many = s.levels.members[last] > LISTED;
+            level = level_at(s.bins, s.levels, goal_of(c.top_p, total));
+            many = s.levels.members[level] > LISTED;
         }
         // Sums of weights: of all tokens where they are not what is listed, and of those above what is.
         const auto total = [&] { return plan.leveled ? s.levels.reached[LEVELS - 1] : 0ull; };
@@ -257,7 +261,11 @@ sample_split(const float* logits,   // [N]
         Range range = {};
         for (bool listed = false, again = false;;) {
             if (!listed) {
-                if (c.top_k == 0) {
+                // The ranks from one to the other.
+                u32 from = LOWEST, to = top;
+                if (c.top_k > 0) {
+                    from = again ? rank_in(s.bins.key) : cut_of(best, top, c.top_k);
+                } else {
 #pragma unroll 1
                     for (int l = level; l >= level - (int)many; --l) {
                         const auto holds = [&](u32 r) {
@@ -297,7 +305,6 @@ sample_split(const float* logits,   // [N]
             }
             if (stage == Stage::TopK && s.listing.count > LISTED && !again) {
                 // Too many are alike, or asked for. Now the cut is known.
-                from = rank_in(found.key);
                 listed = false;
                 again = true;
             } else if (!many) {
@@ -306,13 +313,13 @@ sample_split(const float* logits,   // [N]
             } else if (found.sum == 0 || softmax.weight(rank_in(found.key)) < least) {
                 // Min-p cuts still more: all tokens are searched.
                 level = LEVELS;
-                to = top;
                 listed = many = false;
             } else {
-                const u64 draw = min(draw_of(s.uniform, above() + found.sum), s.levels.reached[last]);
+                const u64 draw = min(draw_of(s.uniform, above() + found.sum), s.levels.reached[level]);
                 if (thread == 0) s.draw = draw;
-                level = level_at(s.bins, s.levels, draw);
-                listed = level == last;
+                const int drawn = level_at(s.bins, s.levels, draw);
+                listed = drawn == level;
+                level = drawn;
                 stage = Stage::Draw;
             }
         }
