@@ -23,8 +23,8 @@ pub use key::trial_key;
 pub use plan::{Candidate, Plan, WorkloadPlan, candidates};
 pub use progress::{Event, Progress, Silent};
 pub use promote::{
-    EngineEvidence, Finding, Judged, Pair as EnginePair, Promotion, RowChange, Stage as EngineStage, Work as EngineWork,
-    promote,
+    EngineEvidence, Finding, Judged, Loading as EngineLoading, Pair as EnginePair, Promotion, RowChange,
+    Stage as EngineStage, Work as EngineWork, promote,
 };
 pub use replay::{Replay, ReplayError, Space, play};
 pub use run::{KernelOutcome, run};

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::launched::Launch;
 use harness_measure::tune::{
-    EngineEvidence, EnginePair, EngineStage, EngineWork, Finding, Promotion, RowChange as Change, promote as judge,
+    EngineEvidence, EngineLoading, EnginePair, EngineStage, EngineWork, Finding, Promotion, RowChange as Change,
+    promote as judge,
 };
 use harness_spec::units::Nanos;
 use serde_json::json;
 
-use crate::commands::race_tables::line::{Difference, Length, Line, Request};
+use crate::commands::race_tables::FIRST;
+use crate::commands::race_tables::line::{Difference, Length, Line, Request, Side};
 use crate::tables::RowChange;
 
 /// What the engine said.
@@ -49,7 +51,7 @@ impl Heard {
     /// Timed requests, and how many there will be of them with `same_too`, or without.
     pub fn progress(&self, same_too: bool) -> [u64; 2] {
         let run = self.lengths.iter().filter(|l| same_too || !l.is_same());
-        let all = run.map(|l| 4 * l.pairs.div_ceil(2)).sum();
+        let all = run.map(|l| 2 * FIRST.len() as u64 * l.pairs_of_loading()).sum();
         [self.requests.iter().filter(|r| r.pair.is_some()).count() as u64, all]
     }
 }
@@ -65,7 +67,7 @@ pub fn decide(heard: &Heard, rows: &[&RowChange], same_too: bool, seed: u64) -> 
         evidence.extend(kinds.map(|(work, same, rate)| EngineEvidence {
             stage: EngineStage { work, prompt: length.prompt },
             same_kernels: same && !same_too,
-            halves: [0, 1].map(|half| pairs(heard, length.prompt, half, rate)),
+            loadings: loadings(heard, length.prompt, rate),
         }));
     }
     // Greedy and of one length: the same weights must say the same words, whatever computes them. Where two tokens are as
@@ -86,10 +88,19 @@ pub fn decide(heard: &Heard, rows: &[&RowChange], same_too: bool, seed: u64) -> 
     judge(&evidence, parity, &changes(rows), seed)
 }
 
-/// The pairs of a length in a half, by number.
-fn pairs(heard: &Heard, prompt: u64, half: u8, rate: fn(&Request) -> f64) -> Vec<EnginePair> {
+/// The pairs of a length in each loading.
+fn loadings(heard: &Heard, prompt: u64, rate: fn(&Request) -> f64) -> Vec<EngineLoading> {
+    let loading = |(number, first): (u8, Side)| {
+        let pairs = pairs(heard, prompt, number, rate);
+        EngineLoading { new_first: first == Side::New, pairs }
+    };
+    (0..).zip(FIRST).map(loading).collect()
+}
+
+/// The pairs of a length in a loading, by number.
+fn pairs(heard: &Heard, prompt: u64, loading: u8, rate: fn(&Request) -> f64) -> Vec<EnginePair> {
     let mut sides: BTreeMap<u64, [Option<&Request>; 2]> = BTreeMap::new();
-    for r in heard.requests.iter().filter(|r| r.prompt_tokens == prompt && r.half == half) {
+    for r in heard.requests.iter().filter(|r| r.prompt_tokens == prompt && r.loading == loading) {
         if let Some(pair) = r.pair {
             sides.entry(pair).or_default()[r.side as usize] = Some(r);
         }
@@ -180,7 +191,7 @@ pub fn as_json(p: &Promotion, heard: &Heard, rows: &[&RowChange], others: usize,
     };
     let stages = p.stages.iter().map(|s| {
         json!({
-            "stage": s.stage.to_string(), "new_over_old": s.ratio, "control_ci": s.control, "noise_floor": s.floor,
+            "stage": s.stage.to_string(), "new_over_old": s.ratio, "by_loading": s.by_loading, "noise_floor": s.floor,
             "finding": finding(s.finding),
         })
     });
@@ -196,11 +207,10 @@ mod tests {
     use harness_spec::Policy;
 
     use super::*;
-    use crate::commands::race_tables::line::Side;
 
     const LENGTH: Length = Length { prompt: 512, pairs: 60, same_prefill: false, same_decode: false };
 
-    /// Thirty pairs a half at a length: the new table's prefill and decode times are these factors of the old one's.
+    /// Fifteen pairs a loading at a length: the new table's prefill and decode times are these factors of the old one's.
     fn heard_at(length: Length, prefill: f64, decode: f64) -> Heard {
         let mut out = Heard { lengths: vec![length], ..Heard::default() };
         for pair in 0..60u64 {
@@ -208,9 +218,9 @@ mod tests {
             for (side, first, each) in [(Side::Old, 1.0, 1.0), (Side::New, prefill, decode)] {
                 let first = 5e6 * first * wobble;
                 let token_ns = (0..48).map(|i| Nanos((first + 1e6 * each * wobble * f64::from(i)) as u64)).collect();
-                let (half, block) = ((pair / 30) as u8, pair % 30 / 4);
+                let (loading, block) = ((pair / 15) as u8, pair % 15 / 4);
                 let prompt_tokens = length.prompt;
-                out.requests.push(Request { side, half, pair: Some(pair), block, prompt_tokens, token_ns });
+                out.requests.push(Request { side, loading, pair: Some(pair), block, prompt_tokens, token_ns });
             }
         }
         out
@@ -317,7 +327,8 @@ mod tests {
     #[test]
     fn a_request_that_only_warms_is_no_pair_and_a_failure_is_an_error_with_its_words() {
         let mut heard = Heard { lengths: vec![LENGTH], ..Heard::default() };
-        let warm = Request { side: Side::New, half: 0, pair: None, block: 0, prompt_tokens: 512, token_ns: Vec::new() };
+        let warm =
+            Request { side: Side::New, loading: 0, pair: None, block: 0, prompt_tokens: 512, token_ns: Vec::new() };
         heard.take(&serde_json::to_string(&Line::Request(warm)).unwrap()).unwrap();
         let p = decided(&heard);
         assert!(p.reasons.iter().any(|r| r.contains("0 valid pairs")), "{:?}", p.reasons);

@@ -19,13 +19,13 @@ use crate::exit::Failure;
 use crate::interrupt;
 use crate::tables::RowChange;
 
-/// Pairs of requests on a GPU, where a request takes milliseconds, and on a CPU; fixed beforehand, half of them with the old
-/// table loaded first.
-const PAIRS: [u64; 2] = [120, 40];
+/// Pairs of requests on a GPU, where a request takes milliseconds, and on a CPU; fixed beforehand, as many of them in each
+/// loading.
+const PAIRS: [u64; 2] = [128, 48];
 /// Tokens of each prompt, in the same order.
 const PROMPT: [u64; 2] = [512, 128];
 /// Pairs at each further length.
-const PAIRS_DEEPER: u64 = 60;
+const PAIRS_DEEPER: u64 = 64;
 /// Tokens of each answer.
 const LENGTH: usize = 48;
 /// Pairs of a block.

@@ -2,8 +2,8 @@
 //! the end of `bench tune --promote MODEL`, and alone by `bench promote NEW.toml`.
 //!
 //! Both tables are loaded in one process of its own, on the device that was tuned, and answer the same prompts in turns, so
-//! that clocks, heat and the host fall on both alike. Halfway both are loaded again in the other order: a place in memory
-//! falls on both alike, too, and what it did is known.
+//! that clocks, heat and the host fall on both alike. Both are loaded again and again, each first as often as the other: a
+//! place in memory falls on both alike, too, and what it does is known.
 //!
 //! - `listen`: that process, and what it says.
 //! - `decide`: what follows from it.

@@ -6,6 +6,8 @@ use engine::launched::{Launch, Launched};
 use harness_spec::Nanos;
 use serde::{Deserialize, Serialize};
 
+use super::turns::FIRST;
+
 /// Logits nearer to each other than this share of the distance between the greatest and the mean are level: another order
 /// of the same sums decides between them, and neither answer is wrong.
 const LEVEL: f64 = 0.02;
@@ -51,7 +53,7 @@ pub enum Line {
 pub struct Length {
     /// Tokens of each prompt.
     pub prompt: u64,
-    /// Pairs of requests, both halves together.
+    /// Pairs of requests, those of all loadings together.
     pub pairs: u64,
     /// Whether both tables launch the very same kernels for the prompt.
     pub same_prefill: bool,
@@ -65,6 +67,11 @@ impl Length {
         Length { prompt, pairs, same_prefill: old.prompt == new.prompt, same_decode: old.token == new.token }
     }
 
+    /// Pairs of one loading.
+    pub fn pairs_of_loading(&self) -> u64 {
+        self.pairs.div_ceil(FIRST.len() as u64)
+    }
+
     /// Whether nothing can differ here.
     pub fn is_same(&self) -> bool {
         self.same_prefill && self.same_decode
@@ -76,8 +83,8 @@ impl Length {
 pub struct Request {
     /// By which table.
     pub side: Side,
-    /// 0 where the old table was loaded first, 1 where the new one was.
-    pub half: u8,
+    /// Number of the loading.
+    pub loading: u8,
     /// Number of the pair, of which no two of a length are the same; `null` of a request that only warms.
     pub pair: Option<u64>,
     /// Number of its pair of blocks.
@@ -147,7 +154,7 @@ mod tests {
     #[test]
     fn lines_are_read_back_as_they_were() {
         let token_ns = vec![Nanos(5), Nanos(7)];
-        let request = Request { side: Side::New, half: 1, pair: None, block: 3, prompt_tokens: 9, token_ns };
+        let request = Request { side: Side::New, loading: 1, pair: None, block: 3, prompt_tokens: 9, token_ns };
         let lengths = vec![Length { prompt: 9, pairs: 40, same_prefill: true, same_decode: false }];
         let launched = [("gemv_q4_0 N=64 K=64".parse().unwrap(), "fast@cuda".to_owned())].into();
         let loaded = Line::Loaded { old: "a".into(), new: "b".into(), lengths, launched };

@@ -22,6 +22,7 @@ use harness_spec::Nanos;
 use crate::args::RaceTablesArgs;
 use crate::exit::{Exit, Outcome};
 use line::{Line, Side, under};
+pub use turns::FIRST;
 use turns::{Answer, Contestant, Turns};
 
 /// The old table's word for none.

@@ -1,5 +1,5 @@
-//! Whose turn it is: both sides loaded twice, the second time in the other order; pieces of a few requests in ABBA order,
-//! drawn anew for every four of them, each behind requests that only warm.
+//! Whose turn it is: both sides are loaded four times, each first in two of them; pieces of a few requests in ABBA order, drawn
+//! anew for every four of them, each behind requests that only warm.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,10 @@ pub struct Turns {
     pub seed: u64,
 }
 
-/// A half has this many times the warm-up of a piece ahead of its first.
+/// Who is loaded first: whatever is loaded second may lie worse in memory, or better.
+pub const FIRST: [Side; 4] = [Side::Old, Side::New, Side::New, Side::Old];
+
+/// A loading has this many times the warm-up of a piece ahead of its first.
 const FIRST_WARM_UP: u64 = 4;
 
 /// Runs it. `load` loads the engine with a table, `say` hears every line.
@@ -74,22 +77,21 @@ pub fn run<C: Contestant>(
 ) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(turns.seed);
     let mut lengths: Vec<Length> = Vec::new();
-    for half in 0..2u8 {
-        // Whatever is loaded second may lie worse in memory, or better: in the other half it is the other side. What was
-        // loaded before is gone by then.
+    for (loading, first) in (0u8..).zip(FIRST) {
+        // What was loaded before is gone by now.
         let (mut old, mut new);
-        match half {
-            0 => {
+        match first {
+            Side::Old => {
                 old = load(Side::Old)?;
                 new = load(Side::New)?;
             }
-            _ => {
+            Side::New => {
                 new = load(Side::New)?;
                 old = load(Side::Old)?;
             }
         }
-        let mut sides = Sides { old: &mut old, new: &mut new, half, say: &mut *say };
-        if half == 0 {
+        let mut sides = Sides { old: &mut old, new: &mut new, loading, say: &mut *say };
+        if loading == 0 {
             lengths = sides.look(turns)?;
             lengths.retain(|length| turns.same_too || !length.is_same());
         }
@@ -103,11 +105,11 @@ pub fn run<C: Contestant>(
     Ok(())
 }
 
-/// Both sides as they are loaded in a half.
+/// Both sides as they are loaded.
 struct Sides<'a, C> {
     old: &'a mut C,
     new: &'a mut C,
-    half: u8,
+    loading: u8,
     say: &'a mut dyn FnMut(&Line) -> anyhow::Result<()>,
 }
 
@@ -135,9 +137,9 @@ impl<C: Contestant> Sides<'_, C> {
         Ok(lengths)
     }
 
-    /// One half of the pairs of a length.
+    /// The pairs of a length that are this loading's.
     fn race(&mut self, turns: &Turns, length: Length, rng: &mut StdRng) -> anyhow::Result<()> {
-        let (pairs, block) = (length.pairs.div_ceil(2), turns.block.max(1));
+        let (pairs, block) = (length.pairs_of_loading(), turns.block.max(1));
         for side in [Side::Old, Side::New] {
             self.warm(side, length.prompt, Nanos(FIRST_WARM_UP * turns.warm.0))?;
         }
@@ -151,7 +153,7 @@ impl<C: Contestant> Sides<'_, C> {
             };
             let second = if first == Side::Old { Side::New } else { Side::Old };
             // A number of its own for every pair of the run, so that none finds anything of another.
-            let numbers = (b * block..((b + 1) * block).min(pairs)).map(|i| u64::from(self.half) * pairs + i);
+            let numbers = (b * block..((b + 1) * block).min(pairs)).map(|i| u64::from(self.loading) * pairs + i);
             let numbers: Vec<u64> = numbers.collect();
             let mut answers: [Vec<Vec<u32>>; 2] = Default::default();
             for side in [first, second] {
@@ -205,7 +207,7 @@ impl<C: Contestant> Sides<'_, C> {
         block: u64,
         token_ns: Vec<Nanos>,
     ) -> anyhow::Result<()> {
-        (self.say)(&Line::Request(Request { side, half: self.half, pair, block, prompt_tokens, token_ns }))
+        (self.say)(&Line::Request(Request { side, loading: self.loading, pair, block, prompt_tokens, token_ns }))
     }
 
     /// Says where two answers first differ, with what the old table's kernels make of the tokens before.
@@ -304,20 +306,21 @@ mod tests {
     const DECODE_DIFFERS: [[&str; 2]; 2] = [["p", "a"], ["p", "b"]];
 
     #[test]
-    fn each_side_is_loaded_first_in_one_half_and_both_are_gone_before_the_next() {
+    fn each_side_is_loaded_first_as_often_as_the_other_and_both_are_gone_before_the_next() {
         let (asked, _) = played(&turns(12), DECODE_DIFFERS, [&[1, 2], &[1, 2]]);
         let loads: Vec<_> = asked.into_iter().filter(|a| matches!(a, Asked::Load(_) | Asked::Unload(_))).collect();
-        use Side::{New, Old};
-        assert_eq!(loads[..2], [Asked::Load(Old), Asked::Load(New)]);
-        let between: Vec<_> = loads[2..4].to_vec();
-        assert!(between.contains(&Asked::Unload(Old)) && between.contains(&Asked::Unload(New)), "{loads:?}");
-        assert_eq!(loads[4..6], [Asked::Load(New), Asked::Load(Old)]);
+        assert_eq!(loads.len(), 16);
+        for (four, first) in loads.chunks(4).zip([Side::Old, Side::New, Side::New, Side::Old]) {
+            assert_eq!(four[0], Asked::Load(first), "{loads:?}");
+            let is_load = |a: &Asked| matches!(a, Asked::Load(_));
+            assert_eq!(four.iter().map(is_load).collect::<Vec<_>>(), [true, true, false, false], "{loads:?}");
+        }
     }
 
     #[test]
     fn pieces_are_in_abba_order_and_each_is_warmed() {
-        let (asked, _) = played(&turns(24), DECODE_DIFFERS, [&[1, 2], &[1, 2]]);
-        // Twelve pairs a half in pieces of three: four blocks, eight pieces.
+        let (asked, _) = played(&turns(48), DECODE_DIFFERS, [&[1, 2], &[1, 2]]);
+        // Twelve pairs a loading in pieces of three: four blocks, eight pieces.
         let mut pieces: Vec<(Side, Vec<u64>)> = Vec::new();
         let mut warmed = 0;
         for a in &asked {
@@ -333,7 +336,7 @@ mod tests {
                 Asked::Load(_) | Asked::Unload(_) => {}
             }
         }
-        assert_eq!(pieces.len(), 16);
+        assert_eq!(pieces.len(), 32);
         for four in pieces.chunks(4) {
             let [a, b, c, d] = four else { panic!("{pieces:?}") };
             assert!(a.0 != b.0 && b.0 == c.0 && a.0 == d.0, "{four:?}");
@@ -343,7 +346,7 @@ mod tests {
         let mut numbers: Vec<u64> =
             pieces.iter().filter(|(side, _)| *side == Side::New).flat_map(|(_, n)| n.clone()).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, (0..24).collect::<Vec<_>>(), "no prompt comes twice");
+        assert_eq!(numbers, (0..48).collect::<Vec<_>>(), "no prompt comes twice");
         // A request takes two milliseconds, and four warm a piece: two requests ahead of each.
         let first = asked.iter().position(|a| matches!(a, Asked::Timed(..))).unwrap();
         assert!(asked[first - 2..first].iter().all(|a| matches!(a, Asked::Warm(_))), "{asked:?}");
@@ -375,19 +378,16 @@ mod tests {
         assert_eq!((lengths[0].same_prefill, lengths[0].same_decode), (true, false));
         let names: Vec<&str> = launched.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(names, ["b", "p"]);
-        let timed = |half: u8| {
-            let requests = lines.iter().filter_map(|l| match l {
-                Line::Request(r) if r.pair.is_some() => Some(r.half),
-                _ => None,
-            });
-            requests.filter(|h| *h == half).count()
+        let timed = |loading: u8| {
+            let is_of = |l: &&Line| matches!(l, Line::Request(r) if r.pair.is_some() && r.loading == loading);
+            lines.iter().filter(is_of).count()
         };
-        assert_eq!((timed(0), timed(1)), (12, 12));
+        assert_eq!([0, 1, 2, 3].map(timed), [6; 4]);
     }
 
     #[test]
     fn the_first_token_that_differs_is_told_with_what_the_old_kernels_make_of_it() {
-        let (_, lines) = played(&turns(6), DECODE_DIFFERS, [&[1, 2, 3], &[1, 2, 4]]);
+        let (_, lines) = played(&turns(8), DECODE_DIFFERS, [&[1, 2, 3], &[1, 2, 4]]);
         let differences: Vec<&Difference> = lines
             .iter()
             .filter_map(|l| match l {
@@ -395,7 +395,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(differences.len(), 6);
+        assert_eq!(differences.len(), 8);
         let d = differences[0];
         assert_eq!((d.token, d.old, d.new, d.under), (2, 3, 4, 2.004));
     }
