@@ -24,6 +24,9 @@ use crate::{holm, noise};
 /// A stage may lose this much at the lower end of its interval, or as much as the noise floor where that is more.
 const MOST_LOST: f64 = 0.005;
 
+/// Noise beyond this excuses nothing: it asks for a quieter machine.
+const MOST_EXCUSED: f64 = 0.1;
+
 /// Loadings of either order that it takes to see what loadings of one order differ by.
 const LEAST_OF_AN_ORDER: usize = 2;
 /// Loadings of both.
@@ -284,7 +287,7 @@ fn judge(e: &EngineEvidence, seed: u64) -> Option<Judged> {
         n_pairs: (e.loadings.len() * pairs.len()) as u64,
         p,
         p_holm: p,
-        tau: noise::tau([Some(floor), None], MOST_LOST),
+        tau: noise::tau([Some(floor), None], MOST_LOST).min(MOST_EXCUSED),
     };
     let finding = if e.same_kernels { Finding::SameKernels } else { Finding::Holds };
     Some(Judged { stage: e.stage, ratio, by_loading, floor, finding })
@@ -403,6 +406,10 @@ mod tests {
         assert!(p.promoted, "{p:?}");
         let p = with_prefill(0.9);
         assert!(p.reasons.len() == 1 && p.reasons[0].contains("prefill of 512 tokens may be slower"), "{p:?}");
+        // Places that move a side by half are no excuse for a loss of a tenth.
+        let wild = placed(PREFILL, 1.0, 1.0, 0.3, 0.5, 5);
+        let p = promote(&[wild, quiet(DECODE, 1.05, 2)], Ok(()), &rows(), 1);
+        assert!(p.stages[0].floor > 0.2 && p.stages[0].ratio.tau == 0.1 && !p.promoted, "{p:?}");
         // A gain within the noise of its loadings is none.
         let mut gain = with(DECODE, 1.0, 1.0, 0.001, 6);
         for (loading, by) in gain.loadings.iter_mut().zip([1.02, 0.995, 1.015, 0.99]) {
