@@ -11,7 +11,7 @@
 static_assert(THREADS % LEVELS == 0, "every level has a thread, or as many as every other");
 // No logit is below this rank.
 #define LOWEST 0x007fffffu
-// Of a slice the sum of weights in a level, and above it how many they are, or almost.
+// Of a slice the sum of weights in a level, and above it how many there are down to it.
 #define MASS_BITS 52
 // The places of a weight that are added up apart.
 #define LOW_BITS 20
@@ -44,28 +44,37 @@ __device__ __forceinline__ u32 first_rank(u32 least, u32 most, const Holds& hold
     return most;
 }
 
-// What the tokens of a block weigh by level, from `start` down, against the block's own best; the last level is left out, as
-// it has most of the tokens of most blocks. `sums` are LEVELS words.
+// The tokens of a block by level, from `start` down, and what they weigh against the block's own best; the last level is left
+// out, as it has most of the tokens of most blocks. `sums` are LEVELS words, `sorted` has a place for each token.
 template <int N>
 __device__ __forceinline__ void put_levels(Bins& bins, const Ladder& ladder, int start, const u32 (&ranks)[N],
-                                           const u64 (&weights)[N], u64* sums) {
+                                           const u64 (&weights)[N], u32 first, u64* sums, u64* sorted) {
     for (int i = threadIdx.x; i < LEVELS; i += THREADS) bins.members[i] = bins.parts[0][i] = bins.parts[1][i] = 0;
+    __syncthreads();
+    u32 level[N], place[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        level[i] = LEVELS;
+        if (weights[i] == 0) continue;
+        const int below = start - ladder.level_of(ranks[i]);
+        if (below >= LEVELS - 1) continue;
+        level[i] = (u32)below;
+        // Both parts of a sum of 2048 fit in 32 bits.
+        place[i] = atomicAdd(&bins.members[below], 1u);
+        atomicAdd(&bins.parts[0][below], (u32)weights[i] & ((1u << LOW_BITS) - 1));
+        atomicAdd(&bins.parts[1][below], (u32)(weights[i] >> LOW_BITS));
+    }
+    __syncthreads();
+    const u32 at = threadIdx.x % LEVELS;
+    const u64 own = threadIdx.x < LEVELS ? bins.members[at] : 0, through = block_inclusive(bins, own);
+    if (threadIdx.x < LEVELS) {
+        sums[at] = through << MASS_BITS | (bins.parts[0][at] + ((u64)bins.parts[1][at] << LOW_BITS));
+        bins.members[at] = (u32)(through - own);
+    }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-        if (weights[i] == 0) continue;
-        const int level = start - ladder.level_of(ranks[i]);
-        if (level >= LEVELS - 1) continue;
-        // Both parts of a sum of 4096 fit in 32 bits.
-        const u64 w = min(weights[i], ONE - 1);
-        atomicAdd(&bins.members[level], 1u);
-        atomicAdd(&bins.parts[0][level], (u32)w & ((1u << LOW_BITS) - 1));
-        atomicAdd(&bins.parts[1][level], (u32)(w >> LOW_BITS));
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < LEVELS; i += THREADS) {
-        const u64 mass = bins.parts[0][i] + ((u64)bins.parts[1][i] << LOW_BITS);
-        sums[i] = (u64)min(bins.members[i], 4095u) << MASS_BITS | mass;
+        if (level[i] < LEVELS) sorted[bins.members[level[i]] + place[i]] = key_of(ranks[i], first + i);
     }
 }
 
@@ -119,21 +128,22 @@ __device__ __forceinline__ u64 add_levels(Bins& bins, Levels& levels, LevelParts
     parts.members[share][level] = members;
     __syncthreads();
     // Whole numbers from here on: whatever their order, sums are the same.
-    u64 own = 0, many = 0;
+    u64 own = 0;
+    members = 0;
     if (threadIdx.x < LEVELS) {
         mass = 0.0;
 #pragma unroll
         for (int i = 0; i < SHARES; ++i) {
             mass += parts.mass[i][level];
-            many += parts.members[i][level];
+            members += parts.members[i][level];
         }
         own = (u64)mass;
     }
-    const u64 reached = block_inclusive(bins, own), through = block_inclusive(bins, many);
+    const u64 reached = block_inclusive(bins, own);
     if (threadIdx.x < LEVELS) {
         // What no level has is below them.
         levels.reached[level] = level < LEVELS - 1 ? reached : max(reached, total);
-        levels.members[level] = level < LEVELS - 1 ? (u32)through : (u32)N;
+        levels.members[level] = level < LEVELS - 1 ? members : (u32)N;
     }
     __syncthreads();
     return levels.reached[LEVELS - 1];

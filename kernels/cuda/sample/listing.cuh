@@ -3,6 +3,7 @@
 #define EDGELLM_SAMPLE_LISTING_CUH
 
 #include "sample/choice.cuh"
+#include "sample/levels.cuh"
 #include "sample/search.cuh"
 #include "sample/short_list.cuh"
 
@@ -14,6 +15,7 @@
 #define MOST_GROUPS (MOST_TOKENS / GROUP)
 #define MOST_BLOCKS (MOST_TOKENS / SLICE)
 static_assert(ASKED * PER_THREAD <= 32, "a thread has a bit for each of its tokens");
+static_assert(SLICE <= 2048, "sums by level have room for so many tokens");
 static_assert(MOST_BLOCKS <= THREADS, "the last block has a thread for every block");
 // Tokens that are listed at most. On the emulator so few that small vocabularies go every way.
 #ifdef EDGELLM_EMULATED
@@ -37,6 +39,13 @@ struct Listing {
 struct Groups {
     u16 ids[MOST_GROUPS];
     u32 count;
+};
+
+// Of each block, where what is listed begins among its tokens and in the list, and how many they are.
+struct Spans {
+    u32 first[MOST_BLOCKS];
+    u32 place[MOST_BLOCKS];
+    u32 count[MOST_BLOCKS];
 };
 
 // A place in a list for each lane that asks for one.
@@ -88,6 +97,53 @@ __device__ __forceinline__ void list_ranks(Listing& listing, Groups& groups, con
             const int id = groups.ids[from + i / PER_THREAD * WARPS] * GROUP + PER_THREAD * lane + i % PER_THREAD;
             if (place < LISTED) listing.keys[place] = key_of(rank[i / PER_THREAD][i % PER_THREAD], (u32)id);
             ++place;
+        }
+    }
+    __syncthreads();
+}
+
+// Lists the tokens down to a level, or of it `alone`; not the last level. Thread b says how far the best of block b is below
+// the best of all. `sums` and `sorted` are those of put_levels.
+__device__ __forceinline__ void list_levels(Listing& listing, Spans& spans, Bins& bins, const u64* sums, const u64* sorted,
+                                            int blocks, int below, int level, bool alone) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, at = level - below;
+    u32 first = 0, count = 0;
+    if ((int)threadIdx.x < blocks && at >= 0) {
+        const u64* const down_to = sums + (int)threadIdx.x * LEVELS + at;
+        const u32 through = (u32)(down_to[0] >> MASS_BITS);
+        if (alone && at > 0) first = (u32)(down_to[-1] >> MASS_BITS);
+        count = through - first;
+    }
+    const u64 through = block_inclusive(bins, count);
+    if ((int)threadIdx.x < blocks) {
+        spans.first[threadIdx.x] = first;
+        spans.place[threadIdx.x] = (u32)through - count;
+        spans.count[threadIdx.x] = count;
+    }
+    if (threadIdx.x == THREADS - 1) listing.count = (u32)through;
+    __syncthreads();
+    if (listing.count > LISTED) return;
+    // Two keys a lane of several blocks at once, and of few blocks more.
+    constexpr int AT_ONCE = 2;
+    for (int from = warp; from < blocks; from += AT_ONCE * WARPS) {
+        u64 keys[AT_ONCE][2];
+#pragma unroll
+        for (int i = 0; i < 2 * AT_ONCE; ++i) {
+            const int block = from + i / 2 * WARPS, entry = lane + i % 2 * WARP;
+            const bool in = block < blocks && entry < (int)spans.count[block];
+            keys[i / 2][i % 2] = in ? sorted[block * SLICE + (int)spans.first[block] + entry] : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * AT_ONCE; ++i) {
+            const int block = from + i / 2 * WARPS, entry = lane + i % 2 * WARP;
+            if (keys[i / 2][i % 2] != 0) listing.keys[spans.place[block] + entry] = keys[i / 2][i % 2];
+        }
+        for (int i = 0; i < AT_ONCE; ++i) {
+            const int block = from + i * WARPS;
+            if (block >= blocks) break;
+            for (int entry = lane + 2 * WARP; entry < (int)spans.count[block]; entry += WARP) {
+                listing.keys[spans.place[block] + entry] = sorted[block * SLICE + (int)spans.first[block] + entry];
+            }
         }
     }
     __syncthreads();

@@ -3,8 +3,8 @@
 //
 //   logits  f32 [N]     params  u32 [8]: see sample/choice.cuh     draws  f64 [1024] uniform in [0, 1), by position
 //   history, log  u32 [LEN]: the tokens by position, which may be the same memory     next  u32 [4]: as norm_logits
-//   work  ranks of all tokens u32 [blocks, SLICE], the best of each group u32 [blocks, WARPS], heads of all blocks, and sums by
-//         level u64 [blocks, LEVELS]
+//   work  ranks of all tokens u32 [blocks, SLICE], the best of each group u32 [blocks, WARPS], heads of all blocks, sums by level
+//         u64 [blocks, LEVELS], and keys in the order of levels u64 [blocks, SLICE]
 //
 // Repeat penalty, top-k, temperature and softmax over what is left, top-p, min-p, one draw.
 //
@@ -43,6 +43,7 @@ struct Shared {
     };
     union {
         Groups groups;
+        Spans spans;
         ShortList list;
     };
     // What is asked for again at the end.
@@ -154,6 +155,7 @@ sample_split(const float* logits,   // [N]
     u32* const group_best = ranks + blocks * SLICE;
     Head* const heads = (Head*)(group_best + blocks * WARPS);
     u64* const sums = (u64*)(heads + blocks);
+    u64* const sorted = sums + blocks * LEVELS;
     const Choice c = load_choice(params, N);
     const Plan plan(c);
     const Ladder ladder(c);
@@ -208,7 +210,9 @@ sample_split(const float* logits,   // [N]
         }
         const u64 sum = block_sum(s.bins, own);
         const int level = ladder.level_of(top);
-        if (plan.leveled) put_levels(s.bins, ladder, level, rank, weight, sums + (u64)blockIdx.x * LEVELS);
+        if (plan.leveled) {
+            put_levels(s.bins, ladder, level, rank, weight, (u32)first, sums + blockIdx.x * LEVELS, sorted + base);
+        }
         if (thread == 0) heads[blockIdx.x] = Head{sum, top, level};
     }
 
@@ -244,14 +248,18 @@ sample_split(const float* logits,   // [N]
     } else {
         const Listed each{s.listing, ranks, blocks * SLICE};
         const u64 least = least_of(c);
-        const int start = ladder.level_of(top);
         Stage stage = c.top_k > 0 ? Stage::TopK : plan.leveled ? Stage::TopP : Stage::Draw;
         // What is listed: the tokens down to a level or, where they are many, of it alone.
         int level = 0;
         bool many = false;
-        if (plan.leveled) {
+        if (c.top_k > 0) {
+            const u32 cut = cut_of(best, top, c.top_k);
+            // Where a search leaves its key, too.
+            if (thread == 0) s.bins.key = (u64)cut << ID_BITS;
+            __syncthreads();
+        } else if (plan.leveled) {
             const u64 all = block_sum(s.bins, mass);
-            const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, start, all, N);
+            const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, ladder.level_of(top), all, N);
             level = level_at(s.bins, s.levels, goal_of(c.top_p, total));
             many = s.levels.members[level] > LISTED;
         }
@@ -261,11 +269,14 @@ sample_split(const float* logits,   // [N]
         Range range = {};
         for (bool listed = false, again = false;;) {
             if (!listed) {
+                const int start = ladder.level_of(top);
+                const bool sorts = plan.leveled && level < LEVELS - 1;
+                if (sorts) list_levels(s.listing, s.spans, s.bins, sums, sorted, blocks, start - head.level, level, many);
                 // The ranks from one to the other.
                 u32 from = LOWEST, to = top;
                 if (c.top_k > 0) {
-                    from = again ? rank_in(s.bins.key) : cut_of(best, top, c.top_k);
-                } else {
+                    from = rank_in(s.bins.key);
+                } else if (!sorts || s.listing.count > LISTED) {
 #pragma unroll 1
                     for (int l = level; l >= level - (int)many; --l) {
                         const auto holds = [&](u32 r) {
@@ -279,7 +290,7 @@ sample_split(const float* logits,   // [N]
                         }
                     }
                 }
-                list_ranks(s.listing, s.groups, ranks, group_best, groups, from, to);
+                if (!sorts) list_ranks(s.listing, s.groups, ranks, group_best, groups, from, to);
                 if (!many && s.listing.count <= SHORTEST) {
                     id = choose_short(s.list, s.listing.keys, (int)s.listing.count, c, softmax, total(), s.uniform);
                     break;

@@ -30,7 +30,7 @@ use reference::{acceptable, ranked};
 /// Uniform numbers that a launch finds, one a position, modulo this.
 pub const SAMPLE_DRAWS: usize = 1024;
 /// The fewest and the most tokens of a block, and those of which it passes on the best.
-const SLICES: [usize; 2] = [1024, 4096];
+const SLICES: [usize; 2] = [1024, 2048];
 const GROUP: usize = 128;
 /// What a block says of its tokens in all, and by level.
 const HEAD_BYTES: usize = 16 + 8 * 256;
@@ -77,11 +77,11 @@ impl SampleParams {
     }
 }
 
-/// Bytes of working memory of a launch for a vocabulary: the ranks of all tokens, the best of each group of them, and what each
-/// block says of its tokens.
+/// Bytes of working memory of a launch for a vocabulary: the ranks of all tokens, the best of each group of them, what each
+/// block says of its tokens, and all tokens once more in another order.
 pub const fn sample_work(n: usize) -> usize {
     let places = n.next_multiple_of(SLICES[1]);
-    4 * places + 4 * (places / GROUP) + n.div_ceil(SLICES[0]) * HEAD_BYTES
+    4 * places + 4 * (places / GROUP) + n.div_ceil(SLICES[0]) * HEAD_BYTES + 8 * places
 }
 
 /// The choice of a token.
