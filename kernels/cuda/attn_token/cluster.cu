@@ -11,9 +11,10 @@
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
 //   TILES     tiles of 16 keys that a warp has under way
+//   TURNS_AHEAD  see attn_token/tiles.cuh
 //   SPLITS    blocks of a cluster, at most 16; above 8 a device need not have room for one
 //   MIN_KEYS  the least share of a block
-#if !defined(WARPS) || !defined(TILES) || !defined(SPLITS) || !defined(MIN_KEYS)
+#if !defined(WARPS) || !defined(TILES) || !defined(TURNS_AHEAD) || !defined(SPLITS) || !defined(MIN_KEYS)
 #error "attn_token/cluster: every tunable must be set by the build"
 #endif
 #include "attn_token/tiles.cuh"  // Says how many heads a block has.

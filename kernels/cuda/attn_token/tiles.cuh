@@ -8,6 +8,7 @@
 //
 //   WARPS  warps in a block     TILES  tiles that a warp has under way in registers, where `attend` is wanted
 //   MIN_KEYS  the least share of a block
+//   TURNS_AHEAD  turns of a warp whose keys and values are on their way to L2 behind those that it holds, 4 where it is not set
 #ifndef EDGELLM_TILES_CUH
 #define EDGELLM_TILES_CUH
 
@@ -24,9 +25,10 @@
 #ifdef TILES
 #define STEP (16 * TILES)
 #endif
-// Turns of a warp whose keys and values are on their way to L2 behind those that it holds: memory would idle while a warp waits
-// for the kernel ahead, and what a warp holds is little where few of them have many keys.
+// Memory would idle while a warp waits for the kernel ahead, and what a warp holds is little where few of them have many keys.
+#ifndef TURNS_AHEAD
 #define TURNS_AHEAD 4
+#endif
 // f16 weights below 2^-14 lose digits, so that scales of values are taken times this, and results back.
 #define SCALE_UNIT 128.0f
 
