@@ -60,6 +60,8 @@ pub(super) fn acceptable(mut logits: Vec<f32>, p: &SampleParams, recent: &[i32],
     }
     let min_p = f64::from(p.min_p);
     let mut right = Vec::new();
+    // Places of what is right in the order of logits.
+    let (mut best, mut worst) = (ids.len(), 0);
     for (&length, min_p) in
         lengths.iter().flat_map(|l| [(l, min_p * (1.0 - ROUNDINGS)), (l, min_p * (1.0 + ROUNDINGS))])
     {
@@ -72,12 +74,17 @@ pub(super) fn acceptable(mut logits: Vec<f32>, p: &SampleParams, recent: &[i32],
         let first = sums.partition_point(|&sum| sum <= (uniform - ROUNDINGS) * total);
         let last = sums.partition_point(|&sum| sum <= (uniform + ROUNDINGS) * total).min(kept.len() - 1);
         let before = |i: usize| if i == 0 { 0.0 } else { sums[i - 1] };
+        (best, worst) = (best.min(first.min(last)), worst.max(last));
         right.extend((first.min(last)..=last).filter(|&i| sums[i] > before(i)).map(|i| kept[i]));
         // Beyond the last token that has any weight there is none.
         let end = sums.partition_point(|&sum| sum < total);
         if last > end {
             right.push(kept[end]);
         }
+    }
+    if !by_id && best <= worst {
+        // Prefixes of a length between those draw what lies between.
+        right.extend(ids[best..=worst].iter().filter(|id| weight(**id) > 0.0));
     }
     right.sort_unstable();
     right.dedup();
@@ -114,5 +121,11 @@ mod tests {
         assert_eq!(of(&[0.0; 4], SampleParams::ALL, 0.4), [1]);
         // Rounding may cut a token more or less, and so move the draw.
         assert_eq!(of(&[0.0; 4], SampleParams { top_p: 0.5, ..SampleParams::ALL }, 0.6), [1]);
+        // Where the shortest and the longest prefix are far from each other, the ends of those between are right as well.
+        let mut tail = vec![-15.5; 40];
+        tail[0] = 0.0;
+        let cut = SampleParams { top_p: 1.0 - 4e-6, ..SampleParams::ALL };
+        let ends = of(&tail, cut, ALMOST_ONE);
+        assert!(ends.len() >= 10 && ends.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ends:?}");
     }
 }
