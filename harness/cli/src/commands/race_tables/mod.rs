@@ -30,7 +30,7 @@ pub const NO_TABLE: &str = "default";
 
 /// Requests of a side that warm it before it is timed again take this long together: what the other side left behind, in
 /// caches and clocks, is gone by then.
-const WARM: Nanos = Nanos(100_000_000);
+const WARM: Nanos = Nanos(50_000_000);
 
 /// English prose that a tokenizer of any model takes: prompts are cut from it, each behind a number of its own.
 const PROSE: &str = "The river had risen in the night, and the ferry lay tied to the far bank. Two merchants who had come down \

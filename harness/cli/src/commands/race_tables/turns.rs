@@ -64,7 +64,7 @@ pub struct Turns {
 pub const FIRST: [Side; 4] = [Side::Old, Side::New, Side::New, Side::Old];
 
 /// A loading has this many times the warm-up of a piece ahead of its first.
-const FIRST_WARM_UP: u64 = 4;
+const FIRST_WARM_UP: u64 = 2;
 
 /// Runs it. `load` loads the engine with a table, `say` hears every line.
 ///
