@@ -57,8 +57,8 @@ __device__ __forceinline__ u32 place_in(u32& count, bool asks) {
 }
 
 // Lists the tokens from rank `least` to `most`, of the groups whose best is not below.
-__device__ __forceinline__ void list_ranks(Listing& listing, Groups& groups, const u32* ranks, const u32* group_best, int n_groups,
-                                           u32 least, u32 most) {
+__device__ __forceinline__ void list_ranks(Listing& listing, Groups& groups, const u32* ranks, const u32* group_best,
+                                           int n_groups, u32 least, u32 most) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     __syncthreads();
     if (threadIdx.x == 0) listing.count = groups.count = 0;

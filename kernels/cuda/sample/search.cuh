@@ -123,10 +123,10 @@ struct Found {
     u64 sum;  // of the measures down to this key, itself included
 };
 
-// Measures of the members of a range are added up from the largest key down: the member at which the sum reaches a goal, or else
-// the last one. Those of no measure are none; without any, the least key. `goal_of_all` gives the goal, which is at least 1,
-// from the sum of all. The range is cut into even bins, and on within one of them, until it holds so few that a warp looks at
-// each. Masked keys are unique.
+// Measures of the members of a range are added up from the largest key down: the member at which the sum reaches a goal, or
+// else the last one. Those of no measure are none; without any, the least key. `goal_of_all` gives the goal, which is at least
+// 1, from the sum of all. The range is cut into even bins, and on within one of them, until it holds so few that a warp looks
+// at each. Masked keys are unique.
 template <typename Each, typename Measure, typename GoalOf>
 __device__ __forceinline__ Found search(Bins& bins, Range range, const Each& each, const Measure& measure,
                                         const GoalOf& goal_of_all) {

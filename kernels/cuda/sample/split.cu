@@ -3,8 +3,8 @@
 //
 //   logits  f32 [N]     params  u32 [8]: see sample/choice.cuh     draws  f64 [1024] uniform in [0, 1), by position
 //   history, log  u32 [LEN]: the tokens by position, which may be the same memory     next  u32 [4]: as norm_logits
-//   work  ranks of all tokens u32 [blocks, SLICE], the best of each group u32 [blocks, WARPS], heads of all blocks, sums by level
-//         u64 [blocks, LEVELS], and keys in the order of levels u64 [blocks, SLICE]
+//   work  ranks of all tokens u32 [blocks, SLICE], the best of each group u32 [blocks, WARPS], heads of all blocks, sums by
+//         level u64 [blocks, LEVELS], and keys in the order of levels u64 [blocks, SLICE]
 //
 // Repeat penalty, top-k, temperature and softmax over what is left, top-p, min-p, one draw.
 //
@@ -71,7 +71,8 @@ struct Plan {
 enum class Stage { TopK, TopP, Draw };
 
 // The draw where nothing is cut, in the order of ids. Thread b knows the head of block b and its sum as a part of all.
-__device__ __forceinline__ u32 draw_of_all(Shared& s, const Choice& c, const u32* ranks, const Head& head, double factor, u64 mass) {
+__device__ __forceinline__ u32 draw_of_all(Shared& s, const Choice& c, const u32* ranks, const Head& head, double factor,
+                                           u64 mass) {
     const u64 reached = block_inclusive(s.bins, mass);
     if (threadIdx.x == THREADS - 1) s.draw = draw_of(s.uniform, reached);
     __syncthreads();
@@ -259,7 +260,8 @@ sample_split(const float* logits,   // [N]
             __syncthreads();
         } else if (plan.leveled) {
             const u64 all = block_sum(s.bins, mass);
-            const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, ladder.level_of(top), all, N);
+            const int start = ladder.level_of(top);
+            const u64 total = add_levels(s.bins, s.levels, s.parts, sums, blocks, factor, head.level, start, all, N);
             level = level_at(s.bins, s.levels, goal_of(c.top_p, total));
             many = s.levels.members[level] > LISTED;
         }
