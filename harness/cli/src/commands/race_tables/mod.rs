@@ -94,6 +94,8 @@ fn leaked(path: &Path) -> &'static Path {
 struct Loaded<'a> {
     engine: Engine,
     args: &'a RaceTablesArgs,
+    /// The tokens of the prose.
+    prose: Vec<u32>,
 }
 
 fn load(args: &RaceTablesArgs, table: TableChoice, context: usize) -> anyhow::Result<Loaded<'_>> {
@@ -105,18 +107,18 @@ fn load(args: &RaceTablesArgs, table: TableChoice, context: usize) -> anyhow::Re
         ..LoadOptions::default()
     };
     let engine = Engine::load(&args.model, &options).with_context(|| format!("loading {}", args.model.display()))?;
-    Ok(Loaded { engine, args })
+    let prose = engine.tokenizer().encode_prompt(PROSE);
+    if prose.is_empty() {
+        return Err(anyhow!("the model's tokenizer makes no token of English prose"));
+    }
+    Ok(Loaded { engine, args, prose })
 }
 
 impl Loaded<'_> {
     /// A prompt of its own for each number, and the same for both sides.
-    fn prompt(&self, tokens: u64, number: u64) -> anyhow::Result<Vec<u32>> {
-        let text = format!("[{} {number}] {PROSE}", self.args.seed % 10_000);
-        let start = self.engine.tokenizer().encode_prompt(&text);
-        if start.is_empty() {
-            return Err(anyhow!("the model's tokenizer makes no token of English prose"));
-        }
-        Ok(start.iter().copied().cycle().take(tokens as usize).collect())
+    fn prompt(&self, tokens: u64, number: u64) -> Vec<u32> {
+        let head = self.engine.tokenizer().encode_prompt(&format!("[{} {number}] ", self.args.seed % 10_000));
+        head.into_iter().chain(self.prose.iter().copied().cycle()).take(tokens as usize).collect()
     }
 }
 
@@ -128,7 +130,7 @@ impl Contestant for Loaded<'_> {
     fn answer(&mut self, prompt: u64, number: u64) -> anyhow::Result<Answer> {
         let tokens = self.args.tokens;
         let request = GenerateRequest {
-            prompt: self.prompt(prompt, number)?,
+            prompt: self.prompt(prompt, number),
             max_tokens: tokens,
             sampling: SamplingParams::greedy(),
             stop: Vec::new(),
@@ -151,7 +153,7 @@ impl Contestant for Loaded<'_> {
     }
 
     fn under(&mut self, prompt: u64, number: u64, before: &[u32], id: u32) -> anyhow::Result<f64> {
-        let mut ids = self.prompt(prompt, number)?;
+        let mut ids = self.prompt(prompt, number);
         ids.extend(before);
         Ok(under(self.engine.feed(&ids, 0)?, id as usize))
     }
