@@ -90,6 +90,17 @@ impl Backend {
         Ok(())
     }
 
+    /// Waits until what was fed has been computed.
+    ///
+    /// # Errors
+    /// As [`Backend::feed`].
+    pub fn settle(&mut self) -> Result<(), CudaError> {
+        match self {
+            Backend::Cpu(_) => Ok(()),
+            Backend::Cuda(model) => model.settle(),
+        }
+    }
+
     /// The logits after the last token, `[vocab]`.
     ///
     /// # Errors

@@ -223,6 +223,8 @@ impl Engine {
         }
         if !cancelled {
             self.backend.feed(last, head.len())?;
+            // A device has only queued it so far.
+            self.backend.settle()?;
         }
         let prompt_time = start.elapsed();
         let finish =

@@ -265,6 +265,16 @@ impl CudaModel {
         self.locked().sampled.has_kernel
     }
 
+    /// Waits until all that was fed or decoded has been computed.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn settle(&mut self) -> Result<(), CudaError> {
+        let work = self.work();
+        work.counters.syncs += 1;
+        work.builder.exec.stream().wait(|| "computing a prompt".to_owned())
+    }
+
     /// The logits behind what was fed or decoded last, `[vocab]`.
     ///
     /// # Errors
