@@ -1,8 +1,8 @@
 # The recipes that CI runs, under the same names. `just --list` shows them.
 
-# The profile of the two programs in the recipes below. CI sets EDGELLM_PROFILE=dev, which the tests build anyway: its
+# The profile of the two programs in the recipes below. CI sets EDGELLM_CARGO_PROFILE=dev, which the tests build anyway: its
 # arithmetic is optimised too.
-profile := env("EDGELLM_PROFILE", "release")
+profile := env("EDGELLM_CARGO_PROFILE", "release")
 programs := "target" / (if profile == "dev" { "debug" } else { profile })
 
 # Everything CI runs, in its order.
@@ -77,7 +77,7 @@ sanitize: build
 
 # The README's run command, short, against the embedded peer; its output must be a valid record with a page.
 smoke: model
-    PROFILE={{ profile }} bash tests/smoke.sh
+    EDGELLM_CARGO_PROFILE={{ profile }} bash tests/smoke.sh
 
 # The real `ollama` and `openai` Python clients against `edgellm serve`.
 clients: model

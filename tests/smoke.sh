@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=target/smoke
-profile=${PROFILE:-release}
+profile=${EDGELLM_CARGO_PROFILE:-release}
 rm -rf "$out"
 
 cargo run --profile "$profile" --locked -- compare --runs 3 --against baseline --out "$out" >target/smoke.stdout

@@ -30,7 +30,7 @@ fn a_row_changes_the_launches_of_the_stage_that_it_is_of_and_of_no_other() {
         launched(table(folder.path(), &[(at.clone(), variant)]), &shape)
     };
     // The logits of a prompt's last token are those of every token.
-    let [short, _] = by_row("attn_token", "cluster[MIN_KEYS=64,SPLITS=4,TILES=1,WARPS=4]");
+    let [short, _] = by_row("attn_token", "cluster[MIN_KEYS=64,SPLITS=4,TILES=1,TURNS_AHEAD=4,WARPS=4]");
     assert_eq!((short.prompt == by_default.prompt, short.token == by_default.token), (true, false), "{short:?}");
     let [short, long] = by_row("rmsnorm_half", "held[HOLD=2,THREADS=128,VEC=8]");
     assert_eq!((short.prompt == by_default.prompt, short.token == by_default.token), (false, true), "{short:?}");

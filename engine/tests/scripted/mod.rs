@@ -189,7 +189,8 @@ fn a_cluster_that_the_device_has_no_room_for_leaves_its_place_to_another_kernel(
         let shape = Shape { context: 4200, ..wide(tiny::llama()) };
         let mut by_default = model(&shape, Scheme::Q4_0, TableChoice::Default, 4200);
         let [(at, default)] = &running(&by_default, "attn_token", 0)[..] else { panic!("one attention") };
-        let cluster: VariantId = "attn_token/cluster[MIN_KEYS=64,SPLITS=16,TILES=1,WARPS=4]@cuda".parse().unwrap();
+        let cluster: VariantId =
+            "attn_token/cluster[MIN_KEYS=64,SPLITS=16,TILES=1,TURNS_AHEAD=4,WARPS=4]@cuda".parse().unwrap();
         // Whoever tries it hears why, and the model runs as before.
         let tried = by_default.try_variant(at, Some(&cluster));
         match &tried {

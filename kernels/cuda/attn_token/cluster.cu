@@ -1,5 +1,5 @@
-// attn_token / cluster: attention of one token on tensor cores, keys split over the blocks of a cluster, which write their parts to
-// each other's shared memory.
+// attn_token / cluster: attention of one token on tensor cores, keys split over the blocks of a cluster, which
+// write their parts to each other's shared memory.
 //
 //   q  f32 [HEADS, DIM]     k, v  [KV_HEADS, MAX_LEN, DIM]: f16 where KV is 16, else int8 with scales f32 [KV_HEADS, MAX_LEN]
 //   out  a slab a8/32 of HEADS * DIM where OUT is 8, else f32 [HEADS, DIM]     len  i32 [1], 1 to MAX_LEN

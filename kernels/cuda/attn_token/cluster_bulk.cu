@@ -1,5 +1,5 @@
-// attn_token / cluster_bulk: attention of one token on tensor cores, keys split over the blocks of a cluster; keys and values come to
-// shared memory by bulk copies.
+// attn_token / cluster_bulk: attention of one token on tensor cores, keys split over the blocks of a cluster; keys
+// and values come to shared memory by bulk copies.
 //
 //   q  f32 [HEADS, DIM]     k, v  f16 [KV_HEADS, MAX_LEN, DIM]
 //   out  a slab a8/32 of HEADS * DIM where OUT is 8, else f32 [HEADS, DIM]     len  i32 [1], 1 to MAX_LEN

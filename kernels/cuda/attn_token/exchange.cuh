@@ -1,4 +1,5 @@
-// How the blocks of a cluster bring the parts of attention of one token together: each sends its own to the others' shared memory.
+// How the blocks of a cluster bring the parts of attention of one token together: each sends its own to the others' shared
+// memory.
 //
 //   SPLITS  blocks of the cluster     HPB, WARPS  see attn_token/parts.cuh
 #ifndef EDGELLM_EXCHANGE_CUH
@@ -90,6 +91,7 @@ __device__ __forceinline__ void exchange(const float* states, float* inbox, u8* 
     __syncthreads();
     if (threadIdx.x == 0) emulated_arrived[blockIdx.x] = 0;
 #else
+    __syncwarp();
     cluster_arrive();
     cluster_wait();
     merge_groups(inbox, rank, share.active, out, set, heads, dim, bits);

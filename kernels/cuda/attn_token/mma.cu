@@ -17,6 +17,7 @@
 #if !defined(WARPS) || !defined(TILES) || !defined(SPLITS) || !defined(MIN_KEYS)
 #error "attn_token/mma: every tunable must be set by the build"
 #endif
+#define TURNS_AHEAD 4
 #include "attn_token/tiles.cuh"  // Says how many heads a block has.
 
 #include "attn_token/finish.cuh"

@@ -8,7 +8,8 @@
 //
 //   WARPS  warps in a block     TILES  tiles that a warp has under way in registers, where `attend` is wanted
 //   MIN_KEYS  the least share of a block
-//   TURNS_AHEAD  turns of a warp whose keys and values are on their way to L2 behind those that it holds, 4 where it is not set
+//   TURNS_AHEAD  turns of a warp whose keys and values are on their way to L2 behind those that it holds, where `attend` is
+//       wanted: memory would idle while a warp waits for the kernel ahead, and what it holds is little where it has many keys
 #ifndef EDGELLM_TILES_CUH
 #define EDGELLM_TILES_CUH
 
@@ -24,10 +25,9 @@
 
 #ifdef TILES
 #define STEP (16 * TILES)
+#if !defined(TURNS_AHEAD)
+#error "attn_token/tiles: `attend` needs TURNS_AHEAD"
 #endif
-// Memory would idle while a warp waits for the kernel ahead, and what a warp holds is little where few of them have many keys.
-#ifndef TURNS_AHEAD
-#define TURNS_AHEAD 4
 #endif
 // f16 weights below 2^-14 lose digits, so that scales of values are taken times this, and results back.
 #define SCALE_UNIT 128.0f
@@ -306,7 +306,7 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
     Sums<DIM, KV> sums;
     for (; first < share.end; first += WARPS * STEP) {
         const int next = first + WARPS * STEP;
-        ask_ahead<DIM, KV>(k, v, slots, next + TURNS_AHEAD * WARPS * STEP, share.end);
+        if (TURNS_AHEAD > 0) ask_ahead<DIM, KV>(k, v, slots, next + TURNS_AHEAD * WARPS * STEP, share.end);
         float scores[TILES][4];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {

@@ -22,7 +22,8 @@ __device__ __forceinline__ void cluster_arrive() {
 #endif
 }
 
-// Waits until every thread of the cluster has arrived; their stores to any block's shared memory can be seen. (PTX: barrier.cluster.wait)
+// Waits until every thread of the cluster has arrived; their stores to any block's shared memory can be seen.
+// (PTX: barrier.cluster.wait)
 __device__ __forceinline__ void cluster_wait() {
 #ifndef EDGELLM_EMULATED
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");

@@ -89,6 +89,10 @@ impl Gate {
             report.worst_relative_l2 = report.worst_relative_l2.max(errors.worst_relative_l2);
             report.cases.push(name);
         }
+        if self.once && report.cases.is_empty() {
+            let why = format!("no input of {} that the kernel can hold at {shape}", op.name());
+            return Err(CellFailure::new(Stage::Check, &why));
+        }
         Ok(report)
     }
 

@@ -85,7 +85,17 @@ pub fn decide(heard: &Heard, rows: &[&RowChange], same_too: bool, seed: u64) -> 
         )),
         None => Ok(()),
     };
-    judge(&evidence, parity, &changes(rows), seed)
+    let mut found = judge(&evidence, parity, &changes(rows), seed);
+    let why = match (heard.is_same(), rows.is_empty()) {
+        (true, _) => Some("both tables run the same kernels, so that what was measured is noise"),
+        (false, true) => Some("no changed row is run by a launch that was timed"),
+        (false, false) => None,
+    };
+    if let Some(why) = why.filter(|_| found.promoted) {
+        found.promoted = false;
+        found.reasons.push(why.to_owned());
+    }
+    found
 }
 
 /// The pairs of a length in each loading.

@@ -21,7 +21,7 @@ use crate::tables::RowChange;
 
 /// Pairs of requests on a GPU, where a request takes milliseconds, and on a CPU; fixed beforehand, as many of them in each
 /// loading.
-const PAIRS: [u64; 2] = [128, 48];
+const PAIRS: [u64; 2] = [128, 64];
 /// Tokens of each prompt, in the same order.
 const PROMPT: [u64; 2] = [512, 128];
 /// Pairs at each further length.
