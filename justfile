@@ -16,9 +16,9 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# The two programs.
+# The two programs; of the dev profile those that the tests build, whose dependencies have more features.
 build:
-    cargo build --profile {{ profile }} --workspace --locked
+    {{ if profile == "dev" { "cargo test --no-run" } else { "cargo build --profile " + profile } }} --workspace --locked
 
 # API documentation, warnings are errors.
 doc:
@@ -27,10 +27,6 @@ doc:
 # The default model, checked by its SHA-256.
 model: build
     {{ programs }}/edgellm pull smollm2:135m
-
-# The programs of all tests, built only.
-test-build:
-    cargo test --workspace --no-run
 
 # All tests. Those that need the default model fail without it here, instead of saying `skipped`.
 test: model

@@ -5,9 +5,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=target/smoke
 profile=${EDGELLM_CARGO_PROFILE:-release}
+bench=(cargo run --profile "$profile" --locked --quiet --)
+[ "$profile" = dev ] && bench=(target/debug/bench)
 rm -rf "$out"
 
-cargo run --profile "$profile" --locked -- compare --runs 3 --against baseline --out "$out" >target/smoke.stdout
+"${bench[@]}" compare --runs 3 --against baseline --out "$out" >target/smoke.stdout
 run=$(dirname "$(find "$out" -name run.json | head -n 1)")
 [ -n "$run" ] || { echo "no run.json under $out" >&2; exit 1; }
 
@@ -24,6 +26,6 @@ lines=$(grep -c '"side":"engine"' "$run/samples.jsonl")
 [ "$lines" -ge 3 ] || { echo "samples.jsonl has $lines runs of the engine, wanted 3 or more" >&2; exit 1; }
 
 cp "$run/report.html" target/smoke-report.html
-cargo run --profile "$profile" --locked --quiet -- report "$run" >/dev/null
+"${bench[@]}" report "$run" >/dev/null
 cmp "$run/report.html" target/smoke-report.html || { echo "bench report rebuilt another page" >&2; exit 1; }
 cat target/smoke.stdout
