@@ -270,9 +270,7 @@ impl CudaModel {
     /// # Errors
     /// The driver's error.
     pub fn settle(&mut self) -> Result<(), CudaError> {
-        let work = self.work();
-        work.counters.syncs += 1;
-        work.builder.exec.stream().wait(|| "computing a prompt".to_owned())
+        self.work().wait("computing a prompt")
     }
 
     /// The logits behind what was fed or decoded last, `[vocab]`.
@@ -448,10 +446,15 @@ impl Work {
         Err(CudaError::NoToken { position, reason })
     }
 
+    /// Waits for all that is on the stream.
+    fn wait(&mut self, doing: &str) -> Result<(), CudaError> {
+        self.counters.syncs += 1;
+        self.builder.exec.stream().wait(|| doing.to_owned())
+    }
+
     /// Waits for steps that were queued and not asked for, and takes their tokens out of the ring.
     fn forget_queued(&mut self) -> Result<(), CudaError> {
-        self.counters.syncs += 1;
-        self.builder.exec.stream().wait(|| "waiting for the last request".to_owned())?;
+        self.wait("waiting for the last request")?;
         (self.untaken..=self.last).for_each(|pos| {
             self.ring.take(pos % RING);
         });

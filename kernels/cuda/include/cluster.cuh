@@ -30,6 +30,15 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
+#ifndef EDGELLM_EMULATED
+// The address in block `rank` of the cluster that stands for `at` in this one's shared memory. (PTX: mapa)
+__device__ __forceinline__ u32 in_block(const float* at, int rank) {
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
+    return there;
+}
+#endif
+
 // Stores 16 bytes in block `rank` of the cluster, where `at` stands in this one's shared memory. That block has started and does
 // not end before: barriers of the cluster say so. (PTX: mapa, st.shared::cluster)
 __device__ __forceinline__ void store_in_block_16(float* at, float4 v, int rank) {
@@ -37,9 +46,9 @@ __device__ __forceinline__ void store_in_block_16(float* at, float4 v, int rank)
     (void)rank;
     *(float4*)at = v;
 #else
-    u32 there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(there), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(in_block(at, rank)), "f"(v.x), "f"(v.y), "f"(v.z),
+                 "f"(v.w)
+                 : "memory");
 #endif
 }
 
@@ -49,9 +58,7 @@ __device__ __forceinline__ void store_in_block_8(float* at, float2 v, int rank) 
     (void)rank;
     *(float2*)at = v;
 #else
-    u32 there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"((u32)__cvta_generic_to_shared(at)), "r"(rank));
-    asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(there), "f"(v.x), "f"(v.y) : "memory");
+    asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(in_block(at, rank)), "f"(v.x), "f"(v.y) : "memory");
 #endif
 }
 

@@ -24,6 +24,23 @@ impl LaunchShape {
         LaunchShape { grid: [blocks, 1, 1], block: [threads, 1, 1], smem: 0 }
     }
 
+    /// As the driver takes it, on the default stream and without attributes.
+    pub(super) fn config(&self) -> sys::CUlaunchConfig {
+        let ([x, y, z], [bx, by, bz]) = (self.grid, self.block);
+        sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: bx,
+            blockDimY: by,
+            blockDimZ: bz,
+            sharedMemBytes: self.smem,
+            hStream: std::ptr::null_mut(),
+            attrs: std::ptr::null_mut(),
+            numAttrs: 0,
+        }
+    }
+
     /// Threads of a block; saturates, so that an absurd shape is refused and not wrapped.
     pub fn threads(&self) -> u32 {
         self.block.iter().fold(1u32, |n, &d| n.saturating_mul(d))
@@ -108,18 +125,7 @@ impl Function {
             };
             return check("cuLaunchKernel", result, doing);
         }
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: bx,
-            blockDimY: by,
-            blockDimZ: bz,
-            sharedMemBytes: shape.smem,
-            hStream: stream.raw,
-            attrs: &mut attribute,
-            numAttrs: 1,
-        };
+        let config = sys::CUlaunchConfig { hStream: stream.raw, attrs: &mut attribute, numAttrs: 1, ..shape.config() };
         // SAFETY: as above; `config` and its one attribute live through the call.
         let result = unsafe { sys::cuLaunchKernelEx(&config, self.raw, pointers.as_mut_ptr(), std::ptr::null_mut()) };
         check("cuLaunchKernelEx", result, doing)

@@ -206,20 +206,8 @@ impl Function {
         if blocks == 1 {
             return Ok(());
         }
-        let ([x, y, z], [bx, by, bz]) = (shape.grid, shape.block);
         // As it is launched: the size of a cluster is part of the function, and no attribute of a launch repeats it.
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: bx,
-            blockDimY: by,
-            blockDimZ: bz,
-            sharedMemBytes: shape.smem,
-            hStream: std::ptr::null_mut(),
-            attrs: std::ptr::null_mut(),
-            numAttrs: 0,
-        };
+        let config = shape.config();
         let mut clusters = 0;
         // SAFETY: the pointer is valid for one int, the function is alive, and `config` lives through the call.
         let result = unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, self.raw, &config) };
