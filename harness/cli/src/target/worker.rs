@@ -15,7 +15,6 @@ use super::protocol::{Answer, Hello, Reply, Request, VERSION};
 /// # Errors
 /// A parent that says something else, or a broken pipe.
 pub fn serve(opened: Result<Opened, String>) -> anyhow::Result<()> {
-    let requests = listen();
     let mut out = std::io::stdout().lock();
     let hello = match &opened {
         Ok(o) => Hello {
@@ -36,7 +35,8 @@ pub fn serve(opened: Result<Opened, String>) -> anyhow::Result<()> {
     say(&mut out, &hello)?;
     let Ok(Opened { target, simulated, place, .. }) = opened else { return Ok(()) };
     let mut target = WithEngine::new(target, place);
-    for line in requests {
+    // Not before the greeting: a parent that says nothing is told what device this is all the same.
+    for line in listen() {
         let request: Request = serde_json::from_str(&line).context("reading a request")?;
         let answer = answer(&mut target, request);
         if simulated {
