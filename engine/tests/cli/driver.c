@@ -14,7 +14,12 @@ static long shown(const char* name, long otherwise) {
 }
 
 int cuInit(unsigned flags) { (void)flags; return 0; }
+#ifdef STUB
+// The library of a toolkit that is only linked against.
+int cuDriverGetVersion(int* version) { (void)version; return 34; }
+#else
 int cuDriverGetVersion(int* version) { *version = (int)shown("FAKE_DRIVER_VERSION", 13000); return 0; }
+#endif
 int cuDeviceGetCount(int* count) { *count = (int)shown("FAKE_DRIVER_DEVICES", 1); return 0; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
 

@@ -1,5 +1,6 @@
 //! The engine on a scripted GPU: a driver and a compiler that compute next to nothing show what is launched where and what is
-//! counted, on any machine. Each test runs in a process of its own, whose loader finds these libraries.
+//! counted, on any machine, with a GPU or without. Each test runs in a process of its own, whose loader finds these libraries
+//! before any other.
 
 mod launched;
 
@@ -17,38 +18,53 @@ use engine::synth::{Scheme, Shape};
 use harness_spec::{DeviceKey, Policy, Shape as Dims, VariantId, Workload};
 use kernels::cpu::Precision;
 use kernels::cuda::CudaError;
+use kernels::cuda::library::{driver_version, load_driver};
 use variants::{Row, TABLE_SCHEMA, TableFile, registry};
 
 use super::{gpu, on_gpu, tiny, wide};
 
-/// Set in the process that has the libraries.
+/// The libraries' folder, set in the process that has them.
 const INSIDE: &str = "EDGELLM_SCRIPTED_GPU";
 
-/// The folder of the two libraries, built once; `None` without a C compiler, as where a program of tests was carried to.
+/// A library of this crate's sources. `None` without a C compiler, as where a program of tests was carried to.
+fn build(source: &str, library: &Path, flags: &[&str]) -> Option<()> {
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1"]).args(flags).arg("-o").arg(library).arg(gpu::source(source));
+    match cc.output() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(e) => panic!("starting cc: {e}"),
+        Ok(out) => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "building {source} in {}: {said}", library.display());
+        }
+    }
+    Some(())
+}
+
+/// The folder of the two libraries, built once; `None` as of [`build`].
 fn folder() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
+    let all = || {
         let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let parent = if built.is_dir() { built.to_owned() } else { std::env::temp_dir() };
         let folder = parent.join(format!("scripted-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        for (source, library) in [("tests/cli/driver.c", "libcuda.so.1"), ("tests/scripted/nvrtc.c", "libnvrtc.so")] {
-            let mut cc = Command::new("cc");
-            cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join(library)).arg(gpu::source(source));
-            match cc.status() {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
-                status => assert!(status.unwrap().success(), "building {source}"),
-            }
-        }
+        std::fs::create_dir_all(folder.join("stub")).unwrap_or_else(|e| panic!("making {}: {e}", folder.display()));
+        build("tests/cli/driver.c", &folder.join("libcuda.so.1"), &[])?;
+        // The name that is asked for first. Where it is not here, that of a machine with a driver is found.
+        std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
+        build("tests/cli/driver.c", &folder.join("stub/libcuda.so"), &["-DSTUB"])?;
+        build("tests/scripted/nvrtc.c", &folder.join("libnvrtc.so"), &[])?;
         Some(folder)
     };
-    BUILT.get_or_init(build).as_deref()
+    BUILT.get_or_init(all).as_deref()
 }
 
-/// Whether the calling test is the one in a process of its own. Where it is not, this runs that process with these variables
-/// and fails where it fails.
+/// Whether the calling test is the one in a process of its own. Where it is not, this runs that process with these variables,
+/// in which `{folder}` is that of the libraries, and fails where it fails, with all that it said.
 fn inside(test: &str, shows: &[(&str, &str)]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    if let Some(folder) = std::env::var_os(INSIDE) {
+        let driver = load_driver().unwrap();
+        assert!(driver.starts_with(&folder), "the driver is {} and not that of {folder:?}", driver.display());
         return true;
     }
     let Some(folder) = folder() else {
@@ -57,14 +73,17 @@ fn inside(test: &str, shows: &[(&str, &str)]) -> bool {
     };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([&format!("scripted::{test}"), "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(INSIDE, "1").env("LD_LIBRARY_PATH", folder).env("EDGELLM_NVRTC", folder.join("libnvrtc.so"));
+    command.env(INSIDE, folder).env("LD_LIBRARY_PATH", folder).env("EDGELLM_NVRTC", folder.join("libnvrtc.so"));
     command.env("EDGELLM_CACHE", folder.join(test)).env("EDGELLM_CUBLASLT", "/none");
     // PTX is text, which the scripted compiler can make.
     command.env("EDGELLM_CUDA_ARCH", "compute_90").env_remove("CUDA_VISIBLE_DEVICES").env_remove("EDGELLM_REQUIRE_GPU");
-    let output = command.envs(shows.iter().copied()).output().unwrap();
+    // What is loaded before everything else may be a driver.
+    command.env_remove("LD_PRELOAD");
+    command.envs(shows.iter().map(|(name, value)| (name, value.replace("{folder}", &folder.display().to_string()))));
+    let output = command.output().unwrap();
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (said(&output.stdout), said(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+    let (out, err, status) = (said(&output.stdout), said(&output.stderr), output.status);
+    assert!(status.success() && out.contains("1 passed"), "{test} with {shows:?} ended with {status}:\n{out}{err}");
     false
 }
 
@@ -123,6 +142,16 @@ fn running(model: &CudaModel, op: &str, pos: usize) -> Vec<(Workload, VariantId)
     steps.retain(|(workload, _)| workload.op == op);
     steps.dedup();
     steps
+}
+
+#[test]
+fn a_stub_that_the_loader_finds_ahead_of_the_driver_is_named_with_the_fix() {
+    let test = "a_stub_that_the_loader_finds_ahead_of_the_driver_is_named_with_the_fix";
+    if !inside(test, &[("LD_LIBRARY_PATH", "{folder}/stub:{folder}")]) {
+        return;
+    }
+    let said = driver_version().unwrap_err().to_string();
+    assert!(said.contains("stub/libcuda.so: ") && said.contains("out of LD_LIBRARY_PATH"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Finding and loading `libcuda`, `libnvrtc` and `libcublasLt`.
 //!
-//! All are loaded at run time, the last only where it is asked for. The driver's library is opened here by its full path where the loader does not know it,
-//! which lets the binding crate, which only asks for bare names and panics where there are none, find it loaded.
+//! All are loaded at run time, the last only where it is asked for. The driver's library is opened here by its full path
+//! where the loader does not know it, which lets the binding crate, which only asks for bare names and panics where there
+//! are none, find it loaded. Whichever copy the binding crate finds is the one that all functions are called in.
 
 mod cublaslt;
 mod driver;
