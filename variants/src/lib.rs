@@ -24,7 +24,7 @@ pub use registry::{Registry, gemv_op, registry};
 pub use space::{Backend, Dims, Instruction, KernelSpec, Launch, Role, Space, SpaceError};
 pub use table::{
     Bucket, Choice, ChosenBy, LEAST_SHAPES, Loaded, MOST_REGRET, Regret, Row, ShapeTimes, TABLE_SCHEMA, Table,
-    TableError, TableFile, buckets, leave_one_out,
+    TableError, TableFile, buckets, built_in_tables, leave_one_out,
 };
 
 /// Bytes as lower-case hexadecimal digits.

@@ -156,9 +156,12 @@ fn fill(kernel: &KernelSpec, v: &VariantId, workload: &Workload, limits: &Limits
 /// Dimensions that are no sizes: which elements RoPE turns together, and where a prompt stands in its context.
 const ZERO_IS_A_CHOICE: [&str; 2] = ["PAIRING", "POS"];
 
-/// M may be left out and is 1 then.
-fn check_dims(workload: &Workload, dims: &[&str]) -> Result<(), SpaceError> {
-    let needs: BTreeSet<&str> = dims.iter().copied().collect();
+/// That a workload has the dimensions of its op and no other. M may be left out and is 1 then.
+///
+/// # Errors
+/// [`SpaceError::Dimensions`] names the first that is wrong.
+pub fn check_dims<D: AsRef<str>>(workload: &Workload, dims: &[D]) -> Result<(), SpaceError> {
+    let needs: BTreeSet<&str> = dims.iter().map(AsRef::as_ref).collect();
     let given: BTreeMap<&str, u64> = workload.shape.0.iter().map(|(k, v)| (k.as_str(), *v)).collect();
     let missing = needs.iter().find(|d| **d != "M" && !given.contains_key(*d));
     let unknown = given.keys().find(|d| !needs.contains(*d));
@@ -169,5 +172,6 @@ fn check_dims(workload: &Workload, dims: &[&str]) -> Result<(), SpaceError> {
         (.., Some(d)) => format!(", and {d} is 0"),
         (None, None, None) => return Ok(()),
     };
-    Err(SpaceError::Dimensions { workload: workload.clone(), needs: dims.join(", "), also })
+    let needs = dims.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    Err(SpaceError::Dimensions { workload: workload.clone(), needs, also })
 }

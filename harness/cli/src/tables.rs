@@ -8,7 +8,9 @@ use anyhow::{Context, anyhow};
 use harness_spec::record::{CellResult, KernelRun, Provenance, WorkloadResult};
 use harness_spec::{DeviceKey, Policy, Shape, VariantId, Workload};
 use serde_json::{Value, json};
-use variants::{LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets};
+use variants::{
+    LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets, built_in_tables,
+};
 
 use crate::places;
 
@@ -377,15 +379,23 @@ pub fn list() -> anyhow::Result<Vec<Value>> {
         .unwrap_or_default();
     paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
     paths.sort();
-    let row = |place: String, file: Result<TableFile, variants::TableError>| match file {
-        Ok(f) => json!({
-            "table": place, "device": f.device.name, "arch": f.device.arch, "policy": f.policy.to_string(),
-            "rows": f.rows.len(), "buckets": f.buckets.len(), "date": f.date, "record": f.record,
-            "incomplete": f.incomplete, "tool": f.tool, "conditions": f.device.conditions, "problem": Value::Null,
-        }),
-        Err(e) => json!({ "table": place, "problem": e.to_string() }),
+    // Every row has every field, so that all are shown whichever comes first.
+    let row = |place: String, of: &str, file: Result<TableFile, variants::TableError>| {
+        let (file, problem) = match file {
+            Ok(file) => (Some(file), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let file = file.as_ref();
+        json!({
+            "table": place, "of": of, "device": file.map(|f| &f.device.name), "arch": file.map(|f| &f.device.arch),
+            "policy": file.map(|f| f.policy.to_string()), "rows": file.map(|f| f.rows.len()),
+            "buckets": file.map(|f| f.buckets.len()), "date": file.map(|f| &f.date), "record": file.map(|f| &f.record),
+            "incomplete": file.map(|f| &f.incomplete), "tool": file.map(|f| &f.tool),
+            "conditions": file.map(|f| &f.device.conditions), "problem": problem,
+        })
     };
-    Ok(paths.into_iter().map(|p| row(p.display().to_string(), TableFile::load(&p))).collect())
+    let own = paths.into_iter().map(|p| row(p.display().to_string(), "user", TableFile::load(&p)));
+    Ok(own.chain(built_in_tables().map(|(name, file)| row(name, "built in", file))).collect())
 }
 
 #[cfg(test)]

@@ -42,6 +42,11 @@ fn wrong_usage_ends_with_64_names_the_fix_and_leaves_no_folder() {
     }
     lab.bench().args(["sweep", "--device", "tpu"]).assert().code(64).stderr(contains("cpu, cuda or cuda:N"));
     lab.bench().args(["explain", "gemv_q9", "N=1"]).assert().code(64).stderr(contains("use one of"));
+    for (shape, words) in [("N=64", "K is missing"), ("X=1", "is missing"), ("N=64 K=64 X=1", "has no X")] {
+        let mut c = lab.bench();
+        c.args(["explain", "gemv_q4_0"]).args(shape.split(' ')).args(["--device", "cpu"]);
+        c.assert().code(64).stderr(contains(words)).stdout(predicate::str::is_empty());
+    }
     lab.bench().args(["list", "kernels", "--op", "gemv_q9"]).assert().code(64).stderr(contains("use one of"));
 }
 
@@ -119,6 +124,25 @@ fn a_table_or_folder_that_cannot_be_written_is_found_before_anything_is_measured
     let out = lab.tune("file/o", "t.toml").output().unwrap();
     assert_eq!(out.status.code(), Some(3));
     assert!(said(&out).contains("--out"), "{}", said(&out));
+    let mut c = lab.tune("never", "t.toml");
+    let out = c.args(["--record-space", "nowhere/space.jsonl"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(3));
+    assert!(said(&out).contains("--record-space") && !lab.path("never").exists(), "{}", said(&out));
+}
+
+/// `/dev/full` takes nothing, as a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_stdout_does_not_take_is_exit_3_and_costs_no_result() {
+    let lab = Lab::new();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for args in [&["list", "ops"][..], &["list", "suites", "--json"], &["doctor"]] {
+        lab.bench().args(args).stdout(full()).assert().code(3).stderr(contains("stdout could not be written"));
+    }
+    let out = lab.tune("o", "t.toml").stdout(full()).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    assert!(lab.path("t.toml").is_file() && record(&lab.path("o")).results[0].winner.is_some());
+    assert!(said(&out).contains("results: o") && said(&out).contains("stdout could not be written"), "{}", said(&out));
 }
 
 #[test]
@@ -193,7 +217,7 @@ fn every_field_of_the_registry_is_listed_and_read_back() {
 }
 
 #[test]
-fn tables_of_this_user_are_listed_with_what_is_wrong_with_them() {
+fn tables_are_listed_with_what_is_wrong_with_them() {
     let lab = Lab::new();
     std::fs::create_dir_all(lab.path("home/tables")).unwrap();
     done(&lab.tune("o", "home/tables/fake-gpu.toml").output().unwrap());
@@ -201,9 +225,14 @@ fn tables_of_this_user_are_listed_with_what_is_wrong_with_them() {
     let out = lab.bench().args(["list", "tables", "--json"]).output().unwrap();
     done(&out);
     let rows: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(rows.len(), 2);
     assert!(rows[0]["problem"].as_str().unwrap().contains("bad.toml"));
     assert_eq!((rows[1]["device"].as_str(), rows[1]["problem"].is_null()), (Some("Fake GPU"), true));
+    assert!(rows[..2].iter().all(|r| r["of"] == "user"));
+    // Behind them those that the program carries.
+    let built_in: Vec<_> = rows[2..].iter().map(|r| (r["of"].as_str(), r["device"].as_str())).collect();
+    assert!(built_in.contains(&(Some("built in"), Some("NVIDIA H200"))), "{built_in:?}");
+    assert!(rows[2..].iter().all(|r| r["of"] == "built in" && r["rows"].as_u64() > Some(0)), "{built_in:?}");
+    lab.bench().args(["list", "tables"]).assert().code(0).stdout(contains("NVIDIA H200").and(contains("bad.toml")));
 }
 
 #[test]

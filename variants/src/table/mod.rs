@@ -96,6 +96,19 @@ impl fmt::Display for Loaded {
     }
 }
 
+/// The tables that the program carries, by where they lie in its sources.
+pub fn built_in_tables() -> impl Iterator<Item = (String, Result<TableFile, TableError>)> {
+    built_in::all().map(|(name, text)| {
+        let path = built_in_path(name);
+        let file = TableFile::parse(&path, text);
+        (path, file)
+    })
+}
+
+fn built_in_path(file_name: &str) -> String {
+    format!("variants/tables/{file_name}")
+}
+
 /// Which variant runs each op.
 #[derive(Clone)]
 pub struct Table(Arc<Inner>);
@@ -182,7 +195,7 @@ impl Table {
         let on_disk = folders.iter().map(|f| f.join(&name)).filter(|p| p.exists());
         let on_disk = on_disk.map(|path| (path.display().to_string(), TableFile::load(&path), Some(path)));
         let embedded = built_in::text(&name).map(|text| {
-            let path = format!("variants/tables/{name}");
+            let path = built_in_path(&name);
             (path.clone(), TableFile::parse(&path, text), None)
         });
         let mut passed_over = None;

@@ -189,7 +189,7 @@ fn dry_run(plan: &ComparePlan, json: bool) -> Outcome {
             r.seed,
             r.device,
             blocks.join(", ")
-        ));
+        ))?;
     }
     Ok(Exit::Done)
 }

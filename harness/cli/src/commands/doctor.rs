@@ -51,7 +51,7 @@ pub fn run(json: bool) -> Outcome {
             lines.push(format!("  {:<8} {:<15} fix: {}", "", "", s.fix));
         }
     }
-    print_text(&lines.join("\n"));
+    print_text(&lines.join("\n"))?;
     Ok(Exit::Done)
 }
 

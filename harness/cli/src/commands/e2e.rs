@@ -35,7 +35,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
             print_text(&format!(
                 "model {}, suite {}, lengths {:?}, {} runs after {} warm-up, {}, {} threads, context {}, seed {}",
                 r.model, r.suite.name, r.lengths, r.runs, r.warmup, r.device, r.threads, r.context, r.seed
-            ));
+            ))?;
         }
         return Ok(Exit::Done);
     }

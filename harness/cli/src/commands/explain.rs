@@ -13,6 +13,7 @@ use crate::args::{DeviceArgs, ExplainArgs};
 use crate::exit::{Exit, Failure, Outcome, usage};
 use crate::grid::Grid;
 use crate::places;
+use crate::registry_spaces::check_dims;
 use crate::target::open::{self, Checks};
 
 /// Candidates that are printed; `--json` has all.
@@ -29,10 +30,11 @@ struct Read {
 pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     let text = format!("{} {}", args.op, args.shape.join(" "));
     let workload: Workload = text.parse().map_err(usage)?;
-    if registry().space(&workload.op).is_none() {
+    let Some(space) = registry().space(&workload.op) else {
         let known = registry().spaces().iter().map(|s| s.op.as_str()).collect::<Vec<_>>().join(", ");
         return Err(usage(anyhow!("unknown op `{}`\nhint: use one of {known}", workload.op)));
-    }
+    };
+    check_dims(&workload, &space.dims).map_err(usage)?;
     let read = read(args)?;
     let choice = read.table.choose(&workload.op, &workload.shape).ok_or_else(|| {
         usage(anyhow!(
@@ -56,7 +58,7 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     if json {
         print_json(&as_json(&workload, &read, choice, row, record.as_ref(), result))?;
     } else {
-        print_text(&as_text(&workload, &read, choice, row, record.as_ref(), result));
+        print_text(&as_text(&workload, &read, choice, row, record.as_ref(), result))?;
     }
     Ok(Exit::Done)
 }
@@ -164,11 +166,19 @@ fn as_text(
             out.push(format!("candidates of {}", folder.display()));
             out.push(candidates(run, result));
         }
-        (Some((folder, _)), None) => out.push(format!("the record {} has nothing of this workload", folder.display())),
-        (None, _) if read.file.is_some() => {
-            out.push("candidates: the record is not under results; name its folder with --record".to_owned());
+        // Of a shape that nobody measured no record would tell.
+        _ if row.is_none() && choice.from != ChosenBy::Bucket => {
+            out.push(format!("hint: bench tune --workload \"{workload}\" measures the candidates"));
         }
-        (None, _) => out.push(format!("hint: bench tune --workload \"{workload}\" measures the candidates")),
+        (Some((folder, _)), None) => out.push(format!("the record {} has nothing of this workload", folder.display())),
+        (None, _) => {
+            let id = row.and_then(|r| r.record.as_ref()).or(read.file.as_ref().map(|f| &f.record));
+            out.push(format!(
+                "candidates: the record {} is neither under results nor under reports/published here; name its folder with \
+                 --record",
+                id.map_or("", String::as_str)
+            ));
+        }
     }
     out.join("\n")
 }

@@ -25,12 +25,7 @@ pub fn write(identity: &Identity, record: &KernelRun, trials: &[Trial]) -> anyho
 /// Prints the record on stdout.
 ///
 /// # Errors
-/// A record that is no JSON.
+/// A record that is no JSON, or a stdout that takes no more.
 pub fn print(record: &KernelRun, json: bool) -> Result<(), Failure> {
-    if json {
-        print_json(record)?;
-    } else {
-        print_text(&reports::kernel_terminal(record));
-    }
-    Ok(())
+    if json { print_json(record) } else { print_text(&reports::kernel_terminal(record)) }
 }

@@ -37,7 +37,7 @@ pub fn run(what: Listing, kernels: &[PathBuf], ops_only: &[String], json: bool) 
     } else if rows.is_empty() {
         eprintln!("nothing to list");
     } else {
-        print_text(&for_people(&rows));
+        print_text(&for_people(&rows))?;
     }
     Ok(Exit::Done)
 }

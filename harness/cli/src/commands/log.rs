@@ -180,7 +180,7 @@ fn show(path: &Path, json: bool) -> Outcome {
             e.commit.clone().unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    print_text(&grid.render());
+    print_text(&grid.render())?;
     Ok(Exit::Done)
 }
 

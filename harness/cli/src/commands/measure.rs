@@ -163,14 +163,11 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
 /// # Errors
 /// A run that was cut short or kept nothing is one that could not be measured.
 pub fn conclude(m: &Measured, identity: &Identity, json: bool, done: Exit) -> Result<Exit, Failure> {
-    if json {
-        print_json(&m.record)?;
-    } else {
-        print_text(&reports::terminal(&m.record));
-    }
+    let printed = if json { print_json(&m.record) } else { print_text(&reports::terminal(&m.record)) };
     let folder = identity.folder.display();
     eprintln!("results: {folder} (run.json, samples.jsonl, report.html)");
     let kept = format!("what was measured until then is in {folder}");
+    printed?;
     match &m.ended {
         Ended::Complete if m.record.hygiene.pairs_kept == 0 => {
             Err(anyhow::anyhow!("no run was valid: {:?}", m.record.hygiene.dropped).into())

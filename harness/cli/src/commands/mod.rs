@@ -67,14 +67,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Prints JSON on stdout. A closed pipe ends the output, not the program with a panic.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?;
-    print_text(&text);
-    Ok(())
+    print_text(&serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?)
 }
 
 /// Prints data on stdout.
-fn print_text(text: &str) {
-    use std::io::Write;
-    // Whoever reads may have enough before the end (`| head`).
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+///
+/// # Errors
+/// Data that did not arrive, as on a full disk. A closed pipe is none: whoever reads may have enough before the end
+/// (`| head`).
+fn print_text(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::Unmeasured(
+            anyhow::Error::new(e).context("stdout could not be written\nhint: send it to a place with room"),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -44,7 +44,7 @@ pub fn run(args: &ProfileEngineArgs) -> Outcome {
         let measured = breakdown::measure(&mut model, &plan).context("timing the steps of a token")?;
         let (_, edges) = model.graph_facts();
         let raw = raw(depth, &plan, measured, edges);
-        print_text(&serde_json::to_string(&raw).map_err(anyhow::Error::new)?);
+        print_text(&serde_json::to_string(&raw).map_err(anyhow::Error::new)?)?;
     }
     Ok(Exit::Done)
 }

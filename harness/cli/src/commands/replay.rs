@@ -55,9 +55,9 @@ pub fn run(path: &Path, only: Option<StrategyKind>, share: f64, searches: u64, j
         }
     }
     if json {
-        print_json(&rows)?
+        print_json(&rows)?;
     } else {
-        print_text(&grid.render())
+        print_text(&grid.render())?;
     }
     Ok(Exit::Done)
 }

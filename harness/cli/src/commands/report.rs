@@ -36,9 +36,9 @@ fn rebuild(folder: &Path, json: bool, markdown: bool) -> Outcome {
         if json {
             print_json(&run.record)?;
         } else if markdown {
-            print_text(&reports::kernel_markdown(&run.record));
+            print_text(&reports::kernel_markdown(&run.record))?;
         } else {
-            print_text(&reports::kernel_terminal(&run.record));
+            print_text(&reports::kernel_terminal(&run.record))?;
         }
         eprintln!("report: {}", paths.html.display());
     } else {
@@ -47,9 +47,9 @@ fn rebuild(folder: &Path, json: bool, markdown: bool) -> Outcome {
         if json {
             print_json(&rebuilt.run.record)?;
         } else if markdown {
-            print_text(&reports::markdown(&rebuilt.run.record));
+            print_text(&reports::markdown(&rebuilt.run.record))?;
         } else {
-            print_text(&reports::terminal(&rebuilt.run.record));
+            print_text(&reports::terminal(&rebuilt.run.record))?;
         }
         eprintln!("report: {}", rebuilt.paths.html.display());
     }

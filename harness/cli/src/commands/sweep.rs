@@ -31,6 +31,7 @@ pub fn run(args: SweepArgs, json: bool, command: Vec<String>) -> Outcome {
         json,
     };
     let Some(timed) = timing::time(&job, bench)? else { return Ok(Exit::Done) };
-    kernel_report::print(&timed.record, json)?;
-    timing::conclude(&timed, None)
+    let printed = kernel_report::print(&timed.record, json);
+    let exit = timing::conclude(&timed, None)?;
+    printed.map(|()| exit)
 }

@@ -348,7 +348,7 @@ fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Resu
             limit.to_string(),
         ]);
     }
-    print_text(&grid.render());
+    print_text(&grid.render())?;
     print_text(&format!(
         "{} on {} ({}), seed {}: at most {} evaluations, {:.0} s of device time, checks and builds apart",
         verb(job.kind),
@@ -357,7 +357,7 @@ fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Resu
         plan.seed,
         limits.iter().sum::<usize>(),
         most.0 as f64 / 1e9
-    ));
+    ))?;
     planned.notes.iter().for_each(|n| eprintln!("note: {n}"));
     Ok(())
 }

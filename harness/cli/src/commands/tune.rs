@@ -91,6 +91,9 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             if args.timing.dry_run {
                 return Ok(());
             }
+            if let Some(path) = &args.record_space {
+                creatable(path)?;
+            }
             let policies: Vec<_> = plan.workloads.iter().map(|w| w.policy).collect();
             table.writable(&policies)
         },
@@ -98,10 +101,8 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         json,
     };
     let Some(timed) = timing::time(&job, bench)? else { return Ok(Exit::Done) };
-    kernel_report::print(&timed.record, json)?;
-    if let Some(path) = &args.record_space {
-        record_space(path, &timed.trials)?;
-    }
+    // What cannot be printed, or written beside the table, is said at the end: the table comes first.
+    let printed = kernel_report::print(&timed.record, json);
     let Merged { table: merged, changes, kept } = table.merge(&timed.record, &registry);
     for workload in &kept {
         eprintln!("note: {workload} keeps its row, which was chosen in the engine: a kernel alone says less");
@@ -131,7 +132,10 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     if provenance == Provenance::Measured {
         note(&timed, &changes);
     }
-    timing::conclude(&timed, written.as_ref())
+    let recorded = args.record_space.as_deref().map_or(Ok(()), |path| record_space(path, &timed.trials));
+    let exit = timing::conclude(&timed, written.as_ref())?;
+    recorded?;
+    printed.map(|()| exit)
 }
 
 /// Leaves out what a model implies and the table has a row for that was chosen in the engine: it would be kept all the same.
@@ -147,6 +151,18 @@ fn leave_to_engine(suite: &mut KernelSuite, what: &WorkloadArgs, table: &DeviceT
     suite.notes.extend(kept.iter().map(|w| {
         format!("{} is left out: its row was chosen in the engine; --op {} times it", w.workload, w.workload.op)
     }));
+}
+
+/// Whether the space can be written later, found before anything is measured. What lies there stays until it is.
+fn creatable(path: &Path) -> anyhow::Result<()> {
+    let there = path.exists();
+    std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop).with_context(|| {
+        format!("cannot write to the space {}\nhint: name another file with --record-space", path.display())
+    })?;
+    if !there {
+        std::fs::remove_file(path).with_context(|| format!("removing the empty {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Writes candidates and their times as a space that `--replay` reads: of the samples of each the least, the quartiles and

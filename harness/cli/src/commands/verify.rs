@@ -218,12 +218,9 @@ fn one_device(
     record.device_facts = bench.target.facts();
     let record = kernel_run_without_home(record);
     kernel_report::write(&identity, &record, file.borrow().trials())?;
-    if json {
-        print_json(&record)?;
-    } else {
-        print_text(&table(&record));
-    }
+    let printed = if json { print_json(&record) } else { print_text(&table(&record)) };
     eprintln!("results: {} (run.json, trials.jsonl)", identity.folder.display());
+    printed?;
     judge(&record, args.expect_rejected)
 }
 
@@ -420,7 +417,7 @@ fn dry_run(planned: &Planned, json: bool) -> Result<Exit, Failure> {
     for w in &planned.workloads {
         grid.row([w.workload.to_string(), w.candidates.len().to_string(), w.pruned.len().to_string()]);
     }
-    print_text(&grid.render());
+    print_text(&grid.render())?;
     Ok(Exit::Done)
 }
 

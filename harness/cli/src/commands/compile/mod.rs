@@ -67,7 +67,7 @@ pub fn run(args: CompileArgs, json: bool) -> Outcome {
             "differences": differences,
         }))?;
     } else {
-        print_text(&table(&rows));
+        print_text(&table(&rows))?;
     }
     for line in problems.iter().chain(&differences) {
         eprintln!("problem: {line}");
