@@ -6,9 +6,10 @@
 
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span};
-use variants::Activations;
+use variants::{Activations, gemv_op};
 
 use super::buffers::Buffers;
+use super::fit::has_input;
 use super::weights::{DeviceModel, Layer, Part, Product, has_planes};
 
 /// Builds the steps of a token.
@@ -177,6 +178,16 @@ impl Builder<'_> {
             if form == Activations::A8 && !quantized {
                 program.push(exec.quantize(x, &b.slab, product.k)?);
                 quantized = true;
+            }
+            if !has_input(Some(form)) {
+                return Err(CudaError::NoKernel {
+                    op: gemv_op(w.dtype).to_owned(),
+                    shape: format!("N={} K={}", w.n, w.k),
+                    reason: format!(
+                        "the kernel that is chosen takes activations as {}, and a token has none",
+                        form.name()
+                    ),
+                });
             }
             let input = if form == Activations::A8 { &b.slab } else { x };
             program.push(exec.gemv(self.precision, w, input, &y.part(at, 4 * part.n))?);
