@@ -1,6 +1,6 @@
 //! What runs the forward pass: the processor, or a CUDA device. Both leave the logits of the last token to be sampled.
 
-use kernels::cpu::{Cpu, CpuOptions};
+use kernels::cpu::{self, Cpu, CpuOptions};
 use kernels::cuda::CudaError;
 use variants::Isa;
 
@@ -38,9 +38,7 @@ pub(crate) struct CpuBackend {
 impl CpuBackend {
     /// A model with room for `context` positions.
     pub fn new(cpu: Cpu, model: Model, options: &LoadOptions, context: usize) -> Result<CpuBackend, LoadError> {
-        let asked = options.kv_on_cpu();
-        let kind = asked.on_cpu().ok_or(LoadError::Kv { asked, device: "the processor", has: "f16 and f32" })?;
-        let kv = KvCache::new(&model.config, kind, context);
+        let kv = KvCache::new(&model.config, check_kv_on_cpu(options)?, context);
         let scratch = Scratch::new(&model);
         Ok(CpuBackend { cpu, model, scratch, kv })
     }
@@ -48,6 +46,12 @@ impl CpuBackend {
     fn run(&mut self, ids: &[u32], pos0: usize, wanted: Wanted) {
         forward(&self.cpu, &self.model, &mut self.kv, ids, pos0, &mut self.scratch, wanted);
     }
+}
+
+/// The type of the processor's kernels that keys and values are kept in as asked.
+fn check_kv_on_cpu(options: &LoadOptions) -> Result<cpu::KvType, LoadError> {
+    let asked = options.kv_on_cpu();
+    asked.on_cpu().ok_or(LoadError::Kv { asked, device: "the processor", has: "f16 and f32" })
 }
 
 /// Whether the kernels of CUDA keep keys and values as asked.
@@ -155,6 +159,8 @@ pub(crate) fn load(
         CudaModel::load(gguf, config, ordinal, options, context).map(|model| Backend::Cuda(Box::new(model)))
     };
     let on_cpu = || {
+        // Before the weights are packed, which takes seconds.
+        check_kv_on_cpu(options)?;
         let cpu = start_cpu(options)?;
         let model = load_model(gguf, &cpu, options.precision)?;
         cpu.take_notes().iter().for_each(|note| tables::say_once(note));

@@ -7,6 +7,7 @@ use kernels::cuda::exec::{Exec, Heads, Span};
 use crate::model::Config;
 
 pub use super::vram::PREFILL_TOKENS as CHUNK;
+use super::vram::aligned;
 
 /// Everything that is neither weights nor keys and values.
 #[derive(Debug)]
@@ -43,26 +44,56 @@ pub struct Buffers {
     pub head_scratch: Span,
 }
 
+/// Bytes of each of [`Buffers`], in the order of its fields.
+fn sizes(config: &Config, heads: Heads) -> [usize; 15] {
+    let widest = config.hidden.max(heads.q_width()).max(config.inter);
+    let floats = |count: usize| 4 * count;
+    [
+        16,
+        floats(CHUNK),
+        8,
+        floats(CHUNK * config.hidden),
+        floats(CHUNK * config.hidden),
+        Exec::activation_bytes(widest),
+        floats(CHUNK * heads.joined()),
+        floats(CHUNK * heads.q_width()),
+        floats(CHUNK * heads.q_width()) + 64,
+        floats(CHUNK * 2 * config.inter),
+        floats(CHUNK * config.inter) + 64,
+        floats(config.hidden),
+        floats(config.vocab),
+        Exec::attn_scratch(heads),
+        Exec::head_scratch(),
+    ]
+}
+
+/// Bytes that all buffers of a model take, however short its context is.
+pub fn bytes(config: &Config) -> u64 {
+    let heads = Heads { heads: config.n_heads, kv_heads: config.n_kv_heads, dim: config.head_dim };
+    sizes(config, heads).into_iter().map(aligned).sum()
+}
+
 impl Buffers {
     pub fn new(stream: &Stream, config: &Config, heads: Heads) -> Result<Buffers, CudaError> {
         let zeroed = |bytes: usize| Span::zeroed(stream, bytes, "activations");
-        let widest = config.hidden.max(config.q_width()).max(config.inter);
+        let [state, ids, positions, x, normed, slab, qkv, q, mixed, gate_up, inner, product, logits, attn, head] =
+            sizes(config, heads);
         Ok(Buffers {
-            state: zeroed(16)?,
-            ids: zeroed(4 * CHUNK)?,
-            positions: zeroed(8)?,
-            x: zeroed(4 * CHUNK * config.hidden)?,
-            normed: zeroed(4 * CHUNK * config.hidden)?,
-            slab: zeroed(Exec::activation_bytes(widest))?,
-            qkv: zeroed(4 * CHUNK * heads.joined())?,
-            q: zeroed(4 * CHUNK * heads.q_width())?,
-            mixed: zeroed(4 * CHUNK * heads.q_width() + 64)?,
-            gate_up: zeroed(8 * CHUNK * config.inter)?,
-            inner: zeroed(4 * CHUNK * config.inter + 64)?,
-            product: zeroed(4 * config.hidden)?,
-            logits: zeroed(4 * config.vocab)?,
-            attn_scratch: zeroed(Exec::attn_scratch(heads))?,
-            head_scratch: zeroed(Exec::head_scratch())?,
+            state: zeroed(state)?,
+            ids: zeroed(ids)?,
+            positions: zeroed(positions)?,
+            x: zeroed(x)?,
+            normed: zeroed(normed)?,
+            slab: zeroed(slab)?,
+            qkv: zeroed(qkv)?,
+            q: zeroed(q)?,
+            mixed: zeroed(mixed)?,
+            gate_up: zeroed(gate_up)?,
+            inner: zeroed(inner)?,
+            product: zeroed(product)?,
+            logits: zeroed(logits)?,
+            attn_scratch: zeroed(attn)?,
+            head_scratch: zeroed(head)?,
         })
     }
 }

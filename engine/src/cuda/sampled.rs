@@ -10,6 +10,7 @@ use super::Counters;
 use super::decode::Builder;
 use super::graphs::Graphs;
 use super::model::bytes_of;
+use super::vram::aligned;
 use crate::sampler::Sampler;
 
 /// Draws that are sent at once: few enough to be made in microseconds, and so many that sending them does not count.
@@ -37,6 +38,12 @@ pub struct Sampled {
     context: usize,
     /// In a request that draws, the first position that has no uniform number yet.
     drawn: Option<usize>,
+}
+
+/// Bytes that the choice of tokens takes, for a vocabulary and so many positions.
+pub fn bytes(vocab: usize, context: usize) -> u64 {
+    let sizes = [36, 8 * SAMPLE_DRAWS, 4 * context, 16, Exec::sample_work(vocab), Exec::sample_scratch()];
+    sizes.into_iter().map(aligned).sum()
 }
 
 impl Sampled {

@@ -226,7 +226,8 @@ pub fn load(
     let layers = (0..config.layers)
         .map(|i| {
             let cache = cache(exec, heads, kv, context)?;
-            loader.bytes += 2 * cache.k.len() as u64;
+            let scales = cache.scales.as_ref().map_or(0, |(k, v)| k.len() + v.len());
+            loader.bytes += (cache.k.len() + cache.v.len() + scales) as u64;
             loader.layer(config, i, cache)
         })
         .collect::<Result<Vec<_>, _>>()?;
