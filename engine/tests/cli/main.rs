@@ -82,7 +82,7 @@ fn wrong_usage_is_64_and_says_what_is_wrong() {
         (&["pull"], "<SOURCE>"),
         (&["pull", "two words"], "is not a source of models"),
         (&["pull", "x", "--as", "../up"], "is not a model name"),
-        (&["run", home.model(), "hi", "--temperature=-1"], "temperature is -1, and must be 0 or more"),
+        (&["run", home.model(), "hi", "--temperature", "-1"], "temperature is -1, and must be 0 or more"),
         (&["run", home.model(), "hi", "--top-p", "2"], "top_p is 2"),
         (&["run", home.model(), "hi", "--ctx", "0"], "must be at least 1"),
         (&["run", home.model(), "hi", "--isa", "neon9"], "unknown instruction set"),
@@ -101,6 +101,26 @@ fn wrong_usage_is_64_and_says_what_is_wrong() {
         (&["eval"], "--reference"),
     ] {
         home.edgellm(words).assert().code(64).stderr(contains(want)).stdout("");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_once_with_what_to_do_about_it_on_a_line_of_its_own() {
+    let home = home();
+    let table = home.dir.path().join("t.toml");
+    std::fs::write(&table, "nonsense").unwrap();
+    let (table, text) = (table.to_str().unwrap(), home.dir.path().join("text.json"));
+    std::fs::write(&text, "nonsense").unwrap();
+    for (words, once) in [
+        (&["run", home.model(), "hi", "--device", "cpu", "--table", table][..], "is damaged"),
+        (&["synth", "--shape", "smollm2-135m", "--quant", "q4_0", "-o", "/nonexistent/x"], "No such file"),
+        (&["eval", "--reference", text.to_str().unwrap(), "--model", home.model()], "expected ident"),
+    ] {
+        let said = home.edgellm(words).assert().code(3).stdout("");
+        let stderr = String::from_utf8(said.get_output().stderr.clone()).unwrap();
+        assert_eq!(stderr.matches(once).count(), 1, "{stderr}");
+        let last = stderr.trim_end().lines().last().unwrap();
+        assert!(!stderr.contains("hint: ") || last.starts_with("hint: "), "{stderr}");
     }
 }
 

@@ -178,19 +178,19 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
     /// 0 is greedy
-    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().temperature)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = SamplingParams::default().temperature)]
     pub temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k)]
     pub top_k: usize,
     /// Keep the most likely tokens up to this probability
-    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().top_p)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SamplingParams::default().top_p)]
     pub top_p: f32,
     /// Drop tokens less likely than this fraction of the most likely
-    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().min_p)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SamplingParams::default().min_p)]
     pub min_p: f32,
     /// Divides the logits of recent tokens; 1 is off
-    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().repeat_penalty)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, default_value_t = SamplingParams::default().repeat_penalty)]
     pub repeat_penalty: f32,
     /// How many tokens count as recent
     #[arg(long, value_name = "N", default_value_t = SamplingParams::default().repeat_last_n)]
@@ -301,7 +301,7 @@ pub enum ModelsVerb {
 pub struct InfoArgs {
     /// A model's name or a GGUF file
     pub model: String,
-    /// Say whether the model fits on this GPU: cuda or cuda:N
+    /// Say whether the model fits on this GPU: cuda or cuda:N; auto is the first, if there is one
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
     /// Positions of the KV cache, for the memory on a GPU [default: the model's, at most 8192]

@@ -27,10 +27,14 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
         return Err(LoadError::Context { asked: context, most: info.config.context_train }.into());
     }
     let need = VramNeed::of(&info.config, gguf.tensors(), context, kv);
-    let gpu = match args.device {
-        None | Some(DeviceChoice::Cpu) => None,
-        Some(DeviceChoice::Auto) => Some(Device::open(0)?),
-        Some(DeviceChoice::Cuda(ordinal)) => Some(Device::open(ordinal)?),
+    let (gpu, why_none) = match args.device {
+        None | Some(DeviceChoice::Cpu) => (None, None),
+        // Where a run by itself would take the processor, this says why.
+        Some(DeviceChoice::Auto) => match Device::open(0) {
+            Ok(gpu) => (Some(gpu), None),
+            Err(e) => (None, Some(e.to_string().lines().next().unwrap_or_default().to_owned())),
+        },
+        Some(DeviceChoice::Cuda(ordinal)) => (Some(Device::open(ordinal)?), None),
     };
     let free = gpu.as_ref().map(|gpu| gpu.free_memory().map(Bytes)).transpose()?;
     let sha256 = entry.sha256.as_ref().map(|digest| digest.as_str());
@@ -67,6 +71,7 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
             let verdict = fits.map_or_else(|e| e.to_string().replace('\n', "; "), |_| "the model fits".to_owned());
             rows.push(("gpu", format!("{}, {} free: {verdict}", gpu.facts().name, binary(free.0))));
         }
+        rows.extend(why_none.map(|why| ("gpu", format!("none: {why}"))));
         describe(&info, rows)
     };
     writeln!(std::io::stdout(), "{text}").map_err(Failure::output)
