@@ -48,6 +48,17 @@ impl Heard {
         self.lengths.iter().all(Length::is_same)
     }
 
+    /// What an engine that was asked has left unsaid, where it ended without a word of failure: then nothing is known of the
+    /// tables, not even that they run the same kernels.
+    pub fn missing(&self, same_too: bool) -> Option<String> {
+        let [done, all] = self.progress(same_too);
+        match (self.lengths.is_empty(), done < all) {
+            (true, _) => Some("before both tables were loaded".to_owned()),
+            (false, true) => Some(format!("after {done} of {all} timed requests")),
+            (false, false) => None,
+        }
+    }
+
     /// Timed requests, and how many there will be of them with `same_too`, or without.
     pub fn progress(&self, same_too: bool) -> [u64; 2] {
         let run = self.lengths.iter().filter(|l| same_too || !l.is_same());
@@ -320,6 +331,19 @@ mod tests {
         assert!(Heard::default().is_same() && !decided(&Heard::default()).promoted);
         assert_eq!(same.progress(false), [0, 0]);
         assert_eq!(heard(1.0, 1.0).progress(false), [120, 120]);
+    }
+
+    #[test]
+    fn an_engine_that_ended_early_has_said_nothing_of_the_tables() {
+        assert_eq!(Heard::default().missing(false).unwrap(), "before both tables were loaded");
+        let mut heard = heard(1.0, 1.0);
+        assert_eq!(heard.missing(false), None);
+        heard.requests.pop();
+        assert_eq!(heard.missing(false).unwrap(), "after 119 of 120 timed requests");
+        let same = vec![Length { same_prefill: true, same_decode: true, ..LENGTH }];
+        let same = Heard { lengths: same, ..Heard::default() };
+        assert_eq!(same.missing(false), None, "there is nothing to be timed");
+        assert_eq!(same.missing(true).unwrap(), "after 0 of 120 timed requests");
     }
 
     #[test]

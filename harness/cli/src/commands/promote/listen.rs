@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -116,13 +116,17 @@ pub fn race(c: &Contest<'_>, changed: &[RowChange], old: &str, new: &Path, folde
     let status = child.wait().context("waiting for the engine")?;
     let words = errors.and_then(|e| e.join().ok()).unwrap_or_default();
     ended.context("trying the tables in the engine; the old table stays")?;
-    if !status.success() {
-        return Err(anyhow!(
-            "the engine ended with {status} while the tables were tried\n{words}\nhint: the old table stays"
-        )
-        .into());
-    }
-    Ok(heard)
+    all_of(heard, c.same_too, status, &words)
+}
+
+/// What was heard, if the engine has said all: one that ended early, with whatever status, says nothing of the tables.
+fn all_of(heard: Heard, same_too: bool, status: ExitStatus, words: &str) -> Result<Heard, Failure> {
+    let when = match (heard.missing(same_too), status.success()) {
+        (None, true) => return Ok(heard),
+        (None, false) => "while the tables were tried".to_owned(),
+        (Some(missing), _) => missing,
+    };
+    Err(anyhow!("the engine ended with {status} {when}\n{words}\nhint: the old table stays").into())
 }
 
 fn last_lines(errors: impl BufRead) -> String {
@@ -134,4 +138,29 @@ fn last_lines(errors: impl BufRead) -> String {
         kept.push_back(line);
     }
     Vec::from(kept).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::commands::race_tables::line::Length;
+
+    #[test]
+    fn an_engine_that_ends_without_a_word_is_an_error_and_never_two_tables_that_are_the_same() {
+        let same = Length { prompt: 512, pairs: 60, same_prefill: true, same_decode: true };
+        let loaded = Heard { lengths: vec![same], ..Heard::default() };
+        let [success, killed] = [0, 9].map(ExitStatus::from_raw);
+        let said =
+            |heard: &Heard, status| format!("{:?}", all_of(heard.clone(), false, status, "its last words").err());
+        for status in [success, killed] {
+            let said = said(&Heard::default(), status);
+            let parts =
+                [&status.to_string(), "before both tables were loaded", "its last words", "the old table stays"];
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        }
+        assert!(said(&loaded, killed).contains("while the tables were tried"));
+        assert!(all_of(loaded, false, success, "").is_ok_and(|heard| heard.is_same()));
+    }
 }
