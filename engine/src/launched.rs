@@ -19,8 +19,9 @@ pub type Launch = (Workload, String);
 pub struct Launched {
     /// Those of a token behind the prompt; what runs a workload is named by its variant.
     pub token: BTreeSet<Launch>,
-    /// Those that take many tokens of the prompt at once. What is computed of its last token alone, such as the logits, is
-    /// part of every generated token too and counted there; a prompt that is taken token by token launches what a token does.
+    /// Those that take the prompt: many tokens at once, and what a token launches for those that are taken one by one, be it
+    /// the few that are left of its chunks or all. What is computed of the last of many alone, such as the logits, is part of
+    /// every generated token too and counted there.
     pub prompt: BTreeSet<Launch>,
 }
 
@@ -41,12 +42,10 @@ impl Engine {
 
 fn on_cuda(model: &CudaModel, prompt: usize) -> Result<Launched, CudaError> {
     let named = |(workload, variant): (Workload, VariantId)| (workload, variant.to_string());
-    let token: BTreeSet<Launch> = model.steps(prompt).into_iter().map(named).collect();
-    let prompt = match model.prompt_steps(prompt)? {
-        Some(steps) => steps.into_iter().map(named).collect(),
-        None => token.clone(),
-    };
-    Ok(Launched { token, prompt })
+    Ok(Launched {
+        token: model.steps(prompt).into_iter().map(named).collect(),
+        prompt: model.prompt_steps(prompt)?.into_iter().map(named).collect(),
+    })
 }
 
 /// The table chooses the products alone, and the layouts of weights with them.

@@ -1,6 +1,8 @@
 //! The graphs of a token: one for each class of lengths that the context reaches, as attention is chosen by length. Token,
 //! position and length lie in device memory, so that none of them ever changes.
 
+use std::ops::Range;
+
 use kernels::cuda::CudaError;
 use kernels::cuda::driver::Graph;
 use kernels::cuda::exec::{LengthClass, Program};
@@ -39,19 +41,28 @@ impl Graphs {
     }
 
     /// The class of a token at a position, which sees the keys up to its own.
-    fn class(&self, pos: usize) -> &(Program, usize) {
+    fn class(&self, pos: usize) -> usize {
         // Positions behind the context have no class of their own, and nothing is launched there.
-        &self.classes[LengthClass::of(pos + 1).index().min(self.classes.len() - 1)]
+        LengthClass::of(pos + 1).index().min(self.classes.len() - 1)
     }
 
     /// The steps of a token at a position.
     pub fn program(&self, pos: usize) -> &Program {
-        &self.class(pos).0
+        &self.classes[self.class(pos)].0
     }
 
     /// The graph of a token at a position.
     pub fn graph(&self, pos: usize) -> &Graph {
-        &self.graphs[self.class(pos).1]
+        &self.graphs[self.classes[self.class(pos)].1]
+    }
+
+    /// The steps of every class that tokens at these positions are of.
+    pub fn programs_at(&self, positions: Range<usize>) -> impl Iterator<Item = &Program> {
+        let classes = match positions.is_empty() {
+            true => 0..0,
+            false => self.class(positions.start)..self.class(positions.end - 1) + 1,
+        };
+        self.classes[classes].iter().map(|(program, _)| program)
     }
 
     /// The steps of every class.

@@ -18,6 +18,7 @@ use super::fit;
 use super::graphs::Graphs;
 use super::prompt::{FEW, Prompt};
 use super::sampled::Sampled;
+use super::single_tokens;
 use super::vram;
 use super::weights::{self, DeviceModel};
 use crate::generate::LoadOptions;
@@ -162,22 +163,28 @@ impl CudaModel {
 
     /// The launches of a token at a position: op and variant of each.
     pub fn steps(&self, pos: usize) -> Vec<(Workload, VariantId)> {
-        let workload = |step: &Step| Workload { op: step.op().to_owned(), shape: step.key().clone() };
-        self.locked().graphs.program(pos).steps().iter().map(|step| (workload(step), step.variant().clone())).collect()
+        self.locked().graphs.program(pos).steps().iter().map(named).collect()
     }
 
-    /// The launches of a prompt of so many tokens, each chunk's; `None` where it is taken token by token.
+    /// The launches of a prompt of so many tokens, some of them more than once: those of its chunks, and those of a token
+    /// for the tokens that are taken one by one, be it the last few or all.
     ///
     /// # Errors
     /// No kernel.
-    pub fn prompt_steps(&self, tokens: usize) -> Result<Option<Vec<(Workload, VariantId)>>, CudaError> {
+    pub fn prompt_steps(&self, tokens: usize) -> Result<Vec<(Workload, VariantId)>, CudaError> {
         let work = self.locked();
-        let Some(prompt) = work.prompt.as_ref().filter(|_| tokens > FEW) else { return Ok(None) };
         let Parts { exec, model, buffers, .. } = &work.builder;
-        let chunks = [CHUNK.min(tokens), tokens % CHUNK];
-        let taken = chunks.into_iter().filter(|&m| m > FEW);
-        let steps = taken.map(|m| prompt.steps(exec, model, buffers, m)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(steps.concat()))
+        let mut steps = Vec::new();
+        let mut at_once = 0;
+        if let Some(prompt) = &work.prompt {
+            at_once = tokens - single_tokens(tokens as u64) as usize;
+            for m in [CHUNK.min(at_once), at_once % CHUNK].into_iter().filter(|&m| m > 0) {
+                steps.extend(prompt.steps(exec, model, buffers, m)?);
+            }
+        }
+        let singly = work.graphs.programs_at(at_once..tokens);
+        steps.extend(singly.flat_map(Program::steps).map(named));
+        Ok(steps)
     }
 
     /// Every variant that may run a workload of a token here, the default first.
@@ -640,6 +647,11 @@ impl Parts {
         let words = [id, pos as u32, pos as u32 + 1, 0];
         self.buffers.state.upload(self.exec.stream(), &bytes_of(&words))
     }
+}
+
+/// What a step computes, and what runs it.
+pub(super) fn named(step: &Step) -> (Workload, VariantId) {
+    (Workload { op: step.op().to_owned(), shape: step.key().clone() }, step.variant().clone())
 }
 
 /// Words as the device reads them.

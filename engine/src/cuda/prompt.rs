@@ -11,6 +11,7 @@ use kernels::cuda::exec::{AttnPrefill, Exec, Matmul, Precision, RopeAppend, Span
 use variants::Layout;
 
 use super::buffers::{Buffers, CHUNK};
+use super::model;
 use super::weights::{DeviceModel, Layer, Product};
 
 /// Below this many tokens each of them goes through the graph of a single token: decoding the weights for a few tokens
@@ -169,7 +170,7 @@ impl Chunk<'_> {
     fn launch(&mut self, step: Step) -> Result<(), CudaError> {
         self.launches += 1;
         if let Some(named) = &mut self.named {
-            named.push((Workload { op: step.op().to_owned(), shape: step.key().clone() }, step.variant().clone()));
+            named.push(model::named(&step));
         }
         step.launch(self.exec.stream(), false)
     }
