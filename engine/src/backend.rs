@@ -154,10 +154,8 @@ pub(crate) fn load(
     options: &LoadOptions,
     context: usize,
 ) -> Result<(Backend, DeviceChoice), LoadError> {
-    let on_cuda = |ordinal| {
-        check_kv_on_cuda(options)?;
-        CudaModel::load(gguf, config, ordinal, options, context).map(|model| Backend::Cuda(Box::new(model)))
-    };
+    let on_cuda =
+        |ordinal| CudaModel::load(gguf, config, ordinal, options, context).map(|model| Backend::Cuda(Box::new(model)));
     let on_cpu = || {
         // Before the weights are packed, which takes seconds.
         check_kv_on_cpu(options)?;

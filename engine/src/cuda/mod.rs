@@ -6,6 +6,7 @@
 //! - `fit`: whether there are kernels for a model, before anything is loaded.
 //! - `graphs`: those steps captured, for every class of lengths.
 //! - `prompt`: many tokens at once.
+//! - `ring`: where the host hears of tokens.
 //! - `sampled`: tokens drawn on the device.
 //! - [`breakdown`]: what each step of a token costs.
 //! - [`vram`]: how much memory that takes, before anything is loaded.
@@ -18,6 +19,7 @@ mod fit;
 mod graphs;
 mod model;
 mod prompt;
+mod ring;
 mod sampled;
 pub mod vram;
 mod weights;

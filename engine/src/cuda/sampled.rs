@@ -2,7 +2,7 @@
 //! a drawn token never changes either.
 
 use kernels::cuda::CudaError;
-use kernels::cuda::driver::{HostWords, Stream};
+use kernels::cuda::driver::Stream;
 use kernels::cuda::exec::{Exec, Precision, Program, SampleToken, Span, Step};
 use kernels::op::SAMPLE_DRAWS;
 
@@ -10,6 +10,7 @@ use super::Counters;
 use super::decode::Builder;
 use super::graphs::Graphs;
 use super::model::bytes_of;
+use super::ring::Ring;
 use super::vram::aligned;
 use crate::sampler::Sampler;
 
@@ -24,7 +25,7 @@ pub struct Sampled {
     /// Captured by the first request that draws. Before what they use: graphs go first.
     pub graphs: Option<Graphs>,
     /// Host memory that hears of every token that is drawn.
-    pub ring: HostWords,
+    pub ring: Ring,
     /// The words of the parameters, and behind them the position of a request's first choice.
     params: Span,
     /// Uniform numbers by position, f64 `[SAMPLE_DRAWS]`.
@@ -51,18 +52,12 @@ impl Sampled {
     ///
     /// # Errors
     /// No room on the device.
-    pub fn new(
-        exec: &Exec,
-        precision: Precision,
-        ring: usize,
-        vocab: usize,
-        context: usize,
-    ) -> Result<Sampled, CudaError> {
+    pub fn new(exec: &Exec, precision: Precision, vocab: usize, context: usize) -> Result<Sampled, CudaError> {
         let zeroed = |bytes: usize| Span::zeroed(exec.stream(), bytes, "the choice of tokens");
         Ok(Sampled {
             has_kernel: exec.samples(precision, vocab),
             graphs: None,
-            ring: HostWords::new(exec.device(), ring)?,
+            ring: Ring::new(exec.device())?,
             params: zeroed(36)?,
             draws: zeroed(8 * SAMPLE_DRAWS)?,
             history: zeroed(4 * context)?,
@@ -171,11 +166,9 @@ impl Sampled {
     }
 
     /// The request is over and the device is done with it: words of the ring that nobody took are taken away.
-    pub fn end(&mut self, positions: impl Iterator<Item = usize>, ring: usize) {
+    pub fn end(&mut self, positions: impl Iterator<Item = usize>) {
         if self.drawn.take().is_some() {
-            positions.for_each(|pos| {
-                self.ring.take(pos % ring);
-            });
+            positions.for_each(|pos| self.ring.forget(pos));
         }
     }
 }
