@@ -1,8 +1,10 @@
-//! Writing a file so that a reader sees the old one or the new one, never a half.
+//! Writing a file so that a reader sees the old one or the new one, never a half; reading one that may be packed.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::Path;
+
+use flate2::read::GzDecoder;
 
 use crate::error::ReportError;
 
@@ -29,6 +31,22 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportEr
         let _ = fs::remove_file(temporary);
         ReportError::write(path, e)
     })
+}
+
+/// Reads `path`, or what lies packed beside it as `path.gz` where it is absent, as in the published runs.
+pub(crate) fn read_unpacked(path: &Path) -> Result<Vec<u8>, ReportError> {
+    let absent = match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => e,
+        read => return read.map_err(|e| ReportError::read(path, e)),
+    };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".gz");
+    let beside = Path::new(&beside);
+    // The name without the ending is the one that a person knows.
+    let packed = File::open(beside).map_err(|_| ReportError::read(path, absent))?;
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes).map_err(|e| ReportError::read(beside, e))?;
+    Ok(bytes)
 }
 
 /// Removes `path`, which may be absent.

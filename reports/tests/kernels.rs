@@ -310,6 +310,16 @@ fn a_folder_is_rebuilt_to_the_byte_and_a_cut_last_line_is_left_out() {
     assert_eq!(loaded.trials, trials);
     assert_eq!(loaded.record, run);
     assert!(loaded.warnings[0].contains("cut short"), "{:?}", loaded.warnings);
+
+    // As the published runs: packed, and read all the same.
+    let plain = dir.path().join("run.json");
+    let packed = std::fs::File::create(dir.path().join("run.json.gz")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+    std::io::copy(&mut std::fs::File::open(&plain).unwrap(), &mut packed).unwrap();
+    packed.finish().unwrap();
+    std::fs::remove_file(plain).unwrap();
+    assert!(is_kernel_run(dir.path()).unwrap());
+    assert_eq!(load_kernel_run(dir.path()).unwrap().record, run);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{charts, html};
 use crate::charts::ChartOutcome;
 use crate::error::ReportError;
-use crate::files::{create_folder, remove_if_there, write_atomically};
+use crate::files::{create_folder, read_unpacked, remove_if_there, write_atomically};
 use crate::run::{SimulatedRecords, WrittenPaths};
 
 /// A run of kernels as read from its folder.
@@ -23,13 +23,13 @@ pub struct LoadedKernelRun {
     pub warnings: Vec<String>,
 }
 
-/// Whether the `run.json` of `dir` is a record of kernels and not of engines.
+/// Whether the `run.json` of `dir`, which may be packed as `run.json.gz`, is a record of kernels and not of engines.
 ///
 /// # Errors
 /// [`ReportError`] where it is missing or no JSON.
 pub fn is_kernel_run(dir: &Path) -> Result<bool, ReportError> {
     let path = dir.join("run.json");
-    let bytes = fs::read(&path).map_err(|e| ReportError::read(&path, e))?;
+    let bytes = read_unpacked(&path)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|source| ReportError::BadRecord { path, source })?;
     Ok(matches!(value.get("kind").and_then(Value::as_str), Some("verify" | "sweep" | "tune")))
 }
@@ -63,7 +63,7 @@ pub fn write_kernel_run_with(
     write_views(dir, record, trials)
 }
 
-/// Reads `run.json` and, where it exists, `trials.jsonl` of `dir`.
+/// Reads `run.json`, which may be packed as `run.json.gz`, and, where it exists, `trials.jsonl` of `dir`.
 ///
 /// # Errors
 /// [`ReportError`] when a file is unreadable, of another format version, or damaged elsewhere than in a cut last line.
@@ -133,7 +133,7 @@ fn check_provenance(record: &KernelRun, simulated: SimulatedRecords) -> Result<(
 }
 
 fn load_record(path: &Path) -> Result<KernelRun, ReportError> {
-    let bytes = fs::read(path).map_err(|e| ReportError::read(path, e))?;
+    let bytes = read_unpacked(path)?;
     let bad = |source| ReportError::BadRecord { path: path.to_owned(), source };
     let value: Value = serde_json::from_slice(&bytes).map_err(bad)?;
     let Some(found) = value.get("schema").and_then(Value::as_u64) else {

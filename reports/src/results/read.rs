@@ -1,14 +1,13 @@
 //! Finds the records below a folder.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::read::GzDecoder;
 use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelRun, Provenance, RunRecord, SCHEMA_VERSION};
 use serde_json::Value;
 
 use crate::error::ReportError;
+use crate::files::read_unpacked;
 
 /// Folders below the given one that are looked into.
 const DEEPEST: usize = 3;
@@ -83,12 +82,7 @@ fn look(dir: &Path, deeper: usize, found: &mut Found) -> Result<(), ReportError>
 }
 
 fn read(path: &Path) -> Result<Record, ReportError> {
-    let mut bytes = fs::read(path).map_err(|e| ReportError::read(path, e))?;
-    if path.extension().is_some_and(|e| e == "gz") {
-        let mut plain = Vec::new();
-        GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|e| ReportError::read(path, e))?;
-        bytes = plain;
-    }
+    let bytes = read_unpacked(&path.with_file_name("run.json"))?;
     let bad = |source| ReportError::BadRecord { path: path.to_owned(), source };
     let value: Value = serde_json::from_slice(&bytes).map_err(bad)?;
     let of_kernels = matches!(value.get("kind").and_then(Value::as_str), Some("verify" | "sweep" | "tune"));

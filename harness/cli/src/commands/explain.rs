@@ -47,12 +47,11 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
         .as_ref()
         .and_then(|f| f.rows.iter().find(|r| r.workload() == workload && r.variant == choice.variant));
     let policy = row.and_then(|r| r.policy).or_else(|| read.file.as_ref().map(|f| f.policy));
+    let id = record_id(row, read.file.as_ref());
     let record = match &args.record {
         Some(folder) => Some((folder.clone(), reports::load_kernel_run(folder).map_err(anyhow::Error::new)?.record)),
-        None => {
-            let last = read.file.as_ref().map(|f| &f.record);
-            row.and_then(|r| r.record.as_ref()).or(last).and_then(|id| find_record(id))
-        }
+        // A shape without a row was measured by no run of this table.
+        None => id.filter(|_| row.is_some() || choice.from == ChosenBy::Bucket).and_then(find_record),
     };
     let result = record.as_ref().and_then(|(_, run)| result_of(run, &workload, policy));
     if json {
@@ -78,6 +77,12 @@ fn read(args: &ExplainArgs) -> Result<Read, Failure> {
     Ok(Read { file: table.file(), table, found: loaded.to_string() })
 }
 
+/// The run that tells of a row: its own, else the last that the table was written by, if that is of the row's policy.
+fn record_id<'a>(row: Option<&'a Row>, file: Option<&'a TableFile>) -> Option<&'a str> {
+    let own = row.and_then(|r| r.record.as_deref());
+    own.or_else(|| file.filter(|_| row.is_none_or(|r| r.policy.is_none())).map(|f| f.record.as_str()))
+}
+
 /// What the device of a table can, by its architecture.
 fn limits_of(file: &TableFile) -> anyhow::Result<Limits> {
     let arch = &file.device.arch;
@@ -94,7 +99,8 @@ fn find_record(id: &str) -> Option<(PathBuf, KernelRun)> {
         .into_iter()
         .flat_map(|root| std::fs::read_dir(Path::new(root)).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())));
     // The id is in the folder's name unless --out gave it another.
-    let mut all: Vec<PathBuf> = folders.filter(|f| f.join("run.json").is_file()).collect();
+    let has_record = |f: &PathBuf| ["run.json", "run.json.gz"].iter().any(|name| f.join(name).is_file());
+    let mut all: Vec<PathBuf> = folders.filter(has_record).collect();
     all.sort_by_key(|f| !f.to_string_lossy().ends_with(id));
     all.into_iter().take(200).find_map(|folder| {
         let run =
@@ -129,7 +135,7 @@ fn as_json(
         "workload": workload.to_string(), "variant": choice.variant.to_string(), "from": by(choice), "table": read.found,
         "row": row, "policy": file.map(|f| f.policy.to_string()), "date": file.map(|f| &f.date),
         "device": file.map(|f| &f.device), "record": record.map(|(folder, _)| folder.display().to_string()),
-        "record_id": file.map(|f| &f.record), "result": result,
+        "record_id": record_id(row, file), "result": result,
     })
 }
 
@@ -146,7 +152,8 @@ fn as_text(
     out.push(format!("  table   {}", read.found));
     if let Some(file) = &read.file {
         out.push(format!("  device  {} ({})", file.device.name, file.device.arch));
-        out.push(format!("  made    {} by {}, policy {}, record {}", file.date, file.tool, file.policy, file.record));
+        let record = record_id(row, Some(file)).unwrap_or("none of this row");
+        out.push(format!("  made    {} by {}, policy {}, record {record}", file.date, file.tool, file.policy));
         out.extend(file.incomplete.as_ref().map(|why| format!("  note    incomplete: {why}")));
     }
     if let Some(row) = row {
@@ -171,14 +178,13 @@ fn as_text(
             out.push(format!("hint: bench tune --workload \"{workload}\" measures the candidates"));
         }
         (Some((folder, _)), None) => out.push(format!("the record {} has nothing of this workload", folder.display())),
-        (None, _) => {
-            let id = row.and_then(|r| r.record.as_ref()).or(read.file.as_ref().map(|f| &f.record));
-            out.push(format!(
-                "candidates: the record {} is neither under results nor under reports/published here; name its folder with \
-                 --record",
-                id.map_or("", String::as_str)
-            ));
-        }
+        (None, _) => out.push(match record_id(row, read.file.as_ref()) {
+            Some(id) => format!(
+                "candidates: the record {id} is neither under results nor under reports/published here; name its folder with \
+                 --record"
+            ),
+            None => "candidates: the row names no record".to_owned(),
+        }),
     }
     out.join("\n")
 }

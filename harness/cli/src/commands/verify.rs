@@ -77,7 +77,11 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces, on_gpu: bool) -> Result<Kern
     let ops = known.into_iter().filter(|op| w.op.is_empty() || w.op.iter().any(|o| o == op));
     let workloads: Vec<Workload> = ops.flat_map(|op| shapes(op, args.full)).collect();
     if workloads.is_empty() {
-        return Err(anyhow!("there is no kernel to check on this device").into());
+        return Err(anyhow!(
+            "there is no kernel to check on this device\nhint: --device chooses another; `bench list kernels` says what each \
+             kernel runs on"
+        )
+        .into());
     }
     let mut suite = kernel_suite::of_workloads(&workloads);
     suite.name = match (args.once, args.full) {

@@ -26,7 +26,7 @@ pub fn run(args: CompileArgs, json: bool) -> Outcome {
     }
     for op in &args.op {
         if registry.space(op).is_none() {
-            return Err(usage(anyhow!("there is no op {op}\nhint: bench list ops")));
+            return Err(usage(anyhow!("unknown op `{op}`\nhint: `bench list ops` shows those that there are")));
         }
     }
     let kept = args.check.as_deref().map(Snapshot::read).transpose().map_err(usage)?;
@@ -129,8 +129,9 @@ fn table(rows: &[(&Job, &Compiled)]) -> String {
                 Compiled::Failed(_) => format!("{} FAILED", job.arch),
             });
         }
+        let found = if classes.is_empty() { "none".to_owned() } else { classes.join(",") };
         let declared = rows.first().map_or("none", |(job, _)| job.spec.instruction.name());
-        lines.push(format!("{variant}\n    {}\n    declares {declared}, has {}", cells.join("  "), classes.join(",")));
+        lines.push(format!("{variant}\n    {}\n    declares {declared}, has {}", cells.join("  "), found));
     }
     lines.join("\n")
 }

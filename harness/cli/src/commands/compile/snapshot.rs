@@ -30,6 +30,24 @@ struct Entry {
     instructions: Vec<String>,
 }
 
+impl Entry {
+    /// What differs from `now`, in the words of the file.
+    fn changes(&self, now: &Entry) -> String {
+        let number = |name: &str, was: u32, is: u32| (was != is).then(|| format!("{name} were {was} and are {is}"));
+        let classes = (self.instructions != now.instructions)
+            .then(|| format!("instruction classes were {:?} and are {:?}", self.instructions, now.instructions));
+        let all = [
+            number("registers", self.registers, now.registers),
+            number("spilled bytes", self.spill, now.spill),
+            number("local bytes", self.local, now.local),
+            number("bytes of static shared memory", self.static_smem, now.static_smem),
+            number("bytes of dynamic shared memory", self.dynamic_smem, now.dynamic_smem),
+            classes,
+        ];
+        all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
 const HEAD: &str =
     "# What the default variant of every CUDA kernel needs on every architecture: registers a thread, spilled and local
 # bytes a thread, static and dynamic shared memory a block (at N = K = 4096), instruction classes of the machine code.
@@ -104,7 +122,7 @@ impl Snapshot {
                     (kept.spill, kept.local, &kept.instructions) == (now.spill, now.local, &now.instructions)
                 };
                 if !equal {
-                    out.push(format!("{variant} for {arch} needed {kept:?} and now needs {now:?}; {update}"));
+                    out.push(format!("{variant} for {arch}: {}; {update}", kept.changes(now)));
                 }
             }
         }
@@ -146,6 +164,8 @@ mod tests {
         assert_eq!(differences(&snapshot("13.0", 41, 0)), 1);
         assert_eq!(differences(&snapshot("12.8", 41, 0)), 0);
         assert_eq!(differences(&snapshot("12.8", 40, 4)), 1);
+        let said = kept.differences(&snapshot("13.0", 41, 4), &[], &all);
+        assert!(said[0].contains("registers were 40 and are 41, spilled bytes were 0 and are 4;"), "{said:?}");
     }
 
     #[test]
