@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernels::cpu::Cpu;
+use kernels::cpu::{Cpu, Precision};
 use kernels::cuda::CudaError;
 
 use crate::backend::{self, Backend};
@@ -19,6 +19,7 @@ use crate::info::ModelInfo;
 use crate::model::{Config, LoadError, Model};
 use crate::sampler::Sampler;
 use crate::stop::StopMatcher;
+use crate::tables;
 use crate::tokenizer::{TextStream, Tokenizer};
 
 /// A model in memory with what runs it: threads of the processor, or a CUDA device. One request at a time.
@@ -56,6 +57,11 @@ impl Engine {
         let tokenizer = Tokenizer::from_gguf(gguf)?;
         let chat_template = ChatTemplate::from_gguf(gguf, &tokenizer)?.map(Arc::new);
         let (backend, device) = backend::load(gguf, &info.config, options, context)?;
+        // The exact path runs plain kernels whatever was measured.
+        if let (Backend::Cuda(model), Precision::Fast) = (&backend, options.precision) {
+            let note = tables::unmeasured_on_cuda(options.table, model.device(), &model.steps(0));
+            note.iter().for_each(|note| tables::say_once(note));
+        }
         Ok(Engine {
             sampler: Sampler::new(info.config.vocab),
             history: Vec::with_capacity(context),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use harness_spec::DeviceKey;
+use harness_spec::{DeviceKey, VariantId, Workload};
 use kernels::cpu::{device_key, last_level_cache};
-use kernels::cuda::driver::Facts;
+use kernels::cuda::driver::{Device, Facts};
 use kernels::cuda::kernel::limits as cuda_limits;
-use variants::{Backend, Isa, Limits, Table, TableFile};
+use kernels::cuda::library::nvrtc;
+use variants::{Backend, Isa, Limits, Row, Table, TableFile};
 
 use crate::generate::TableChoice;
 use crate::model::LoadError;
@@ -79,6 +80,46 @@ fn of_file(
     Ok((Table::of_file(file, limits), note))
 }
 
+/// What there is to say of a model on a CUDA device whose table was measured with other models (R24). Nothing of one for
+/// which there is no table at all, as that has been said.
+pub(crate) fn unmeasured_on_cuda(
+    choice: TableChoice,
+    device: &Device,
+    steps: &[(Workload, VariantId)],
+) -> Option<String> {
+    let key = device.key(&nvrtc().ok()?.version_text());
+    let (table, _) = choose_on_cuda(choice, &key, device.facts()).ok()?;
+    unmeasured(&table.file()?, steps)
+}
+
+/// Names the first of those products and attentions of a token that a table has no row for. A row of attention counts for
+/// every length: a class without one runs that of the nearest.
+fn unmeasured(file: &TableFile, steps: &[(Workload, VariantId)]) -> Option<String> {
+    let tuned = |op: &str| {
+        let families = ["gemv_", "qkv_rope_", "gate_up_", "norm_logits_", "attn_token"];
+        families.iter().any(|family| op.starts_with(family))
+    };
+    let is_row_of = |row: &Row, of: &Workload| {
+        let mut dims = of.shape.0.iter().filter(|(name, _)| *name != "LEN");
+        row.op == of.op && dims.all(|(name, value)| row.shape.get(name) == Some(*value))
+    };
+    let mut all: Vec<&Workload> = Vec::new();
+    for (workload, _) in steps.iter().filter(|(workload, _)| tuned(&workload.op)) {
+        if !all.contains(&workload) {
+            all.push(workload);
+        }
+    }
+    let lacks: Vec<_> = all.iter().filter(|w| !file.rows.iter().any(|row| is_row_of(row, w))).collect();
+    let first = lacks.first()?;
+    Some(format!(
+        "the table of {} has no row for {} of the {} products and attentions of a token of this model, such as {first}: \
+         they run default kernels; `bench tune --policy cold+in_engine` measures which are faster",
+        file.device.name,
+        lacks.len(),
+        all.len()
+    ))
+}
+
 /// Logs a note the first time that this process hears it: a server loads models again and again.
 pub(crate) fn say_once(note: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -113,8 +154,8 @@ mod tests {
         DeviceKey { backend: backend.to_owned(), name: name.to_owned(), arch: "sm_90".to_owned(), conditions }
     }
 
-    fn file(folder: &Path, device: DeviceKey) -> TableChoice {
-        let table = TableFile {
+    fn table_file(device: DeviceKey) -> TableFile {
+        TableFile {
             schema: TABLE_SCHEMA,
             policy: Policy::COLD_GRAPH,
             date: "2026-01-01T00:00:00Z".to_owned(),
@@ -124,9 +165,12 @@ mod tests {
             device,
             rows: Vec::new(),
             buckets: Vec::new(),
-        };
+        }
+    }
+
+    fn file(folder: &Path, device: DeviceKey) -> TableChoice {
         let path = folder.join("table.toml");
-        std::fs::write(&path, table.to_text()).unwrap();
+        std::fs::write(&path, table_file(device).to_text()).unwrap();
         TableChoice::File(Box::leak(path.into()))
     }
 
@@ -163,5 +207,42 @@ mod tests {
         let for_cpu = file(folder.path(), key("cpu", "A processor"));
         let said = choose_on_cuda(for_cpu, &key("cuda", "A GPU"), &facts()).unwrap_err().to_string();
         assert!(said.contains("A processor (cpu)") && said.contains("loaded for cuda"), "{said}");
+    }
+
+    #[test]
+    fn products_and_attention_that_a_table_never_saw_are_counted_and_one_is_named() {
+        let step = |op: &str, shape: &[(&str, u64)], variant: &str| {
+            (Workload::of(op, shape.iter().copied()), format!("{op}/{variant}@cuda").parse::<VariantId>().unwrap())
+        };
+        let product = step("gemv_add_q4_0", &[("N", 64), ("K", 64)], "plain");
+        let attention = step("attn_token", &[("DIM", 64), ("LEN", 2048)], "plain");
+        let steps = [product.clone(), step("add", &[("COUNT", 64)], "plain"), attention.clone(), product.clone()];
+        let mut file = table_file(key("cuda", "A GPU"));
+        let said = unmeasured(&file, &steps).unwrap();
+        assert!(
+            said.contains("no row for 2 of the 2") && said.contains("gemv_add_q4_0") && said.contains("A GPU"),
+            "{said}"
+        );
+        let row = |(workload, variant): &(Workload, VariantId), len: Option<u64>| Row {
+            op: workload.op.clone(),
+            shape: len
+                .map_or_else(|| workload.shape.clone(), |len| harness_spec::Shape::of([("DIM", 64), ("LEN", len)])),
+            layout: None,
+            variant: variant.clone(),
+            median_ns: 1.0,
+            ci_ns: None,
+            runner_up: None,
+            gap_to_runner_up: None,
+            reason: "a test".to_owned(),
+            key: "a test".to_owned(),
+            record: None,
+            policy: None,
+            quarantined: None,
+        };
+        // Of attention a row of another class of lengths.
+        file.rows = vec![row(&attention, Some(512))];
+        assert!(unmeasured(&file, &steps).unwrap().contains("no row for 1 of the 2"));
+        file.rows.push(row(&product, None));
+        assert_eq!(unmeasured(&file, &steps), None);
     }
 }
