@@ -4,16 +4,21 @@ mod tiny;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::engine::Engine;
 use engine::forward::{Scratch, Wanted, forward};
-use engine::generate::{Event, GenerateRequest, LoadOptions, SamplingParams};
+use engine::generate::{DeviceChoice, Event, GenerateRequest, LoadOptions, SamplingParams};
 use engine::kv_cache::KvCache;
 use engine::model::load_model;
 use engine::synth::{Scheme, Shape};
 use kernels::cpu::{Cpu, CpuOptions, KvType, Precision};
 use variants::{Isa, Table};
+
+/// Set in the process that has a scripted GPU.
+const INSIDE: &str = "EDGELLM_SCRIPTED_GPU";
 
 struct Counting;
 
@@ -66,9 +71,9 @@ fn the_forward_pass(shape: &Shape, isa: Isa, precision: Precision, threads: usiz
     assert_eq!(made, 0, "{} {isa} {precision:?} {threads} threads", shape.architecture);
 }
 
-fn the_decode_loop(shape: &Shape, sampling: SamplingParams) {
+fn the_decode_loop(shape: &Shape, device: DeviceChoice, sampling: SamplingParams) {
     const TOKENS: usize = 200;
-    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
+    let options = LoadOptions { device, threads: Some(2), ..LoadOptions::default() };
     let mut engine = Engine::from_gguf(&tiny::gguf(shape, Scheme::Q4_0, 1), &options).unwrap();
     let request = GenerateRequest {
         prompt: vec![1, 2, 3],
@@ -89,12 +94,54 @@ fn the_decode_loop(shape: &Shape, sampling: SamplingParams) {
         })
         .unwrap();
     assert_eq!(seen, TOKENS);
-    assert_eq!(counts[TOKENS - 1] - counts[0], 0, "{} {:?}", shape.architecture, request.sampling);
+    assert_eq!(counts[TOKENS - 1] - counts[0], 0, "{} on {device} {:?}", shape.architecture, request.sampling);
+}
+
+fn decode_loops(shape: &Shape, device: DeviceChoice) {
+    let drawn = SamplingParams { seed: Some(1), ..SamplingParams::default() };
+    the_decode_loop(shape, device, SamplingParams::greedy());
+    the_decode_loop(shape, device, drawn.clone());
+    the_decode_loop(shape, device, SamplingParams { top_k: 0, min_p: 0.05, ..drawn });
+}
+
+/// Runs this program again where the loader finds a driver and a compiler that compute next to nothing: what the host does
+/// for a token is the same.
+fn again_on_a_scripted_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for (source, library) in [("cli/driver.c", "libcuda.so.1"), ("scripted/nvrtc.c", "libnvrtc.so")] {
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.path().join(library)).arg(sources.join(source));
+        match cc.status() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return println!("skipped: there is no C compiler"),
+            status => assert!(status.unwrap().success(), "building {source}"),
+        }
+    }
+    // The name that is asked for first.
+    std::fs::copy(folder.path().join("libcuda.so.1"), folder.path().join("libcuda.so")).unwrap();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--nocapture", "--test-threads=1"]).env(INSIDE, "1").env("LD_LIBRARY_PATH", folder.path());
+    again.env("EDGELLM_NVRTC", folder.path().join("libnvrtc.so")).env("EDGELLM_CUBLASLT", "/none");
+    // PTX is text, which the scripted compiler can make.
+    again.env("EDGELLM_CACHE", folder.path().join("cache")).env("EDGELLM_CUDA_ARCH", "compute_90");
+    let output = again.env_remove("CUDA_VISIBLE_DEVICES").env_remove("LD_PRELOAD").output().unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (said(&output.stdout), said(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
 }
 
 // One test alone in this file: the count is of the whole process.
 #[test]
 fn neither_the_forward_pass_nor_the_decode_loop_allocates() {
+    if std::env::var_os(INSIDE).is_some() {
+        // Heads and rows that the kernels of a GPU take.
+        let wide = |shape: Shape| Shape { hidden: 256, inter: 512, head_dim: 64, context: 512, ..shape };
+        [tiny::llama(), tiny::qwen2(), tiny::qwen3()]
+            .map(wide)
+            .iter()
+            .for_each(|s| decode_loops(s, DeviceChoice::Cuda(0)));
+        return;
+    }
     for shape in [tiny::llama(), tiny::qwen2(), tiny::qwen3()] {
         for isa in Isa::available() {
             for precision in [Precision::Fast, Precision::Exact] {
@@ -103,8 +150,7 @@ fn neither_the_forward_pass_nor_the_decode_loop_allocates() {
                 }
             }
         }
-        the_decode_loop(&shape, SamplingParams::greedy());
-        the_decode_loop(&shape, SamplingParams { seed: Some(1), ..SamplingParams::default() });
-        the_decode_loop(&shape, SamplingParams { seed: Some(1), top_k: 0, min_p: 0.05, ..SamplingParams::default() });
+        decode_loops(&shape, DeviceChoice::Cpu);
     }
+    again_on_a_scripted_gpu();
 }
