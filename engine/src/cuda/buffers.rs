@@ -2,12 +2,13 @@
 
 use kernels::cuda::CudaError;
 use kernels::cuda::driver::Stream;
-use kernels::cuda::exec::{Exec, Heads, Span};
+use kernels::cuda::exec::{Exec, Span};
 
 use crate::model::Config;
 
 pub use super::vram::PREFILL_TOKENS as CHUNK;
 use super::vram::aligned;
+use super::weights::heads;
 
 /// Everything that is neither weights nor keys and values.
 #[derive(Debug)]
@@ -45,7 +46,8 @@ pub struct Buffers {
 }
 
 /// Bytes of each of [`Buffers`], in the order of its fields.
-fn sizes(config: &Config, heads: Heads) -> [usize; 15] {
+fn sizes(config: &Config) -> [usize; 15] {
+    let heads = heads(config);
     let widest = config.hidden.max(heads.q_width()).max(config.inter);
     let floats = |count: usize| 4 * count;
     [
@@ -69,15 +71,14 @@ fn sizes(config: &Config, heads: Heads) -> [usize; 15] {
 
 /// Bytes that all buffers of a model take, however short its context is.
 pub fn bytes(config: &Config) -> u64 {
-    let heads = Heads { heads: config.n_heads, kv_heads: config.n_kv_heads, dim: config.head_dim };
-    sizes(config, heads).into_iter().map(aligned).sum()
+    sizes(config).into_iter().map(aligned).sum()
 }
 
 impl Buffers {
-    pub fn new(stream: &Stream, config: &Config, heads: Heads) -> Result<Buffers, CudaError> {
+    pub fn new(stream: &Stream, config: &Config) -> Result<Buffers, CudaError> {
         let zeroed = |bytes: usize| Span::zeroed(stream, bytes, "activations");
         let [state, ids, positions, x, normed, slab, qkv, q, mixed, gate_up, inner, product, logits, attn, head] =
-            sizes(config, heads);
+            sizes(config);
         Ok(Buffers {
             state: zeroed(state)?,
             ids: zeroed(ids)?,

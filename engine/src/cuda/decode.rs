@@ -5,12 +5,12 @@
 //! int8 keys), that part alone runs as single ops. Under [`Precision::Plain`] everything does, on plain kernels.
 
 use kernels::cuda::CudaError;
-use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span};
+use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span, Weights};
 use variants::{Activations, gemv_op};
 
 use super::buffers::Buffers;
 use super::fit::has_input;
-use super::weights::{DeviceModel, Layer, Part, Product, has_planes};
+use super::weights::{DeviceModel, Layer, Product, has_planes};
 
 /// Builds the steps of a token.
 pub struct Builder<'a> {
@@ -52,7 +52,7 @@ impl Builder<'_> {
         let config = &model.config;
         program.push(self.exec.norm_logits(
             self.precision,
-            &model.head.weights,
+            &model.head,
             &model.out_norm,
             x,
             &b.logits,
@@ -66,25 +66,25 @@ impl Builder<'_> {
     }
 
     /// Whether fused kernels may run at all.
-    fn fused(&self, part: &Part) -> bool {
-        self.precision == Precision::Table && has_planes(part.dtype)
+    fn fused(&self, weights: &Weights) -> bool {
+        self.precision == Precision::Table && has_planes(weights.dtype)
     }
 
     fn attention(&self, layer: &Layer, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b, model) = (self.exec, self.buffers, self.model);
         let (config, heads) = (&model.config, model.heads);
         let (state, len) = (&b.state, b.state.part(8, 4));
-        let fused = layer.qkv.single().filter(|part| {
+        let fused = layer.qkv.single().filter(|w| {
             let shape = Exec::qkv_rope_shape(heads, config.hidden, &layer.cache, model.rotation.adjacent);
-            self.fused(part)
+            self.fused(w)
                 && layer.head_norms.is_none()
                 && model.rotation.dims == heads.dim
-                && exec.has_fast("qkv_rope", part.dtype, &shape)
+                && exec.has_fast("qkv_rope", w.dtype, &shape)
         });
         match fused {
-            Some(part) => {
+            Some(w) => {
                 let o = QkvRope {
-                    w: &part.weights,
+                    w,
                     bias: layer.bias.as_ref(),
                     norm: &layer.attn_norm,
                     x: &b.x,
@@ -137,10 +137,10 @@ impl Builder<'_> {
 
     fn feed_forward(&self, layer: &Layer, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b, config) = (self.exec, self.buffers, &self.model.config);
-        let fused = layer.gate_up.single().filter(|part| self.fused(part) && self.form(&layer.down) == Activations::A8);
+        let fused = layer.gate_up.single().filter(|w| self.fused(w) && self.form(&layer.down) == Activations::A8);
         match fused {
-            Some(part) => {
-                program.push(exec.gate_up(&part.weights, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
+            Some(w) => {
+                program.push(exec.gate_up(w, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
             }
             None => {
                 program.push(exec.rmsnorm(
@@ -162,7 +162,7 @@ impl Builder<'_> {
     /// The form in which [`Builder::add_product`] takes its input.
     fn form(&self, product: &Product) -> Activations {
         match product.single() {
-            Some(part) if self.fused(part) => Activations::A8,
+            Some(w) if self.fused(w) => Activations::A8,
             _ => Activations::F32,
         }
     }
@@ -172,8 +172,7 @@ impl Builder<'_> {
         let (exec, b) = (self.exec, self.buffers);
         let mut quantized = false;
         let mut at = 0;
-        for part in &product.parts {
-            let w = &part.weights;
+        for w in &product.parts {
             let (_, form) = exec.product(self.precision, w.dtype, w.n, w.k, Some(w.layout))?;
             if form == Activations::A8 && !quantized {
                 program.push(exec.quantize(x, &b.slab, product.k)?);
@@ -190,8 +189,8 @@ impl Builder<'_> {
                 });
             }
             let input = if form == Activations::A8 { &b.slab } else { x };
-            program.push(exec.gemv(self.precision, w, input, &y.part(at, 4 * part.n))?);
-            at += 4 * part.n;
+            program.push(exec.gemv(self.precision, w, input, &y.part(at, 4 * w.n))?);
+            at += 4 * w.n;
         }
         Ok(())
     }
@@ -199,8 +198,8 @@ impl Builder<'_> {
     /// The residual stream plus a product, whose input is in the form that [`Builder::form`] says.
     fn add_product(&self, product: &Product, x: &Span, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b) = (self.exec, self.buffers);
-        match product.single().filter(|part| self.fused(part)) {
-            Some(part) => program.push(exec.gemv_add(&part.weights, x, &b.x, &b.x)?),
+        match product.single().filter(|w| self.fused(w)) {
+            Some(w) => program.push(exec.gemv_add(w, x, &b.x, &b.x)?),
             None => {
                 self.products(product, x, &b.product, program)?;
                 program.push(exec.add(self.precision, &b.x, &b.product, &b.x, product.n)?);

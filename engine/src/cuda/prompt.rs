@@ -12,7 +12,7 @@ use variants::Layout;
 
 use super::buffers::{Buffers, CHUNK};
 use super::model;
-use super::weights::{DeviceModel, Layer, Product};
+use super::weights::{DeviceModel, Layer, Product, takes_prompts};
 
 /// Below this many tokens each of them goes through the graph of a single token: decoding the weights for a few tokens
 /// takes longer than reading them for each.
@@ -42,13 +42,13 @@ fn products(model: &DeviceModel) -> impl Iterator<Item = &Product> {
 
 /// Whether a product takes its weights as they lie.
 fn as_it_lies(exec: &Exec, product: &Product) -> bool {
-    product.single().is_some_and(|part| part.dtype == DType::F16 || !exec.has_library())
+    product.single().is_some_and(|w| w.dtype == DType::F16 || !exec.has_library())
 }
 
 impl Prompt {
     /// Whether prompts are taken at once: the exact path goes token by token.
     pub fn takes(model: &DeviceModel, precision: Precision) -> bool {
-        precision == Precision::Table && products(model).flat_map(|p| &p.parts).all(|part| part.of_prompts().is_some())
+        precision == Precision::Table && products(model).flat_map(|p| &p.parts).all(takes_prompts)
     }
 
     /// With room for the largest product whose weights are decoded first.
@@ -139,7 +139,7 @@ impl Prompt {
         let (n, k) = (product.n, product.k);
         let joined;
         let w = match as_it_lies(c.exec, product) {
-            true => product.parts[0].of_prompts().expect("a model with other matrices does not come here"),
+            true => &product.parts[0],
             false => {
                 joined = self.decoded(c, product)?;
                 &joined
@@ -157,10 +157,9 @@ impl Prompt {
         let (n, k) = (product.n, product.k);
         let halves = self.halves.as_ref().expect("there is room wherever weights are decoded").part(0, 2 * n * k);
         let mut row = 0;
-        for part in &product.parts {
-            let w = part.of_prompts().expect("a model with other matrices does not come here");
-            c.launch(c.exec.dequantize(w, &halves.part(2 * row * k, 2 * part.n * k))?)?;
-            row += part.n;
+        for w in &product.parts {
+            c.launch(c.exec.dequantize(w, &halves.part(2 * row * k, 2 * w.n * k))?)?;
+            row += w.n;
         }
         Ok(Weights { dtype: DType::F16, n, k, layout: Layout::Gguf, slab: halves })
     }

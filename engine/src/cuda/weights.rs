@@ -13,39 +13,17 @@ use crate::model::{Architecture, Config, EMBED, HEAD, LoadError, Tensors, rope_f
 /// Matrices that take the same input: one product where their types are the same, one after the other where not.
 #[derive(Debug)]
 pub struct Product {
-    /// The parts in the order of their rows.
-    pub parts: Vec<Part>,
+    /// The parts in the order of their rows, each in the layout that its kernels take.
+    pub parts: Vec<Weights>,
     /// Rows together.
     pub n: usize,
     /// Columns.
     pub k: usize,
 }
 
-/// One matrix, in the layout that its kernels take.
-#[derive(Debug)]
-pub struct Part {
-    pub dtype: DType,
-    pub n: usize,
-    pub weights: Weights,
-}
-
-impl Part {
-    /// The weights as prompts are multiplied with them, where there are kernels for that: planes, the file's own floats, or
-    /// ternary weights as the file has them.
-    pub fn of_prompts(&self) -> Option<&Weights> {
-        let as_in_the_file = matches!(self.dtype, DType::F16 | DType::BF16 | DType::TQ2_0);
-        let takes = match self.weights.layout {
-            Layout::Planes => true,
-            Layout::Gguf => as_in_the_file,
-            _ => false,
-        };
-        takes.then_some(&self.weights)
-    }
-}
-
 impl Product {
     /// The only part, where there is one.
-    pub fn single(&self) -> Option<&Part> {
+    pub fn single(&self) -> Option<&Weights> {
         match &self.parts[..] {
             [part] => Some(part),
             _ => None,
@@ -76,7 +54,7 @@ pub struct DeviceModel {
     pub embed: Weights,
     pub layers: Vec<Layer>,
     pub out_norm: Span,
-    pub head: Part,
+    pub head: Weights,
     /// Bytes of all of it.
     pub bytes: u64,
 }
@@ -93,6 +71,21 @@ struct Loader<'a> {
 pub fn has_planes(dtype: DType) -> bool {
     use DType::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0};
     matches!(dtype, Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K | Q5K | Q6K)
+}
+
+/// Whether prompts can be multiplied with weights as they lie: planes, the file's own floats, or ternary weights as the file
+/// has them.
+pub fn takes_prompts(weights: &Weights) -> bool {
+    match weights.layout {
+        Layout::Planes => true,
+        Layout::Gguf => matches!(weights.dtype, DType::F16 | DType::BF16 | DType::TQ2_0),
+        _ => false,
+    }
+}
+
+/// The heads of a model's attention.
+pub fn heads(config: &Config) -> Heads {
+    Heads { heads: config.n_heads, kv_heads: config.n_kv_heads, dim: config.head_dim }
 }
 
 impl<'a> Loader<'a> {
@@ -112,15 +105,14 @@ impl<'a> Loader<'a> {
     }
 
     /// A matrix of some tensors of one type, in the layout that its steps take.
-    fn part(&mut self, infos: &[&'a TensorInfo], k: usize, what: &str) -> Result<Part, LoadError> {
+    fn part(&mut self, infos: &[&'a TensorInfo], k: usize, what: &str) -> Result<Weights, LoadError> {
         let (dtype, n) = (infos[0].dtype, infos.iter().map(|i| i.n()).sum());
         // Fused kernels read planes; a product alone takes its weights as the table's kernel wants them.
         let layout = match self.precision == Precision::Table && has_planes(dtype) {
             true => Layout::Planes,
             false => self.exec.product(self.precision, dtype, n, k, None)?.0,
         };
-        let weights = self.send(layout, infos, k, what)?;
-        Ok(Part { dtype, n, weights })
+        self.send(layout, infos, k, what)
     }
 
     fn product(&mut self, names: &[(String, usize)], k: usize) -> Result<Product, LoadError> {
@@ -218,7 +210,7 @@ pub fn load(
     kv: KvType,
     context: usize,
 ) -> Result<DeviceModel, LoadError> {
-    let heads = Heads { heads: config.n_heads, kv_heads: config.n_kv_heads, dim: config.head_dim };
+    let heads = heads(config);
     let mut loader = Loader { exec, precision, tensors: Tensors::new(gguf), bytes: 0 };
     let embed_info = loader.tensors.matrix(EMBED, config.vocab, config.hidden)?;
     // A row is looked up as the file has it; the head reads the same weights in the layout of its kernel.
@@ -245,8 +237,7 @@ pub fn load(
     Ok(DeviceModel { config: config.clone(), heads, rotation, embed, layers, out_norm, head, bytes })
 }
 
-fn head(loader: &mut Loader<'_>, info: &TensorInfo, config: &Config) -> Result<Part, LoadError> {
+fn head(loader: &mut Loader<'_>, info: &TensorInfo, config: &Config) -> Result<Weights, LoadError> {
     let layout = loader.exec.head_layout(loader.precision, info.dtype, config.vocab, config.hidden)?;
-    let weights = loader.send(layout, &[info], config.hidden, HEAD)?;
-    Ok(Part { dtype: info.dtype, n: config.vocab, weights })
+    loader.send(layout, &[info], config.hidden, HEAD)
 }

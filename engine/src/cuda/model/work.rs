@@ -48,7 +48,7 @@ impl Work {
         context: usize,
     ) -> Result<Work, LoadError> {
         let model = weights::load(gguf, config, &exec, precision, kv, context)?;
-        let buffers = Buffers::new(exec.stream(), config, model.heads)?;
+        let buffers = Buffers::new(exec.stream(), config)?;
         let ring = Ring::new(exec.device())?;
         let sampled = Sampled::new(&exec, precision, config.vocab, context)?;
         let parts = Parts { exec, model, buffers, precision };
