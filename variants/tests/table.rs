@@ -266,6 +266,16 @@ fn a_table_made_under_other_conditions_is_not_used() {
 }
 
 #[test]
+fn what_is_no_file_is_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = TableFile::load(folder.path()).unwrap_err().to_string();
+    assert!(said.contains("it is no file"), "{said}");
+    if cfg!(target_os = "linux") {
+        assert!(TableFile::load(Path::new("/dev/zero")).unwrap_err().to_string().contains("/dev/zero"));
+    }
+}
+
+#[test]
 fn a_damaged_table_is_a_warning_and_the_defaults_run() {
     let good = file(vec![row(64, 64, "plain")]).to_text();
     for bad in

@@ -371,12 +371,17 @@ fn add_buckets(file: &mut TableFile, run: &KernelRun, policy: Policy) {
 /// Every table that can be found, for `bench list tables`: those of this user, and those that the program carries.
 ///
 /// # Errors
-/// The user's folder is not known.
+/// The user's folder is not known, or cannot be read.
 pub fn list() -> anyhow::Result<Vec<Value>> {
     let folder = places::tables()?;
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .map(|entries| entries.filter_map(|e| e.ok().map(|e| e.path())).collect())
-        .unwrap_or_default();
+    let reading = || format!("reading the tables in {}\nhint: set EDGELLM_HOME to a folder of yours", folder.display());
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        entries => {
+            let all = entries.and_then(|entries| entries.map(|e| Ok(e?.path())).collect());
+            all.with_context(reading)?
+        }
+    };
     paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
     paths.sort();
     // Every row has every field, so that all are shown whichever comes first.

@@ -233,6 +233,8 @@ fn tables_are_listed_with_what_is_wrong_with_them() {
     assert!(built_in.contains(&(Some("built in"), Some("NVIDIA H200"))), "{built_in:?}");
     assert!(rows[2..].iter().all(|r| r["of"] == "built in" && r["rows"].as_u64() > Some(0)), "{built_in:?}");
     lab.bench().args(["list", "tables"]).assert().code(0).stdout(contains("NVIDIA H200").and(contains("bad.toml")));
+    let file = lab.path("home/tables/bad.toml");
+    lab.bench().env("EDGELLM_HOME", file).args(["list", "tables"]).assert().code(3).stderr(contains("EDGELLM_HOME"));
 }
 
 #[test]

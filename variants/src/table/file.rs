@@ -141,8 +141,13 @@ impl TableFile {
     /// [`TableError`] where it cannot be read, is damaged or of another version.
     pub fn load(path: &Path) -> Result<TableFile, TableError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| TableError::Unreadable { path: name.clone(), reason: e.to_string() })?;
+        let unreadable = |reason: String| TableError::Unreadable { path: name.clone(), reason };
+        // A device such as /dev/zero would be read without an end.
+        match std::fs::metadata(path) {
+            Ok(m) if !m.is_file() => return Err(unreadable("it is no file".to_owned())),
+            _ => {}
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
         TableFile::parse(&name, &text)
     }
 

@@ -182,7 +182,9 @@ fn record_space(path: &Path, trials: &[Trial]) -> anyhow::Result<()> {
         serde_json::to_writer(&mut text, &Trial { samples, warm_up: None, ..trial.clone() })?;
         text.push(b'\n');
     }
-    std::fs::write(path, text).with_context(|| format!("writing the space {}", path.display()))?;
+    std::fs::write(path, text).with_context(|| {
+        format!("writing the space {}\nhint: --replay also reads the trials.jsonl of the run", path.display())
+    })?;
     eprintln!("space: {}", path.display());
     Ok(())
 }
