@@ -359,6 +359,19 @@ fn every_kernel_that_norms_says_how_often_and_every_design_of_it_is_there() {
     assert!(["V40", "V41", "V42", "V43", "V44"].iter().all(|v| designs.contains(v)), "{designs:?}");
 }
 
+/// The designs of the inventory for 4-bit products and heads. What no kernel carries is told in ARCHITECTURE.md.
+#[test]
+fn every_design_of_a_product_is_carried_by_a_kernel_or_told_to_be_missing() {
+    let carried: BTreeSet<&str> =
+        registry().kernels().flat_map(|(_, kernel)| kernel.designs.iter().map(String::as_str)).collect();
+    let text = std::fs::read_to_string(kernels_crate().join("../ARCHITECTURE.md")).unwrap();
+    let told = |design: &str| has_word(&text, design);
+    for design in (1..=22).chain(30..=36).map(|n| format!("V{n}")) {
+        let told = told(&design);
+        assert!(carried.contains(design.as_str()) != told, "{design}: carried by a kernel, or told to be missing?");
+    }
+}
+
 #[test]
 fn only_the_expression_of_repeated_work_knows_the_blocks() {
     let space = |grid: &str, redundant: &str| {
