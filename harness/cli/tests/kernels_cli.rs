@@ -166,6 +166,22 @@ fn verify_passes_right_kernels_and_names_the_input_that_exposed_a_wrong_one() {
 }
 
 #[test]
+fn a_kernel_of_the_user_that_runs_at_no_shape_is_told_and_no_pass() {
+    let lab = Lab::new();
+    lab.kernel("wide", "constraints = [\"K >= 1048576\"]");
+    let verify = |more: &[&str], out: &str| {
+        let mut c = lab.simulated("verify");
+        c.args(["--op", "gemv_q4_0", "--out", out]).args(more).output().unwrap()
+    };
+    let out = verify(&[], "a");
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    let text = said(&out);
+    assert!(text.contains("gemv_q4_0/wide") && text.contains("K >= 1048576") && text.contains("--workload"), "{text}");
+    assert_eq!(record(&lab.path("a")).cells.iter().filter(|c| c.cell.variant.to_string().contains("wide")).count(), 0);
+    done(&verify(&["--workload", "gemv_q4_0 N=64 K=1048576"], "b"));
+}
+
+#[test]
 fn mutants_must_be_rejected_every_one_and_cheats_when_they_are_timed() {
     let lab = Lab::new();
     let verify = |out: &str| {

@@ -2,6 +2,7 @@
 //! the reference; a rejected one is named with the input that exposed it.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,8 +53,11 @@ pub fn run(args: &VerifyArgs, json: bool, command: &[String]) -> Outcome {
             opened.spaces = opened.spaces.only_users();
         }
         let suite = what(args, &opened.spaces, place.is_gpu() && args.device.simulate.is_none())?;
+        let own = opened.spaces.registry().kernels().filter(|(_, k)| k.folder.is_some());
+        let own: BTreeSet<String> = own.map(|(_, k)| k.id()).collect();
         let bench = opened.bench();
-        let exit = one_device(args, json, command, &suite, bench, &stop, many)?;
+        let asked = Asked { suite: &suite, own: &own, many, stop: &stop };
+        let exit = one_device(args, json, command, &asked, bench)?;
         if exit.code() > worst.code() {
             worst = exit;
         }
@@ -162,15 +166,24 @@ fn policy(backend: &str, cc: u32) -> Policy {
     }
 }
 
+/// What is checked on a device, beside the flags.
+struct Asked<'a> {
+    suite: &'a KernelSuite,
+    /// Kernels of the user's folders, each of which must be checked.
+    own: &'a BTreeSet<String>,
+    /// Whether other devices are checked, too.
+    many: bool,
+    stop: &'a AtomicBool,
+}
+
 fn one_device(
     args: &VerifyArgs,
     json: bool,
     command: &[String],
-    suite: &KernelSuite,
+    asked: &Asked<'_>,
     mut bench: Bench,
-    stop: &AtomicBool,
-    many: bool,
 ) -> Result<Exit, Failure> {
+    let Asked { suite, own, many, stop } = *asked;
     let device = bench.target.device();
     let choice = if args.full && args.variants == VariantChoice::Default { VariantChoice::All } else { args.variants };
     let policy = policy(&device.backend, bench.target.limits().cc);
@@ -187,6 +200,10 @@ fn one_device(
     }
     if candidates == 0 {
         return Err(anyhow!("no variant of suite {} can run on this device", suite.name).into());
+    }
+    let (missed, others): (Vec<_>, Vec<_>) = unchecked(&planned).into_iter().partition(|(id, _)| own.contains(id));
+    if let Some((id, why)) = others.first() {
+        eprintln!("note: {} kernel(s) run at no shape that is checked here, such as {id}: {why}", others.len());
     }
     let out = args.out.as_ref().map(|o| if many { o.join(&device.backend) } else { o.clone() });
     let identity = Identity::of("verify", out.as_deref())?;
@@ -227,7 +244,28 @@ fn one_device(
     let printed = if json { print_json(&record) } else { print_text(&table(&record)) };
     eprintln!("results: {} (run.json, trials.jsonl)", identity.folder.display());
     printed?;
-    judge(&record, args.expect_rejected)
+    let exit = judge(&record, args.expect_rejected)?;
+    // Whoever gives a kernel asks for it: that nothing of it ran is no pass.
+    match missed.first() {
+        Some((id, why)) if exit == Exit::Done => Err(anyhow!(
+            "{} kernel(s) of --kernels were not checked, such as {id}: {why}\nhint: name a shape that it takes with --workload",
+            missed.len()
+        )
+        .into()),
+        _ => Ok(exit),
+    }
+}
+
+/// Kernels of which no configuration is checked, each with a constraint that keeps one out.
+fn unchecked(planned: &Planned) -> BTreeMap<String, String> {
+    let candidates = planned.workloads.iter().flat_map(|w| &w.candidates);
+    let checked: BTreeSet<String> = candidates.map(|c| c.variant.kernel_id()).collect();
+    let pruned = planned.workloads.iter().flat_map(|w| &w.pruned);
+    let left = pruned.map(|(v, why)| (v.kernel_id(), why.clone())).filter(|(id, _)| !checked.contains(id));
+    left.fold(BTreeMap::new(), |mut all, (id, why)| {
+        all.entry(id).or_insert(why);
+        all
+    })
 }
 
 /// The journal of one seed: nothing is taken from earlier checks, and each line says whose inputs it ran on.
