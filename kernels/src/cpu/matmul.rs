@@ -1,6 +1,6 @@
 //! Products: one set of activations against several matrices, and gate, up and SwiGLU in one phase.
 
-use super::shares::{MOST_PARTS, Shares, visits};
+use super::shares::{MOST_PARTS, Shares};
 use super::{Act, Cpu, Matrix, Spread};
 use crate::gemv::{GROUP_ROWS, MAX_TOKENS, Unit};
 
@@ -28,34 +28,32 @@ struct Joined<'a> {
 impl Cpu {
     /// Multiplies the activations with every matrix, in one phase.
     ///
-    /// The rows of all matrices together are divided among the threads by bytes.
+    /// The rows of all matrices together are divided among the threads by bytes; one that is done takes what others have
+    /// not begun.
     ///
     /// # Panics
     /// Where shapes disagree, or a kernel wants int8 activations and `act` holds floats alone.
     pub fn matmul(&self, act: &Act, projs: &mut [Proj<'_>]) {
         assert!(projs.len() <= MOST_PARTS, "a phase joins up to {MOST_PARTS} products");
         let mut joined: [Option<Joined<'_>>; MOST_PARTS] = [const { None }; MOST_PARTS];
-        let mut shares = Shares::default();
+        let mut shares = Shares::new(&self.claims, act.m());
         for (joined, proj) in joined.iter_mut().zip(projs) {
             let n = proj.w.n();
             assert_eq!(proj.w.k(), act.k(), "columns of the weights and of the activations");
             assert_eq!(proj.y.len(), act.m() * n, "room for the result");
             assert!(proj.bias.is_none_or(|b| b.len() == n), "one bias for each row");
-            shares.push(proj.w.groups(), proj.w.bytes());
+            shares.push(proj.w.groups(), proj.w.bytes(), in_pairs(act, proj.w));
             *joined = Some(Joined { w: proj.w, bias: proj.bias, y: Spread::new(proj.y), add: proj.add });
         }
-        let threads = self.threads();
         self.pool().run(&|thread| {
             with_panel(act.m(), |panel| {
-                for (part, run) in shares.of(thread, threads) {
+                shares.each(thread, |part, groups| {
                     let joined = joined[part].as_ref().expect("a part was pushed for each product");
-                    for groups in visits(run, in_pairs(act, joined.w)) {
-                        for tokens in batches(act.m()) {
-                            product(act, joined.w, groups, tokens, panel);
-                            store(joined, groups, tokens, panel);
-                        }
+                    for tokens in batches(act.m()) {
+                        product(act, joined.w, groups, tokens, panel);
+                        store(joined, groups, tokens, panel);
                     }
-                }
+                });
             });
         });
     }
@@ -69,27 +67,25 @@ impl Cpu {
         let n = gate.n();
         assert_eq!(out.len(), act.m() * n, "room for the result");
         let joined = Joined { w: gate, bias: None, y: Spread::new(out), add: false };
-        let mut shares = Shares::default();
-        shares.push(gate.groups(), gate.bytes() + up.bytes());
-        let threads = self.threads();
+        let mut shares = Shares::new(&self.claims, act.m());
+        shares.push(gate.groups(), gate.bytes() + up.bytes(), false);
         let pair = gate.gemv_kernel().pair.filter(|_| act.m() == 1 && gate.variant() == up.variant());
         self.pool().run(&|thread| {
-            let groups = shares.of(thread, threads).flat_map(|(_, run)| run);
             if let Some(pair) = pair {
                 // One token: a group of gate and that of up are the pair.
                 let mut panel = [0.0; 2 * GROUP_ROWS];
-                for group in groups {
+                shares.each(thread, |_, (group, _)| {
                     // SAFETY: as in `product`; a kernel of pairs has units of a whole group, and these are of one kernel.
                     unsafe { pair(&unit(act, gate, group, (0, 1)), up.unit(group).0, &mut panel) };
                     let (gates, ups) = panel.split_at_mut(GROUP_ROWS);
                     self.norm().silu_mul(gates, ups);
                     store(&joined, (group, None), (0, 1), gates);
-                }
+                });
                 return;
             }
             with_panel(act.m(), |gates| {
                 with_panel(act.m(), |ups| {
-                    for group in groups {
+                    shares.each(thread, |_, (group, _)| {
                         for tokens in batches(act.m()) {
                             product(act, gate, (group, None), tokens, gates);
                             product(act, up, (group, None), tokens, ups);
@@ -97,7 +93,7 @@ impl Cpu {
                             self.norm().silu_mul(&mut gates[..used], &ups[..used]);
                             store(&joined, (group, None), tokens, gates);
                         }
-                    }
+                    });
                 });
             });
         });
@@ -163,7 +159,7 @@ fn store_group(joined: &Joined<'_>, group: usize, (first, count): (usize, usize)
     let row = group * GROUP_ROWS;
     let rows = GROUP_ROWS.min(n - row);
     for token in 0..count {
-        // SAFETY: every group belongs to one thread, and the parts of a group's tokens do not overlap.
+        // SAFETY: every group is visited by one thread, and the parts of a group's tokens do not overlap.
         let y = unsafe { joined.y.part((first + token) * n + row, rows) };
         let values = &panel[token * GROUP_ROWS..][..rows];
         match (joined.bias, joined.add) {

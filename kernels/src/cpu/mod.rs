@@ -71,6 +71,7 @@ impl Default for CpuOptions {
 /// A processor with a pool of threads and a choice of kernels.
 pub struct Cpu {
     pool: Pool,
+    claims: shares::Claims,
     isa: Isa,
     table: Table,
     arena: Arena,
@@ -86,6 +87,7 @@ impl Cpu {
         let level = |op: &str| options.table.kernel(op, isa).map_or(Isa::Scalar, |k| k.isa);
         Cpu {
             pool: Pool::new(options.threads, options.pin),
+            claims: shares::Claims::new(options.threads.max(1)),
             isa,
             norm: NormKernels::of(level("rmsnorm")),
             attention: AttentionKernels::of(level("attn_decode")),

@@ -15,7 +15,7 @@ const SPINS: u32 = 4000;
 
 /// Keeps a value in a cache line of its own.
 #[repr(align(128))]
-struct Line<T>(T);
+pub(super) struct Line<T>(pub(super) T);
 
 type Job = *const (dyn Fn(usize) + Sync);
 

@@ -6,10 +6,14 @@ use harness_spec::{Bytes, GbPerS, Nanos};
 
 use variants::Isa;
 
+use super::shares::Shares;
 use super::{Cpu, Matrix, Spread, share};
 use crate::alloc::AlignedBuf;
 
 const LINE: usize = 64;
+
+/// Bytes of weights that are read at a time.
+const SPAN: usize = 128 << 10;
 
 impl Cpu {
     /// Reads `working_set` from memory `passes` times with all threads and returns the rate of each pass.
@@ -26,19 +30,19 @@ impl Cpu {
         (0..passes).map(|_| self.read_once(&memory, lines)).collect()
     }
 
-    /// Reads matrices as a token does, each thread its share of each, and does nothing with them: the rate that decoding
-    /// is held against. It is taken from the pages that hold the weights, since a machine's memory is not equally fast
-    /// everywhere: under a hypervisor the same read took 60 % longer of one buffer than of another.
+    /// Reads matrices as a token does, shared among the threads as rows are, and does nothing with them: the rate that
+    /// decoding is held against. It is taken from the pages that hold the weights, since a machine's memory is not equally
+    /// fast everywhere: under a hypervisor the same read took 60 % longer of one buffer than of another.
     pub fn read_weights<'a>(&self, matrices: impl Iterator<Item = &'a Matrix>) -> GbPerS {
-        let parts: Vec<&[u8]> = matrices.map(Matrix::stored).collect();
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let spans: Vec<&[u8]> = matrices.flat_map(|matrix| matrix.stored().chunks(SPAN)).collect();
+        let bytes = spans.iter().map(|span| span.len()).sum();
         let start = Instant::now();
+        let mut shares = Shares::new(&self.claims, 1);
+        shares.push(spans.len(), bytes, false);
         self.pool().run(&|thread| {
-            for part in &parts {
-                let lines = share(part.len().div_ceil(LINE), self.threads(), thread);
-                let mine = &part[lines.start * LINE..(lines.end * LINE).min(part.len())];
-                std::hint::black_box(sum_of(mine, self.isa()));
-            }
+            shares.each(thread, |_, (span, _)| {
+                std::hint::black_box(sum_of(spans[span], self.isa()));
+            });
         });
         Bytes(bytes as u64) / Nanos::from(start.elapsed())
     }
