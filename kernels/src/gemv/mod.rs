@@ -311,7 +311,7 @@ mod tests {
         };
         let base = code("unsigned[ACC=1,PREFETCH=0,TOKENS=8]@vnni");
         assert_eq!(code("unsigned[ACC=2,PREFETCH=8192,TOKENS=8]@vnni"), base);
-        assert_eq!(code("paired[ACC=2,TOKENS=8]@vnni"), base);
+        assert_eq!(code("paired[ACC=2,PREFETCH=4096,TOKENS=8]@vnni"), base);
         for other in ["unsigned[ACC=1,PREFETCH=0,TOKENS=4]@vnni", "unsigned[ACC=1,PREFETCH=0,TOKENS=4]@avx2"] {
             assert_ne!(code(other), base, "{other}");
         }

@@ -35,21 +35,29 @@ macro_rules! two_streams {
         }
 
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        fn pair<const ACC: usize>(unit: &$crate::gemv::Unit<'_>, second: &[u8], panel: &mut [f32]) {
+        fn pair<const PREFETCH: usize, const ACC: usize>(
+            unit: &$crate::gemv::Unit<'_>,
+            second: &[u8],
+            panel: &mut [f32],
+        ) {
             let steps = unit.k.div_ceil($columns);
             let size = steps * STEP;
             assert!(unit.bytes.len() == size && second.len() == size, "units are runs of tiles, of one length");
             let x = [unit.act.quant_row(unit.tokens.0)];
             // SAFETY: either has `steps` steps, and the row of activations is padded to whole steps.
-            let sums = unsafe { streams::<2, 1, 0, ACC>([unit.bytes.as_ptr(), second.as_ptr()], steps, x) };
+            let sums = unsafe { streams::<2, 1, PREFETCH, ACC>([unit.bytes.as_ptr(), second.as_ptr()], steps, x) };
             panel[..2 * $crate::gemv::GROUP_ROWS].copy_from_slice(sums.as_flattened().as_flattened());
         }
 
         /// The kernel of two units for these tunables, if it was compiled for them.
         pub(in crate::gemv) fn pick_pair(knobs: $crate::gemv::Knobs) -> Option<$crate::gemv::PairFn> {
             match (knobs.prefetch, knobs.acc) {
-                (0, 1) => Some(pair::<1>),
-                (0, 2) => Some(pair::<2>),
+                (0, 1) => Some(pair::<0, 1>),
+                (4096, 1) => Some(pair::<4096, 1>),
+                (8192, 1) => Some(pair::<8192, 1>),
+                (0, 2) => Some(pair::<0, 2>),
+                (4096, 2) => Some(pair::<4096, 2>),
+                (8192, 2) => Some(pair::<8192, 2>),
                 _ => None,
             }
         }

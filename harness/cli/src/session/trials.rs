@@ -107,7 +107,9 @@ fn append(file: &mut File, trial: &Trial) -> std::io::Result<()> {
 
 fn failed(path: &Path, e: &std::io::Error) -> JournalError {
     let hint = match e.kind() {
-        std::io::ErrorKind::StorageFull => "\nhint: free some space; a sweep or tune goes on with --resume and this run's folder",
+        std::io::ErrorKind::StorageFull => {
+            "\nhint: free some space; a sweep or tune goes on with --resume and this run's folder"
+        }
         _ => "",
     };
     JournalError { place: path.display().to_string(), cause: format!("{e}{hint}") }
