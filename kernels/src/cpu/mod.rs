@@ -85,9 +85,10 @@ impl Cpu {
     pub fn new(options: CpuOptions) -> Cpu {
         let isa = options.isa.min(Isa::detect());
         let level = |op: &str| options.table.kernel(op, isa).map_or(Isa::Scalar, |k| k.isa);
+        let pool = Pool::new(options.threads, options.pin);
         Cpu {
-            pool: Pool::new(options.threads, options.pin),
-            claims: shares::Claims::new(options.threads.max(1)),
+            claims: shares::Claims::new(pool.threads()),
+            pool,
             isa,
             norm: NormKernels::of(level("rmsnorm")),
             attention: AttentionKernels::of(level("attn_decode")),

@@ -139,14 +139,17 @@ impl<'a> Shares<'a> {
 
     /// Calls `visit` with a part and groups of it until the phase has none left that nobody has begun.
     pub(super) fn each(&self, thread: usize, mut visit: impl FnMut(usize, Visit)) {
+        let own = self.run(thread);
+        if own.pieces() == 1 {
+            // Those of the others are as short.
+            self.visit(&own, 0..own.visits, &mut visit);
+            return;
+        }
         let threads = self.claims.taken.len();
         for owner in (thread..threads).chain(0..thread) {
             let run = self.run(owner);
             let pieces = run.pieces();
             if pieces == 1 {
-                if owner == thread {
-                    self.visit(&run, 0..run.visits, &mut visit);
-                }
                 continue;
             }
             while let Some(piece) = self.claims.take(self.phase, owner, pieces, owner == thread) {
