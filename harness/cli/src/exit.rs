@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use harness_spec::in_words;
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -63,21 +65,9 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// What was being done, then why it failed, on one line; then every hint on a line of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Failure::Usage(e) | Failure::Unmeasured(e)) = self;
-        let (mut heads, mut hints) = (Vec::new(), Vec::new());
-        for cause in e.chain() {
-            let text = cause.to_string();
-            let mut parts = text.split("\nhint:");
-            heads.extend(parts.next().map(str::to_owned));
-            hints.extend(parts.map(|h| h.trim().to_owned()));
-        }
-        // Errors that wrap another often repeat its words.
-        heads.dedup_by(|later, earlier| earlier.contains(later.as_str()));
-        hints.dedup();
-        write!(f, "{}", heads.join(": "))?;
-        hints.iter().try_for_each(|h| write!(f, "\nhint: {h}"))
+        f.write_str(&in_words(e.as_ref()))
     }
 }
 

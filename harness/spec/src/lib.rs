@@ -7,6 +7,7 @@ pub mod record;
 pub mod target;
 pub mod units;
 pub mod variant;
+pub mod words;
 pub mod workload;
 
 pub use dtype::DType;
@@ -16,4 +17,5 @@ pub use target::{
 };
 pub use units::{Bytes, GbPerS, Nanos, TokPerS};
 pub use variant::VariantId;
+pub use words::in_words;
 pub use workload::{Shape, Workload};

@@ -43,24 +43,6 @@ impl Failure {
     }
 }
 
-/// What is said of an error: what happened, each cause that has not been told yet, and what to do about it at the end.
-pub fn in_words(error: &anyhow::Error) -> String {
-    let mut happened = String::new();
-    let mut hints: Vec<String> = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let (what, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(what, hint)| (what, Some(hint)));
-        // Most errors tell their cause themselves.
-        if !happened.contains(what) {
-            let between = if happened.is_empty() { "" } else { ": " };
-            happened = format!("{happened}{between}{what}");
-        }
-        hints.extend(hint.filter(|hint| !hints.iter().any(|told| told == hint)).map(str::to_owned));
-    }
-    let hints: String = hints.iter().map(|hint| format!("\nhint: {hint}")).collect();
-    happened + &hints
-}
-
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Failure {
         Failure::CouldNot(error.into())
@@ -69,6 +51,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use harness_spec::in_words;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -82,9 +66,12 @@ mod tests {
     fn a_cause_is_told_once_and_what_to_do_about_it_comes_last() {
         let error = CannotWrite { name: "a.gguf", source: io::Error::other("the disk is full") };
         let error = anyhow::Error::new(error).context("cannot use b");
-        assert_eq!(in_words(&error), "cannot use b: cannot write a.gguf: the disk is full\nhint: check the folder");
+        assert_eq!(
+            in_words(error.as_ref()),
+            "cannot use b: cannot write a.gguf: the disk is full\nhint: check the folder"
+        );
         let untold = anyhow::Error::new(io::Error::other("the disk is full")).context("could not write the output");
-        assert_eq!(in_words(&untold), "could not write the output: the disk is full");
-        assert_eq!(in_words(&anyhow::anyhow!("no\nhint: yes")), "no\nhint: yes");
+        assert_eq!(in_words(untold.as_ref()), "could not write the output: the disk is full");
+        assert_eq!(in_words(anyhow::anyhow!("no\nhint: yes").as_ref()), "no\nhint: yes");
     }
 }

@@ -55,7 +55,7 @@ impl Failure {
             // The reader of a pipe has enough; that is no failure to tell anybody about.
             Failure::OutputClosed | Failure::Interrupted => {}
             Failure::Usage(message) => eprintln!("edgellm: {message}"),
-            Failure::CouldNot(error) => eprintln!("edgellm: {}", exit::in_words(error)),
+            Failure::CouldNot(error) => eprintln!("edgellm: {}", harness_spec::in_words(error.as_ref())),
         }
     }
 }

@@ -8,7 +8,7 @@ use engine::generate::GenerateError;
 
 use super::answer::{AnswerError, stream};
 use super::run::Session;
-use crate::exit::{Failure, in_words};
+use crate::exit::Failure;
 
 const HELP: &str = "/clear forgets the conversation, /bye or Ctrl-D ends it, \"\"\" begins and ends a text of several \
                     lines, Ctrl-C stops an answer";
@@ -77,7 +77,7 @@ pub fn talk(session: &mut Session, conversation: &mut Conversation) -> Result<()
             Ok(prompt) => prompt,
             Err(Failure::CouldNot(error)) => {
                 conversation.unask();
-                eprintln!("edgellm: {}", in_words(&error));
+                eprintln!("edgellm: {}", harness_spec::in_words(error.as_ref()));
                 return Ok(());
             }
             Err(failure) => return Err(failure),
