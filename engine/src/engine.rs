@@ -59,7 +59,7 @@ impl Engine {
         let (backend, device) = backend::load(gguf, &info.config, options, context)?;
         // The exact path runs plain kernels whatever was measured.
         if let (Backend::Cuda(model), Precision::Fast) = (&backend, options.precision) {
-            let note = tables::unmeasured_on_cuda(options.table, model.device(), &model.steps(0));
+            let note = model.table_file().and_then(|file| tables::unmeasured(&file, &model.steps(0)));
             note.iter().for_each(|note| tables::say_once(note));
         }
         Ok(Engine {

@@ -6,9 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use harness_spec::{DeviceKey, VariantId, Workload};
 use kernels::cpu::{device_key, last_level_cache};
-use kernels::cuda::driver::{Device, Facts};
+use kernels::cuda::driver::Facts;
 use kernels::cuda::kernel::limits as cuda_limits;
-use kernels::cuda::library::nvrtc;
 use variants::{Backend, Isa, Limits, Row, Table, TableFile};
 
 use crate::generate::TableChoice;
@@ -80,21 +79,10 @@ fn of_file(
     Ok((Table::of_file(file, limits), note))
 }
 
-/// What there is to say of a model on a CUDA device whose table was measured with other models (R24). Nothing of one for
-/// which there is no table at all, as that has been said.
-pub(crate) fn unmeasured_on_cuda(
-    choice: TableChoice,
-    device: &Device,
-    steps: &[(Workload, VariantId)],
-) -> Option<String> {
-    let key = device.key(&nvrtc().ok()?.version_text());
-    let (table, _) = choose_on_cuda(choice, &key, device.facts()).ok()?;
-    unmeasured(&table.file()?, steps)
-}
-
-/// Names the first of those products and attentions of a token that a table has no row for. A row of attention counts for
-/// every length: a class without one runs that of the nearest.
-fn unmeasured(file: &TableFile, steps: &[(Workload, VariantId)]) -> Option<String> {
+/// What there is to say of a model on a CUDA device whose table was measured with other models (R24): how many products and
+/// attentions of a token it has no row for, and the first of them. A row of attention counts for every length: a class
+/// without one runs that of the nearest.
+pub(crate) fn unmeasured(file: &TableFile, steps: &[(Workload, VariantId)]) -> Option<String> {
     let tuned = |op: &str| {
         let families = ["gemv_", "qkv_rope_", "gate_up_", "norm_logits_", "attn_token"];
         families.iter().any(|family| op.starts_with(family))
@@ -129,9 +117,9 @@ pub(crate) fn say_once(note: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use harness_spec::Policy;
-    use variants::TABLE_SCHEMA;
+pub(crate) mod tests {
+    use harness_spec::{Policy, Shape as Dims};
+    use variants::{Layout, TABLE_SCHEMA};
 
     use super::*;
 
@@ -149,12 +137,13 @@ mod tests {
         }
     }
 
-    fn key(backend: &str, name: &str) -> DeviceKey {
+    pub(crate) fn key(backend: &str, name: &str) -> DeviceKey {
         let conditions = [("driver".to_owned(), "580".to_owned())].into();
         DeviceKey { backend: backend.to_owned(), name: name.to_owned(), arch: "sm_90".to_owned(), conditions }
     }
 
-    fn table_file(device: DeviceKey) -> TableFile {
+    /// A table without rows.
+    pub(crate) fn table_file(device: DeviceKey) -> TableFile {
         TableFile {
             schema: TABLE_SCHEMA,
             policy: Policy::COLD_GRAPH,
@@ -165,6 +154,25 @@ mod tests {
             device,
             rows: Vec::new(),
             buckets: Vec::new(),
+        }
+    }
+
+    /// A row that says no more than what runs a workload.
+    pub(crate) fn row(workload: Workload, variant: VariantId, layout: Option<Layout>) -> Row {
+        Row {
+            op: workload.op,
+            shape: workload.shape,
+            layout,
+            variant,
+            median_ns: 1.0,
+            ci_ns: None,
+            runner_up: None,
+            gap_to_runner_up: None,
+            reason: "a test".to_owned(),
+            key: "a test".to_owned(),
+            record: None,
+            policy: None,
+            quarantined: None,
         }
     }
 
@@ -223,26 +231,13 @@ mod tests {
             said.contains("no row for 2 of the 2") && said.contains("gemv_add_q4_0") && said.contains("A GPU"),
             "{said}"
         );
-        let row = |(workload, variant): &(Workload, VariantId), len: Option<u64>| Row {
-            op: workload.op.clone(),
-            shape: len
-                .map_or_else(|| workload.shape.clone(), |len| harness_spec::Shape::of([("DIM", 64), ("LEN", len)])),
-            layout: None,
-            variant: variant.clone(),
-            median_ns: 1.0,
-            ci_ns: None,
-            runner_up: None,
-            gap_to_runner_up: None,
-            reason: "a test".to_owned(),
-            key: "a test".to_owned(),
-            record: None,
-            policy: None,
-            quarantined: None,
+        let row = |(workload, variant): &(Workload, VariantId), shape: Dims| {
+            row(Workload { shape, ..workload.clone() }, variant.clone(), None)
         };
         // Of attention a row of another class of lengths.
-        file.rows = vec![row(&attention, Some(512))];
+        file.rows = vec![row(&attention, Dims::of([("DIM", 64), ("LEN", 512)]))];
         assert!(unmeasured(&file, &steps).unwrap().contains("no row for 1 of the 2"));
-        file.rows.push(row(&product, None));
+        file.rows.push(row(&product, product.0.shape.clone()));
         assert_eq!(unmeasured(&file, &steps), None);
     }
 }

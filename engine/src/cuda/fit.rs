@@ -101,12 +101,12 @@ pub fn has_input(form: Option<Activations>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use harness_spec::{DeviceKey, Policy};
-    use variants::{Backend, Limits, Row, TABLE_SCHEMA, TableFile, registry};
+    use variants::{Backend, Limits, TableFile, registry};
 
     use super::*;
     use crate::gguf::Gguf;
     use crate::synth::{Scheme, Shape as ModelShape, SynthOptions, to_bytes};
+    use crate::tables::tests as tables;
 
     fn model(scheme: Scheme, head_dim: usize) -> Gguf {
         let shape = ModelShape { layers: 1, head_dim, ..ModelShape::find("smollm2-135m").unwrap() };
@@ -166,38 +166,12 @@ mod tests {
         let half = space.kernels.iter().filter(|k| k.backend == Backend::Cuda && !has_input(k.activations));
         let mut named = 0;
         for kernel in half {
-            let row = |shape: &Shape| Row {
-                op: "gemv_q4_0".to_owned(),
-                shape: shape.clone(),
-                layout: kernel.layout,
-                variant: kernel.default_variant(),
-                median_ns: 1.0,
-                ci_ns: None,
-                runner_up: None,
-                gap_to_runner_up: None,
-                reason: "a test".to_owned(),
-                key: "a test".to_owned(),
-                record: None,
-                policy: None,
-                quarantined: None,
+            let row = |shape: &Shape| {
+                let workload = Workload { op: "gemv_q4_0".to_owned(), shape: shape.clone() };
+                tables::row(workload, kernel.default_variant(), kernel.layout)
             };
-            let device = DeviceKey {
-                backend: "cuda".to_owned(),
-                name: "A GPU".to_owned(),
-                arch: "sm_90".to_owned(),
-                conditions: [].into(),
-            };
-            let file = TableFile {
-                schema: TABLE_SCHEMA,
-                policy: Policy::COLD_GRAPH,
-                date: "2026-01-01T00:00:00Z".to_owned(),
-                tool: "a test".to_owned(),
-                record: "a test".to_owned(),
-                incomplete: None,
-                device,
-                rows: shapes.iter().map(row).collect(),
-                buckets: Vec::new(),
-            };
+            let rows = shapes.iter().map(row).collect();
+            let file = TableFile { rows, ..tables::table_file(tables::key("cuda", "A GPU")) };
             let table = Table::of_file(file, limits);
             let form = |shape: &Shape| table.choose("gemv_q4_0", shape).unwrap().spec.activations;
             assert!(shapes.iter().all(|shape| !has_input(form(shape))), "{}", kernel.name);

@@ -41,10 +41,14 @@ pub struct Sampled {
     drawn: Option<usize>,
 }
 
-/// Bytes that the choice of tokens takes, for a vocabulary and so many positions.
+/// Bytes of each buffer of [`Sampled`], in the order of its fields, for a vocabulary and so many positions.
+fn sizes(vocab: usize, context: usize) -> [usize; 6] {
+    [36, 8 * SAMPLE_DRAWS, 4 * context, 16, Exec::sample_work(vocab), Exec::sample_scratch()]
+}
+
+/// Bytes that the choice of tokens takes.
 pub fn bytes(vocab: usize, context: usize) -> u64 {
-    let sizes = [36, 8 * SAMPLE_DRAWS, 4 * context, 16, Exec::sample_work(vocab), Exec::sample_scratch()];
-    sizes.into_iter().map(aligned).sum()
+    sizes(vocab, context).into_iter().map(aligned).sum()
 }
 
 impl Sampled {
@@ -54,16 +58,17 @@ impl Sampled {
     /// No room on the device.
     pub fn new(exec: &Exec, precision: Precision, vocab: usize, context: usize) -> Result<Sampled, CudaError> {
         let zeroed = |bytes: usize| Span::zeroed(exec.stream(), bytes, "the choice of tokens");
+        let [params, draws, history, unread, work, scratch] = sizes(vocab, context);
         Ok(Sampled {
             has_kernel: exec.samples(precision, vocab),
             graphs: None,
             ring: Ring::new(exec.device())?,
-            params: zeroed(36)?,
-            draws: zeroed(8 * SAMPLE_DRAWS)?,
-            history: zeroed(4 * context)?,
-            unread: zeroed(16)?,
-            work: zeroed(Exec::sample_work(vocab))?,
-            scratch: zeroed(Exec::sample_scratch())?,
+            params: zeroed(params)?,
+            draws: zeroed(draws)?,
+            history: zeroed(history)?,
+            unread: zeroed(unread)?,
+            work: zeroed(work)?,
+            scratch: zeroed(scratch)?,
             context,
             drawn: None,
         })

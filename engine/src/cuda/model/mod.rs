@@ -20,6 +20,7 @@ use kernels::cuda::compile::Arch;
 use kernels::cuda::driver::{Device, Facts};
 use kernels::cuda::exec::{Exec, Precision, Program, StepTime};
 use kernels::cuda::library::nvrtc;
+use variants::TableFile;
 
 pub use self::counters::Counters;
 use self::parts::Parts;
@@ -98,6 +99,11 @@ impl CudaModel {
     /// Hash of everything that decides which kernels run.
     pub fn table_hash(&self) -> &str {
         &self.table_hash
+    }
+
+    /// The table that chose the kernels, if it was a file.
+    pub(crate) fn table_file(&self) -> Option<TableFile> {
+        self.locked().parts.exec.table().file()
     }
 
     /// Bytes of weights, keys and values on the device.
