@@ -1,5 +1,7 @@
 //! A decoded token allocates nothing: counted by an allocator that counts.
 
+#[path = "scripted/libraries.rs"]
+mod libraries;
 mod tiny;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -108,17 +110,10 @@ fn decode_loops(shape: &Shape, device: DeviceChoice) {
 /// for a token is the same.
 fn again_on_a_scripted_gpu() {
     let folder = tempfile::tempdir().unwrap();
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for (source, library) in [("cli/driver.c", "libcuda.so.1"), ("scripted/nvrtc.c", "libnvrtc.so")] {
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.path().join(library)).arg(sources.join(source));
-        match cc.status() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return println!("skipped: there is no C compiler"),
-            status => assert!(status.unwrap().success(), "building {source}"),
-        }
+    let source = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if libraries::gpu(source, folder.path(), &folder.path().join("libnvrtc.so")).is_none() {
+        return println!("skipped: there is no C compiler");
     }
-    // The name that is asked for first.
-    std::fs::copy(folder.path().join("libcuda.so.1"), folder.path().join("libcuda.so")).unwrap();
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--nocapture", "--test-threads=1"]).env(INSIDE, "1").env("LD_LIBRARY_PATH", folder.path());
     again.env("EDGELLM_NVRTC", folder.path().join("libnvrtc.so")).env("EDGELLM_CUBLASLT", "/none");

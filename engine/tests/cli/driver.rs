@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use engine::synth::{Scheme, Shape, SynthOptions, write_file};
 use predicates::str::contains;
 
-use crate::{Home, home, tiny};
+use crate::{Home, home, libraries, tiny};
 
 /// The folder of the scripted driver, built once, and in it that of a compiler that goes with it.
 fn folder() -> &'static Path {
@@ -15,15 +15,9 @@ fn folder() -> &'static Path {
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("compiler")).unwrap();
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-        for (source, library) in [("cli/driver.c", "libcuda.so.1"), ("scripted/nvrtc.c", "compiler/libnvrtc.so")] {
-            // The compiler that links every Rust program.
-            let mut cc = std::process::Command::new("cc");
-            cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(folder.join(library)).arg(tests.join(source));
-            assert!(cc.status().unwrap().success(), "building {source}");
-        }
-        // The name that is asked for first. Where it is not here, that of a machine with a driver is found.
-        std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
+        let source = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        libraries::gpu(source, &folder, &folder.join("compiler/libnvrtc.so"))
+            .expect("there is the compiler that links every Rust program");
         folder
     })
 }

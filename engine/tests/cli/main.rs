@@ -2,6 +2,8 @@
 
 mod chat;
 mod driver;
+#[path = "../scripted/libraries.rs"]
+mod libraries;
 #[path = "../real_model/mod.rs"]
 mod real_model;
 mod serve;

@@ -3,6 +3,7 @@
 //! before any other.
 
 mod launched;
+mod libraries;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,22 +27,7 @@ use super::{gpu, on_gpu, tiny, wide};
 /// The libraries' folder, set in the process that has them.
 const INSIDE: &str = "EDGELLM_SCRIPTED_GPU";
 
-/// A library of this crate's sources. `None` without a C compiler, as where a program of tests was carried to.
-fn build(source: &str, library: &Path, flags: &[&str]) -> Option<()> {
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O1"]).args(flags).arg("-o").arg(library).arg(gpu::source(source));
-    match cc.output() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(e) => panic!("starting cc: {e}"),
-        Ok(out) => {
-            let said = String::from_utf8_lossy(&out.stderr);
-            assert!(out.status.success(), "building {source} in {}: {said}", library.display());
-        }
-    }
-    Some(())
-}
-
-/// The folder of the two libraries, built once; `None` as of [`build`].
+/// The folder of the two libraries, built once; `None` as of [`libraries::build`].
 fn folder() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let all = || {
@@ -49,11 +35,8 @@ fn folder() -> Option<&'static Path> {
         let parent = if built.is_dir() { built.to_owned() } else { std::env::temp_dir() };
         let folder = parent.join(format!("scripted-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("stub")).unwrap_or_else(|e| panic!("making {}: {e}", folder.display()));
-        build("tests/cli/driver.c", &folder.join("libcuda.so.1"), &[])?;
-        // The name that is asked for first. Where it is not here, that of a machine with a driver is found.
-        std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
-        build("tests/cli/driver.c", &folder.join("stub/libcuda.so"), &["-DSTUB"])?;
-        build("tests/scripted/nvrtc.c", &folder.join("libnvrtc.so"), &[])?;
+        libraries::gpu(gpu::source, &folder, &folder.join("libnvrtc.so"))?;
+        libraries::build(&gpu::source("tests/cli/driver.c"), &folder.join("stub/libcuda.so"), &["-DSTUB"])?;
         Some(folder)
     };
     BUILT.get_or_init(all).as_deref()
