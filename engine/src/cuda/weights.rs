@@ -11,7 +11,7 @@ use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{Architecture, Config, EMBED, HEAD, LoadError, Tensors, rope_factors};
 
 /// Matrices that take the same input: one product where their types are the same, one after the other where not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Product {
     /// The parts in the order of their rows, each in the layout that its kernels take.
     pub parts: Vec<Weights>,
@@ -32,7 +32,7 @@ impl Product {
 }
 
 /// One block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Layer {
     pub attn_norm: Span,
     pub qkv: Product,
@@ -45,8 +45,8 @@ pub struct Layer {
     pub cache: Cache,
 }
 
-/// All of a model.
-#[derive(Debug)]
+/// All of a model. Clones share its memory.
+#[derive(Clone, Debug)]
 pub struct DeviceModel {
     pub config: Config,
     pub heads: Heads,
