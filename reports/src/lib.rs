@@ -13,6 +13,7 @@ mod markdown;
 mod results;
 mod run;
 pub mod schema;
+mod selftest;
 mod series;
 mod terminal;
 mod view;
@@ -29,5 +30,9 @@ pub use markdown::markdown;
 pub use results::{ResultsPage, results_page};
 pub use run::{
     LoadedRun, Rebuilt, SimulatedRecords, WrittenPaths, load_run, rebuild, rebuild_with, write_run, write_run_with,
+};
+pub use selftest::{
+    is_selftest, rebuild_selftest, selftest_headline, selftest_html, selftest_markdown, selftest_terminal,
+    write_selftest,
 };
 pub use terminal::terminal;

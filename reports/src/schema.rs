@@ -1,6 +1,6 @@
 //! The published JSON Schemas, generated from the record types.
 
-use harness_spec::record::{KernelRun, RunRecord, Sample, Trial};
+use harness_spec::record::{KernelRun, RunRecord, Sample, SelftestRun, Trial};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
@@ -22,6 +22,11 @@ pub fn kernel_run_schema() -> Value {
 /// Schema of a line of `trials.jsonl`, as published in `reports/schema/trial.schema.json`.
 pub fn trial_schema() -> Value {
     titled::<Trial>("A line of EdgeLLM Bench trials.jsonl")
+}
+
+/// Schema of the `run.json` of `selftest`, as published in `reports/schema/selftest.schema.json`.
+pub fn selftest_schema() -> Value {
+    titled::<SelftestRun>("EdgeLLM Bench run.json of a selftest")
 }
 
 /// The schema of `T` under a title that says which file it is of.

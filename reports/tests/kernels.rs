@@ -367,3 +367,73 @@ fn ten_thousand_cells_stay_under_five_megabytes() {
     let page = kernel_html(&run, &trials).unwrap();
     assert!(page.len() < 5_000_000, "{} bytes", page.len());
 }
+
+/// A selftest with a figure that holds, one that does not, and one that describes.
+fn selftest() -> SelftestRun {
+    let figure = |name: &str, value: f64, hits, at_least, at_most, passed| SelftestFigure {
+        name: name.into(),
+        over: "duels of 30 pairs".into(),
+        provenance: Provenance::Simulated,
+        value,
+        hits,
+        of: 100,
+        at_least,
+        at_most,
+        passed,
+    };
+    let run = fabricated().0;
+    SelftestRun {
+        schema: SELFTEST_SCHEMA_VERSION,
+        kind: SelftestKind::Selftest,
+        id: "5e1f7e57".into(),
+        started: run.started,
+        wall_ns: Nanos(2_000_000_000),
+        command: vec!["bench".into(), "selftest".into(), "stats".into()],
+        tool: run.tool,
+        environment: run.environment,
+        device: None,
+        plan: SelftestPlan {
+            seed: 1,
+            suites: 100,
+            pairs: 30,
+            runs: 100,
+            resamples: 2000,
+            injected: 0.03,
+            kernel: None,
+        },
+        figures: vec![
+            figure("interval holds the ratio", 0.94, Some(94), Some(0.9), None, true),
+            figure("false verdicts", 0.07, Some(7), None, Some(0.05), false),
+            figure("median floor", 0.0066, None, None, None, true),
+        ],
+        incomplete: None,
+        notes: vec!["a <note>".into()],
+    }
+}
+
+#[test]
+fn every_form_of_a_selftest_has_its_figures_with_their_ranges_and_names_what_fails() {
+    let run = selftest();
+    let (text, markdown) = (reports::selftest_terminal(&run), reports::selftest_markdown(&run));
+    let page = reports::selftest_html(&run).unwrap();
+    for form in [&text, &markdown, &page] {
+        for part in ["do not hold", "94.00 %", "94 of 100", "at least 90.00 %", "7 of 100", "at most 5.00 %", "FAILS"] {
+            assert!(form.contains(part), "{part} is not in {form}");
+        }
+        assert!(form.contains("0.66 %") && form.contains("describes the host"), "{form}");
+    }
+    assert!(page.contains("a &lt;note&gt;") && page.contains("simulated"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("records/a-selftest");
+    reports::write_selftest(&folder, &run).unwrap();
+    assert!(reports::is_selftest(&folder).unwrap() && !is_kernel_run(&folder).unwrap());
+    let first = std::fs::read(folder.join("report.html")).unwrap();
+    let (read, paths) = reports::rebuild_selftest(&folder).unwrap();
+    assert_eq!((read, std::fs::read(paths.html).unwrap()), (run, first));
+    // On the page of all records it stands apart from what was measured.
+    let out = dir.path().join("results.md");
+    assert_eq!(reports::results_page(&dir.path().join("records"), &out, &[]).unwrap().left_out, Vec::<String>::new());
+    let page = std::fs::read_to_string(&out).unwrap();
+    assert!(page.contains("## The harness itself") && page.contains("a-selftest"), "{page}");
+}

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use fabricated::Script;
-use reports::schema::{kernel_run_schema, run_schema, sample_schema, trial_schema};
+use reports::schema::{kernel_run_schema, run_schema, sample_schema, selftest_schema, trial_schema};
 use serde_json::Value;
 
 fn published(name: &str) -> PathBuf {
@@ -45,6 +45,7 @@ fn the_published_schemas_are_those_of_the_types() {
     is_published("sample.schema.json", &sample_schema());
     is_published("kernel_run.schema.json", &kernel_run_schema());
     is_published("trial.schema.json", &trial_schema());
+    is_published("selftest.schema.json", &selftest_schema());
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn a_record_without_a_required_field_or_with_a_false_verdict_does_not_validate()
 
 #[test]
 fn every_property_of_the_schemas_says_what_it_is() {
-    for schema in [run_schema(), sample_schema(), kernel_run_schema()] {
+    for schema in [run_schema(), sample_schema(), kernel_run_schema(), selftest_schema()] {
         for (name, property) in schema["properties"].as_object().unwrap() {
             assert!(property.get("description").is_some(), "{name} has no description");
         }

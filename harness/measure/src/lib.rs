@@ -24,6 +24,7 @@ pub mod pairs;
 pub mod percentile;
 pub mod runoff;
 pub mod schedule;
+pub mod selftest;
 pub mod server;
 pub mod tune;
 pub mod verdict;

@@ -1,81 +1,10 @@
 //! A scripted engine and peer: every number is known beforehand (R28, R29, R33).
 
 use harness_measure::compare::ALL;
+use harness_measure::fake::{SideScript, play_sides as play};
 use harness_measure::{AnalysisOptions, Schedule, ScheduleSpec, analyse, describe_one_side};
-use harness_spec::record::{MetricComparison, MetricId, Sample, SampleStatus, ServerTimings, SideRole, Verdict};
+use harness_spec::record::{MetricComparison, MetricId, Sample, SampleStatus, SideRole, Verdict};
 use harness_spec::units::Nanos;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// How a scripted side behaves.
-struct Script {
-    ttft_ms: f64,
-    itl_ms: f64,
-    /// Relative standard deviation of a run's speed.
-    run_noise: f64,
-    /// Relative standard deviation of one token's time within a run.
-    token_noise: f64,
-    /// Share of runs that something else on the machine slows by a tenth.
-    outliers: f64,
-}
-
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    let (u, v): (f64, f64) = (rng.random_range(1e-12..1.0), rng.random_range(0.0..1.0));
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-}
-
-/// Plays a schedule: both sides on one clock, with a drift of the machine that both share.
-fn play(schedule: &Schedule, engine: &Script, peer: &Script, seed: u64) -> Vec<Sample> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut now_ms: f64 = 1.0;
-    let mut samples = Vec::new();
-    for block in &schedule.blocks {
-        let script = if block.side == SideRole::Engine { engine } else { peer };
-        for run in &block.runs {
-            let drift = 1.0 + 0.02 * (now_ms / 20_000.0).sin();
-            let slow = if rng.random_bool(script.outliers) { 1.1 } else { 1.0 };
-            let pace = drift * slow * (script.run_noise * normal(&mut rng)).exp();
-            // Longer answers read more of the cache: three percent slower at 200 tokens than at 50.
-            let depth = 1.0 + 0.03 * (run.length as f64 - 50.0) / 150.0;
-            let submit = now_ms;
-            let mut t = submit + script.ttft_ms * pace;
-            let mut token_ns = Vec::new();
-            for _ in 0..run.length {
-                token_ns.push(Nanos((t * 1e6) as u64));
-                t += script.itl_ms * pace * depth * (script.token_noise * normal(&mut rng)).exp();
-            }
-            let last = *token_ns.last().expect("a run has a token");
-            samples.push(Sample {
-                seq: samples.len() as u64,
-                pair: run.pair,
-                block: block.index,
-                side: block.side,
-                prompt: format!("p{}", run.prompt),
-                asked_tokens: run.length,
-                nonce: run.nonce.clone(),
-                submit_ns: Nanos((submit * 1e6) as u64),
-                token_ns,
-                one_token_per_chunk: true,
-                end_ns: last,
-                prompt_tokens: 40,
-                generated_tokens: run.length,
-                text: String::new(),
-                status: SampleStatus::Length,
-                server: Some(ServerTimings {
-                    prompt_tokens: Some(40),
-                    prompt_ns: Some(Nanos((script.ttft_ms * 1e6) as u64)),
-                    eval_tokens: Some(run.length),
-                    eval_ns: Some(Nanos((script.itl_ms * run.length as f64 * 1e6) as u64)),
-                    ..Default::default()
-                }),
-                dropped: None,
-                rss_bytes: None,
-            });
-            now_ms = t + 1.0;
-        }
-    }
-    samples
-}
 
 fn schedule(runs: u64, lengths: &[u64], seed: u64) -> Schedule {
     Schedule::paired(&ScheduleSpec { runs, block_len: 10, prompts: 4, lengths, warmup: 0, seed }).unwrap()
@@ -87,14 +16,12 @@ fn many_prompts(runs: u64, lengths: &[u64], seed: u64) -> Schedule {
     Schedule::paired(&ScheduleSpec { runs, block_len: 10, prompts: 20, lengths, warmup: 0, seed }).unwrap()
 }
 
-fn quiet(speed: f64) -> Script {
-    Script { ttft_ms: 20.0 / speed, itl_ms: 4.0 / speed, run_noise: 0.0, token_noise: 0.0, outliers: 0.0 }
+fn quiet(speed: f64) -> SideScript {
+    SideScript::quiet(speed)
 }
 
-/// Noise of a machine that was prepared by `bench doctor`: 0.8 % from run to run, 5 % from token to token, and one run in
-/// fifty slowed by a tenth.
-fn noisy(speed: f64) -> Script {
-    Script { run_noise: 0.008, token_noise: 0.05, outliers: 0.02, ..quiet(speed) }
+fn noisy(speed: f64) -> SideScript {
+    SideScript::noisy(speed)
 }
 
 fn find<'a>(metrics: &'a [MetricComparison], id: MetricId, group: &str) -> &'a MetricComparison {

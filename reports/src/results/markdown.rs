@@ -24,9 +24,12 @@ pub(super) fn render(view: &View, command: &[String]) -> String {
             table(model, &mut line);
         }
     }
-    if !view.kernels.is_empty() {
-        line("\n## Kernels\n\n| record | verb | what came of it | date |\n|---|---|---|---|".to_owned());
-        for k in &view.kernels {
+    for (title, rows) in [("Kernels", &view.kernels), ("The harness itself", &view.selftests)] {
+        if rows.is_empty() {
+            continue;
+        }
+        line(format!("\n## {title}\n\n| record | verb | what came of it | date |\n|---|---|---|---|"));
+        for k in rows {
             line(format!(
                 "| [{}]({}) | {} | {} | {} |",
                 escaped(&k.name),

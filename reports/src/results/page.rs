@@ -16,6 +16,7 @@ struct Page<'a> {
     duels: &'a [Duel],
     machines: Vec<Machine<'a>>,
     kernels: &'a [KernelRow],
+    selftests: &'a [KernelRow],
     left_out: &'a [String],
     command: String,
 }
@@ -60,6 +61,7 @@ pub(super) fn render(view: &View, command: &[String]) -> Result<String, ReportEr
         duels: &view.duels,
         machines: machines.collect(),
         kernels: &view.kernels,
+        selftests: &view.selftests,
         left_out: &view.left_out,
         command: format::command_line(command),
     };

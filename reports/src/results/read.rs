@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelRun, Provenance, RunRecord, SCHEMA_VERSION};
+use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelRun, Provenance, RunRecord, SCHEMA_VERSION, SelftestRun};
 use serde_json::Value;
 
 use crate::error::ReportError;
 use crate::files::read_unpacked;
+use crate::selftest::read_selftest;
 
 /// Folders below the given one that are looked into.
 const DEEPEST: usize = 3;
@@ -32,13 +33,15 @@ pub(super) struct Entry {
     pub record: Record,
 }
 
-/// Either kind of record.
+/// Any kind of record.
 #[derive(Debug)]
 pub(super) enum Record {
     /// Of an engine.
     Run(Box<RunRecord>),
     /// Of kernels.
     Kernels(Box<KernelRun>),
+    /// Of the statistics.
+    Selftest(Box<SelftestRun>),
 }
 
 /// Every record in `dir` and below.
@@ -85,7 +88,11 @@ fn read(path: &Path) -> Result<Record, ReportError> {
     let bytes = read_unpacked(&path.with_file_name("run.json"))?;
     let bad = |source| ReportError::BadRecord { path: path.to_owned(), source };
     let value: Value = serde_json::from_slice(&bytes).map_err(bad)?;
-    let of_kernels = matches!(value.get("kind").and_then(Value::as_str), Some("verify" | "sweep" | "tune"));
+    let kind = value.get("kind").and_then(Value::as_str);
+    if kind == Some("selftest") {
+        return read_selftest(&path.with_file_name("run.json")).map(|r| Record::Selftest(Box::new(r)));
+    }
+    let of_kernels = matches!(kind, Some("verify" | "sweep" | "tune"));
     let supported = if of_kernels { KERNEL_SCHEMA_VERSION } else { SCHEMA_VERSION };
     match value.get("schema").and_then(Value::as_u64) {
         None => return Err(ReportError::NoVersion { path: path.to_owned() }),
@@ -102,6 +109,7 @@ fn read(path: &Path) -> Result<Record, ReportError> {
     let (id, provenance) = match &record {
         Record::Run(r) => (&r.id, r.provenance),
         Record::Kernels(r) => (&r.id, r.provenance),
+        Record::Selftest(_) => return Ok(record),
     };
     match provenance {
         Provenance::Measured | Provenance::Derived => Ok(record),

@@ -4,13 +4,14 @@ use std::path::{Component, Path, PathBuf};
 
 use harness_measure::bandwidth::bytes_per_token;
 use harness_measure::compare::ALL;
-use harness_spec::record::{KernelRun, Measure, MetricId, RunKind, RunRecord, SideFacts, SideRole};
+use harness_spec::record::{KernelRun, Measure, MetricId, RunKind, RunRecord, SelftestRun, SideFacts, SideRole};
 use serde::Serialize;
 
 use super::read::{Entry, Found, Record};
 use crate::charts::{ChartOutcome, breakdown, depth};
 use crate::error::ReportError;
 use crate::kernels::{kernel_command, kernel_headline};
+use crate::selftest::selftest_headline;
 use crate::view::metrics::VerdictView;
 use crate::view::{depths, facts, format};
 
@@ -23,6 +24,8 @@ pub(super) struct View {
     pub duels: Vec<Duel>,
     /// Runs of kernels.
     pub kernels: Vec<KernelRow>,
+    /// What the statistics made of numbers whose truth is known.
+    pub selftests: Vec<KernelRow>,
     /// Records that are not on the page.
     pub left_out: Vec<String>,
     /// Records on it.
@@ -153,14 +156,14 @@ impl Figure {
     }
 }
 
-/// A run of kernels.
+/// A run of kernels, or a selftest.
 #[derive(Debug, Serialize)]
 pub(super) struct KernelRow {
     /// Where it lies.
     pub link: String,
     /// The name of its folder.
     pub name: String,
-    /// `verify`, `sweep` or `tune`.
+    /// `verify`, `sweep`, `tune` or `selftest`.
     pub verb: &'static str,
     /// The device.
     pub device: String,
@@ -180,10 +183,11 @@ type OfModel<'a> = Vec<(&'a Entry, &'a RunRecord)>;
 /// Gathers the page that will lie in `out`.
 pub(super) fn build(found: &Found, out: &Path) -> Result<View, ReportError> {
     let mut machines: Vec<(String, Vec<OfModel<'_>>)> = Vec::new();
-    let mut kernels = Vec::new();
+    let (mut kernels, mut selftests) = (Vec::new(), Vec::new());
     for entry in &found.entries {
         match &entry.record {
             Record::Kernels(run) => kernels.push(kernel_row(entry, run, out)),
+            Record::Selftest(run) => selftests.push(selftest_row(entry, run, out)),
             Record::Run(record) => {
                 let name = machine(record);
                 let at = machines.iter().position(|(n, _)| *n == name).unwrap_or_else(|| {
@@ -207,6 +211,7 @@ pub(super) fn build(found: &Found, out: &Path) -> Result<View, ReportError> {
         duels: machines.iter().flat_map(duels).collect(),
         machines,
         kernels,
+        selftests,
         left_out: found.left_out.clone(),
         records: found.entries.len(),
     })
@@ -507,5 +512,18 @@ fn kernel_row(entry: &Entry, run: &KernelRun, out: &Path) -> KernelRow {
         date: minute(&run.started),
         command: format::command_line(&run.command),
         trouble: trouble.join("; "),
+    }
+}
+
+fn selftest_row(entry: &Entry, run: &SelftestRun, out: &Path) -> KernelRow {
+    KernelRow {
+        link: link(entry, out),
+        name: folder_name(entry),
+        verb: "selftest",
+        device: run.device.as_ref().map_or_else(String::new, |d| format::one_line(&d.name)),
+        headline: selftest_headline(run),
+        date: minute(&run.started),
+        command: format::command_line(&run.command),
+        trouble: run.incomplete.as_deref().map(format::one_line).unwrap_or_default(),
     }
 }

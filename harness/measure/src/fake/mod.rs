@@ -9,8 +9,10 @@ mod device;
 mod glob;
 mod noise;
 mod script;
+mod sides;
 mod speed;
 
 pub use device::{Fake, Tally};
 pub use noise::Noise;
 pub use script::{Cheat, Clocks, Device, Failure, Rule, Script, ScriptError};
+pub use sides::{SideScript, play_sides};

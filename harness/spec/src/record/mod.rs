@@ -8,6 +8,7 @@ mod kernels;
 mod metric;
 mod run;
 mod sample;
+mod selftest;
 
 pub use breakdown::{Breakdown, BreakdownStep, Check, DecodeTimes, RawBreakdown, RawStep};
 pub use environment::{BlockTelemetry, CpuFacts, Environment, GpuTelemetry, NoiseSource, ToolFacts};
@@ -22,6 +23,7 @@ pub use run::{
     RunRecord, ServerReported, SideFacts, SideGpu, SideRole, SuiteFacts, TensorGroup,
 };
 pub use sample::{DropReason, Sample, SampleStatus, ServerTimings};
+pub use selftest::{SELFTEST_SCHEMA_VERSION, SelftestFigure, SelftestKind, SelftestPlan, SelftestRun};
 
 /// Version of the record format, in every `run.json`. A change has its own heading in CHANGELOG.md.
 pub const SCHEMA_VERSION: u32 = 1;
