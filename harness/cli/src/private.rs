@@ -1,6 +1,6 @@
 //! A record is made to be published: it does not say where its author's home is.
 
-use harness_spec::record::{KernelRun, RunRecord};
+use harness_spec::record::{KernelRun, RunRecord, SelftestRun};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,6 +13,11 @@ pub fn without_home(record: RunRecord) -> RunRecord {
 
 /// The same of a run of kernels: in its command, and in the compiler's logs, which name files.
 pub fn kernel_run_without_home(record: KernelRun) -> KernelRun {
+    cleaned(record)
+}
+
+/// The same of a selftest: in its command.
+pub fn selftest_without_home(record: SelftestRun) -> SelftestRun {
     cleaned(record)
 }
 

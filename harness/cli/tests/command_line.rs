@@ -391,3 +391,24 @@ fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
+
+#[test]
+fn a_selftest_of_the_statistics_leaves_a_record_whose_page_can_be_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("selftest");
+    let run = bench().args(["selftest", "stats", "--suites", "2", "--json", "--out"]).arg(&out).output().unwrap();
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{stderr}");
+    let record: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((record["kind"].as_str(), record["figures"].as_array().unwrap().len()), (Some("selftest"), 9));
+    assert!(record["notes"][0].as_str().unwrap().contains("asks for 100"), "{record}");
+    let page = std::fs::read(out.join("report.html")).unwrap();
+    let again = bench().arg("report").arg(&out).output().unwrap();
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stdout).contains("The statistics hold"));
+    assert_eq!(std::fs::read(out.join("report.html")).unwrap(), page);
+
+    let gpu =
+        bench().args(["selftest", "stats", "--device", "cuda:0", "--out"]).arg(dir.path().join("g")).output().unwrap();
+    assert_eq!(gpu.status.code(), Some(3), "{}", String::from_utf8_lossy(&gpu.stderr));
+    assert!(!dir.path().join("g").exists(), "a device that is not there leaves no folder");
+}

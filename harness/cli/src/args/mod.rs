@@ -7,6 +7,7 @@ mod kernels;
 mod profile_engine;
 mod report;
 mod run;
+mod selftest;
 mod serve_engine;
 mod tables;
 
@@ -22,6 +23,7 @@ pub use kernels::{
 pub use profile_engine::ProfileEngineArgs;
 pub use report::ReportArgs;
 pub use run::{KvArg, RunArgs};
+pub use selftest::{SelftestArgs, SelftestStatsArgs, SelftestWhat};
 pub use serve_engine::ServeEngineArgs;
 pub use tables::{PromoteArgs, RaceTablesArgs};
 
@@ -65,6 +67,8 @@ pub enum Command {
     Compile(CompileArgs),
     /// Rebuild the page and the charts of a run from its files, or make one page of many runs.
     Report(ReportArgs),
+    /// Try the harness itself on numbers whose truth is known. Ends with 3 if its statistics do not hold.
+    Selftest(SelftestArgs),
     /// List what there is.
     List {
         /// Of what.

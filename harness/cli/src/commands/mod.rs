@@ -16,6 +16,7 @@ mod promote;
 mod race_tables;
 mod replay;
 mod report;
+mod selftest;
 mod serve_engine;
 mod sweep;
 mod timing;
@@ -44,6 +45,7 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Log(args) => log::run(args, bench.json),
         Command::Worker(args) => worker::run(&args),
         Command::Report(args) => report::run(&args, bench.json, &command_line),
+        Command::Selftest(args) => selftest::run(&args, bench.json, &command_line),
         Command::Compile(args) => compile::run(args, bench.json),
         Command::ProfileEngine(args) => profile_engine::run(&args),
         Command::ServeEngine(args) => serve_engine::run(args),

@@ -29,8 +29,18 @@ fn results(records: &Path, out: &Path, command: &[String]) -> Outcome {
 /// The page and charts again, from the files of a run alone.
 fn rebuild(folder: &Path, json: bool, markdown: bool) -> Outcome {
     let rebuilding = || format!("rebuilding the report of {}", folder.display());
-    // `run.json` says itself whether engines or kernels were measured.
-    if reports::is_kernel_run(folder).with_context(rebuilding)? {
+    // `run.json` says itself whether engines or kernels were measured, or the statistics were tried.
+    if reports::is_selftest(folder).with_context(rebuilding)? {
+        let (run, paths) = reports::rebuild_selftest(folder).with_context(rebuilding)?;
+        if json {
+            print_json(&run)?;
+        } else if markdown {
+            print_text(&reports::selftest_markdown(&run))?;
+        } else {
+            print_text(&reports::selftest_terminal(&run))?;
+        }
+        eprintln!("report: {}", paths.html.display());
+    } else if reports::is_kernel_run(folder).with_context(rebuilding)? {
         let (run, paths) = reports::rebuild_kernel_run(folder).with_context(rebuilding)?;
         warn(&run.warnings);
         if json {
