@@ -24,6 +24,15 @@ const BEYOND_F16: f32 = 65_520.0;
 /// What rounding a weight to a 16-bit float may cost, relative to it; a little more, as sums of 32 bits are truncated.
 const HALF: f64 = 1.01 / 2048.0;
 
+/// The relative error of a token's `n` outputs that roundings of weights alone make, which are as likely up as down, at most
+/// six standard deviations of it. One output strays far by chance, many together do not.
+fn class_of_rounded_weights(n: usize) -> f64 {
+    // An error is spread evenly over what `HALF` allows. It is measured against magnitudes (`Norms::square`), and factors that
+    // are normal have a product whose root mean square is so much more than its mean magnitude.
+    let deviation = HALF / 3f64.sqrt() * std::f64::consts::FRAC_PI_2;
+    deviation * (1.0 + 6.0 / (n as f64).sqrt())
+}
+
 /// A product of weights and the 16-bit activations of many tokens.
 #[derive(Debug)]
 pub(super) struct Gemm {
@@ -145,6 +154,11 @@ impl Op for Gemm {
         // The bound is that of sums in floats, so many times the sum of magnitudes; a rounded weight costs so many more.
         let of_sums = 4.0 * (k as f64).sqrt() / f64::from(1u32 << 24);
         floats.bound.iter_mut().for_each(|b| *b *= 2.0 + HALF / of_sums);
+        if let Some(norms) = &mut floats.norms {
+            // The class is that of rounded activations: independent of what happens to weights.
+            let of_weights = class_of_rounded_weights(norms.row);
+            norms.classes.iter_mut().for_each(|class| *class = class.hypot(of_weights));
+        }
         if let Some(Tensor::F32(r)) = problem.inputs.get(2) {
             for ((want, bound), &r) in floats.want.iter_mut().zip(&mut floats.bound).zip(r) {
                 *want += f64::from(r);
@@ -268,4 +282,41 @@ impl Op for Dequantize {
 
     /// The weights are all that there is, so they stay.
     fn redraw(&self, _: &mut Problem, _: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::check::{Mismatch, compare};
+
+    /// What a right kernel answers: weights and activations rounded to 16 bits, sums in floats. Weights are `off` times that.
+    fn rounded(problem: &Problem, off: f32) -> Vec<Vec<u8>> {
+        let (n, k, period, weights) = rows(problem);
+        let [_, Tensor::F32(x), ..] = &problem.inputs[..] else { panic!("activations are floats") };
+        let half = |v: f32| f16::from_f32(v).to_f32();
+        let x: Vec<f32> = x.iter().map(|&v| half(v)).collect();
+        let y = (0..x.len() / k * n).map(|i| {
+            let row = &weights[i % n % period * k..][..k];
+            row.iter().zip(&x[i / n * k..][..k]).map(|(&w, &x)| off * half(w) * x).sum::<f32>()
+        });
+        vec![y.flat_map(f32::to_le_bytes).collect()]
+    }
+
+    #[test]
+    fn weights_rounded_to_sixteen_bits_are_right_whatever_the_seed_and_a_percent_off_is_wrong() {
+        for (name, shape) in [("gemm_q8_0", shape_of(1, 32, 32, 513)), ("gemm_q5_k", shape_of(2, 256, 256, 129))] {
+            let op = GEMM.iter().find(|op| op.name == name).unwrap();
+            for seed in 0..100 {
+                let case = op.cases(&shape, seed, Depth::Quick).swap_remove(0);
+                let problem = op.problem(&shape, &case);
+                let expected = op.expected(&problem, Activations::F16).unwrap();
+                let right = compare(&expected, &rounded(&problem, 1.0));
+                assert!(right.is_ok(), "{name} seed {seed}: {right:?}");
+                let wrong = compare(&expected, &rounded(&problem, 1.01));
+                assert!(matches!(wrong, Err(Mismatch::Element { .. } | Mismatch::Norm { .. })), "{name} seed {seed}");
+            }
+        }
+    }
 }
