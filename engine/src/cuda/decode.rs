@@ -6,11 +6,10 @@
 
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span, Weights};
-use variants::{Activations, gemv_op};
+use variants::Activations;
 
 use super::buffers::Buffers;
-use super::fit::has_input;
-use super::weights::{DeviceModel, Layer, Product, has_planes};
+use super::weights::{DeviceModel, Layer, Product, fused_forms};
 
 /// Builds the steps of a token.
 pub struct Builder<'a> {
@@ -65,9 +64,16 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Whether fused kernels may run at all.
-    fn fused(&self, weights: &Weights) -> bool {
-        self.precision == Precision::Table && has_planes(weights.dtype)
+    /// The form in which fused kernels leave and take activations, where such may run on these weights.
+    fn fused(&self, weights: &Weights) -> Option<Activations> {
+        fused_forms(weights.dtype).filter(|_| self.precision == Precision::Table).map(|(_, form)| form)
+    }
+
+    /// The weights that a fused kernel adds to the residual stream, and the form of its activations.
+    fn added<'w>(&self, product: &'w Product) -> Option<(&'w Weights, Activations)> {
+        let w = product.single()?;
+        let form = self.fused(w)?;
+        self.exec.has_fast("gemv_add", w.dtype, &Exec::gemv_add_shape(w)).then_some((w, form))
     }
 
     fn attention(&self, layer: &Layer, program: &mut Program) -> Result<(), CudaError> {
@@ -76,7 +82,7 @@ impl Builder<'_> {
         let (state, len) = (&b.state, b.state.part(8, 4));
         let fused = layer.qkv.single().filter(|w| {
             let shape = Exec::qkv_rope_shape(heads, config.hidden, &layer.cache, model.rotation.adjacent);
-            self.fused(w)
+            self.fused(w).is_some()
                 && layer.head_norms.is_none()
                 && model.rotation.dims == heads.dim
                 && exec.has_fast("qkv_rope", w.dtype, &shape)
@@ -137,7 +143,10 @@ impl Builder<'_> {
 
     fn feed_forward(&self, layer: &Layer, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b, config) = (self.exec, self.buffers, &self.model.config);
-        let fused = layer.gate_up.single().filter(|w| self.fused(w) && self.form(&layer.down) == Activations::A8);
+        // It leaves its output in the form of its own kernels.
+        let fused = layer.gate_up.single().filter(|w| {
+            self.fused(w) == Some(self.form(&layer.down)) && exec.has_fast("gate_up", w.dtype, &Exec::gate_up_shape(w))
+        });
         match fused {
             Some(w) => {
                 program.push(exec.gate_up(w, &layer.ffn_norm, &b.x, &b.inner, config.eps)?);
@@ -161,10 +170,7 @@ impl Builder<'_> {
 
     /// The form in which [`Builder::add_product`] takes its input.
     fn form(&self, product: &Product) -> Activations {
-        match product.single() {
-            Some(w) if self.fused(w) => Activations::A8,
-            _ => Activations::F32,
-        }
+        self.added(product).map_or(Activations::F32, |(_, form)| form)
     }
 
     /// Products of f32 activations, each to its place in `y`.
@@ -178,16 +184,6 @@ impl Builder<'_> {
                 program.push(exec.quantize(x, &b.slab, product.k)?);
                 quantized = true;
             }
-            if !has_input(Some(form)) {
-                return Err(CudaError::NoKernel {
-                    op: gemv_op(w.dtype).to_owned(),
-                    shape: format!("N={} K={}", w.n, w.k),
-                    reason: format!(
-                        "the kernel that is chosen takes activations as {}, and a token has none",
-                        form.name()
-                    ),
-                });
-            }
             let input = if form == Activations::A8 { &b.slab } else { x };
             program.push(exec.gemv(self.precision, w, input, &y.part(at, 4 * w.n))?);
             at += 4 * w.n;
@@ -198,8 +194,8 @@ impl Builder<'_> {
     /// The residual stream plus a product, whose input is in the form that [`Builder::form`] says.
     fn add_product(&self, product: &Product, x: &Span, program: &mut Program) -> Result<(), CudaError> {
         let (exec, b) = (self.exec, self.buffers);
-        match product.single().filter(|w| self.fused(w)) {
-            Some(w) => program.push(exec.gemv_add(w, x, &b.x, &b.x)?),
+        match self.added(product) {
+            Some((w, _)) => program.push(exec.gemv_add(w, x, &b.x, &b.x)?),
             None => {
                 self.products(product, x, &b.product, program)?;
                 program.push(exec.add(self.precision, &b.x, &b.product, &b.x, product.n)?);

@@ -4,7 +4,7 @@ use harness_spec::DType;
 use kernels::cpu::{Pairing, RopeTable};
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{Cache, Exec, Heads, Precision, Rotation, Span, Weights};
-use variants::Layout;
+use variants::{Activations, Layout};
 
 use crate::generate::KvType;
 use crate::gguf::{Gguf, TensorInfo};
@@ -67,10 +67,15 @@ struct Loader<'a> {
     bytes: u64,
 }
 
-/// Types of weights that fused kernels take as planes.
-pub fn has_planes(dtype: DType) -> bool {
-    use DType::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0};
-    matches!(dtype, Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K | Q5K | Q6K)
+/// The layout in which the fused kernels of a token read weights of a type, and the form in which they leave activations for
+/// each other: floats meet floats. `None` for a type that has none.
+pub fn fused_forms(dtype: DType) -> Option<(Layout, Activations)> {
+    use DType::{BF16, F16, Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0};
+    match dtype {
+        Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K | Q5K | Q6K => Some((Layout::Planes, Activations::A8)),
+        F16 | BF16 => Some((Layout::Gguf, Activations::F32)),
+        _ => None,
+    }
 }
 
 /// Whether prompts can be multiplied with weights as they lie: planes, the file's own floats, or ternary weights as the file
@@ -107,10 +112,10 @@ impl<'a> Loader<'a> {
     /// A matrix of some tensors of one type, in the layout that its steps take.
     fn part(&mut self, infos: &[&'a TensorInfo], k: usize, what: &str) -> Result<Weights, LoadError> {
         let (dtype, n) = (infos[0].dtype, infos.iter().map(|i| i.n()).sum());
-        // Fused kernels read planes; a product alone takes its weights as the table's kernel wants them.
-        let layout = match self.precision == Precision::Table && has_planes(dtype) {
-            true => Layout::Planes,
-            false => self.exec.product(self.precision, dtype, n, k, None)?.0,
+        // A product of no fused kernel takes its weights as the table's kernel wants them.
+        let layout = match fused_forms(dtype).filter(|_| self.precision == Precision::Table) {
+            Some((layout, _)) => layout,
+            None => self.exec.product(self.precision, dtype, n, k, None)?.0,
         };
         self.send(layout, infos, k, what)
     }
@@ -240,4 +245,30 @@ pub fn load(
 fn head(loader: &mut Loader<'_>, info: &TensorInfo, config: &Config) -> Result<Weights, LoadError> {
     let layout = loader.exec.head_layout(loader.precision, info.dtype, config.vocab, config.hidden)?;
     loader.send(layout, &[info], config.hidden, HEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use variants::{Backend, registry};
+
+    use super::*;
+
+    #[test]
+    fn fused_kernels_of_a_type_take_and_leave_what_is_said_of_it() {
+        for dtype in DType::ALL {
+            let name = dtype.name().to_lowercase();
+            for family in ["qkv_rope", "gate_up", "gemv_add"] {
+                let space = registry().space(&format!("{family}_{name}"));
+                let kernels =
+                    space.iter().flat_map(|s| &s.kernels).filter(|k| k.backend == Backend::Cuda && !k.baseline);
+                let of: Vec<_> = kernels.map(|k| (k.layout.unwrap(), k.activations.unwrap())).collect();
+                match fused_forms(dtype) {
+                    Some(forms) => {
+                        assert!(!of.is_empty() && of.iter().all(|of| *of == forms), "{family}_{name}: {of:?}")
+                    }
+                    None => assert!(of.is_empty(), "{family}_{name} is not used"),
+                }
+            }
+        }
+    }
 }

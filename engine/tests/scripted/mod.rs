@@ -20,7 +20,7 @@ use harness_spec::{DeviceKey, Policy, Shape as Dims, VariantId, Workload};
 use kernels::cpu::Precision;
 use kernels::cuda::CudaError;
 use kernels::cuda::library::{driver_version, load_driver};
-use variants::{Row, TABLE_SCHEMA, TableFile, registry};
+use variants::{Activations, Row, TABLE_SCHEMA, TableFile, registry};
 
 use super::{gpu, on_gpu, tiny, wide};
 
@@ -71,8 +71,12 @@ fn inside(test: &str, shows: &[(&str, &str)]) -> bool {
 }
 
 fn model(shape: &Shape, scheme: Scheme, table: TableChoice, context: usize) -> CudaModel {
+    model_of(shape, scheme, table, context, KvType::F16)
+}
+
+fn model_of(shape: &Shape, scheme: Scheme, table: TableChoice, context: usize, kv: KvType) -> CudaModel {
     let gguf = tiny::gguf(shape, scheme, 5);
-    let options = LoadOptions { table, ..on_gpu(Precision::Fast, KvType::F16) };
+    let options = LoadOptions { table, ..on_gpu(Precision::Fast, kv) };
     CudaModel::load(&gguf, &Config::from_gguf(&gguf).unwrap(), 0, &options, context).unwrap()
 }
 
@@ -261,4 +265,58 @@ fn a_row_for_ternary_weights_decides_their_kernel_and_the_layout_that_they_are_s
     }
     assert_eq!(by_row.prompt_products(), by_default.prompt_products());
     assert_ne!(by_row.prompt_products(), "token by token");
+}
+
+#[test]
+fn a_kernel_whose_activations_no_step_leaves_is_neither_bound_nor_offered_nor_tried() {
+    if !inside("a_kernel_whose_activations_no_step_leaves_is_neither_bound_nor_offered_nor_tried", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    // Keys of 8 bits keep Q, K and V off the fused path.
+    let of = |table| model_of(&shape, Scheme::Q4_0, table, 64, KvType::Int8);
+    let mut by_default = of(TableChoice::Default);
+    let [(at, default)] = &running(&by_default, "gemv_q4_0", 0)[..] else { panic!("one product") };
+    let kernels = &registry().space("gemv_q4_0").unwrap().kernels;
+    let mut tried = 0;
+    for half in kernels.iter().filter(|k| k.activations == Some(Activations::F16)) {
+        let variant = half.default_variant();
+        let folder = tempfile::tempdir().unwrap();
+        let by_row = of(table(folder.path(), &[(at.clone(), variant.clone())]));
+        assert_eq!(running(&by_row, "gemv_q4_0", 0), [(at.clone(), default.clone())], "{variant}");
+        let offered = by_row.variants(at).unwrap();
+        assert!(offered.contains(default) && offered.iter().all(|v| !half.is_kernel_of(v)), "{offered:?}");
+        let said = by_default.try_variant(at, Some(&variant)).unwrap_err().to_string();
+        assert!(said.contains("activations as f16, which no step of a token leaves"), "{said}");
+        tried += 1;
+    }
+    assert!(tried >= 2, "f16 activations on vector units and on tensor cores");
+}
+
+#[test]
+fn a_block_of_16_bit_floats_is_five_launches_and_other_steps_stay_in_floats() {
+    if !inside("a_block_of_16_bit_floats_is_five_launches_and_other_steps_stay_in_floats", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    for (scheme, name) in [(Scheme::F16, "f16"), (Scheme::BF16, "bf16")] {
+        let model = model(&shape, scheme, TableChoice::Default, 64);
+        let ops: Vec<String> = model.steps(0).into_iter().map(|(workload, _)| workload.op).collect();
+        let add = format!("gemv_add_{name}");
+        let block = [&format!("qkv_rope_{name}"), "attn_token", &add, &format!("gate_up_{name}"), &add];
+        let (embed, head) = (format!("embed_{name}"), format!("norm_logits_{name}"));
+        let blocks = block.iter().cycle().take(5 * shape.layers).copied();
+        let want: Vec<&str> = std::iter::once(&*embed).chain(blocks).chain([&*head]).collect();
+        assert_eq!(ops, want);
+        let [(attention, _)] = &running(&model, "attn_token", 0)[..] else { panic!("one attention") };
+        assert_eq!(attention.shape.get("OUT"), Some(32), "the product behind it takes floats");
+        for (_, variant) in model.steps(0).iter().filter(|(workload, _)| workload.op != embed) {
+            let (_, spec) = registry().find(variant).unwrap();
+            assert!(!spec.baseline, "{variant} is a plain kernel");
+        }
+        // Keys of 8 bits keep Q, K and V off the fused path, and the rest on it.
+        let int8 = model_of(&shape, scheme, TableChoice::Default, 64, KvType::Int8);
+        let singly = int8.steps(0).iter().filter(|(workload, _)| workload.op == format!("gemv_{name}")).count();
+        assert_eq!((singly, int8.steps(0).len()), (shape.layers, 2 + 7 * shape.layers));
+    }
 }

@@ -3,8 +3,9 @@
 use std::sync::PoisonError;
 
 use harness_spec::{Shape, VariantId};
-use variants::{KernelSpec, Layout};
+use variants::KernelSpec;
 
+use super::taken::OnWeights;
 use super::{Exec, Precision, Step};
 use crate::cuda::CudaError;
 use crate::cuda::driver::LaunchShape;
@@ -35,12 +36,12 @@ impl Exec {
         precision: Precision,
         op: &str,
         shape: &Shape,
-        layout: Option<Layout>,
+        on: OnWeights,
     ) -> Result<Option<Step>, CudaError> {
         if !self.is_planning() {
             return Ok(None);
         }
-        let choice = self.choice_in(precision, op, shape, layout)?;
+        let choice = self.choice_on(precision, op, shape, on)?;
         let variant = choice.variant.clone();
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(units) = planned.as_mut()

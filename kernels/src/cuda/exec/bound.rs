@@ -3,9 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use harness_spec::{Shape, VariantId};
-use variants::{Choice, KernelSpec, Layout};
+use variants::{Choice, KernelSpec};
 
 use super::bind::Args;
+use super::taken::OnWeights;
 use super::{Exec, Precision, Step, Weights};
 use crate::cuda::CudaError;
 use crate::cuda::compile::Cubin;
@@ -21,8 +22,8 @@ pub(super) struct Bound {
     shape: LaunchShape,
 }
 
-/// What a kernel is bound for: the op, the shape, whether plain kernels alone may run, and the layout of the weights.
-pub(super) type BoundKey = (String, Shape, bool, Option<Layout>);
+/// What a kernel is bound for: the op, the shape, whether plain kernels alone may run, and the weights.
+pub(super) type BoundKey = (String, Shape, bool, OnWeights);
 
 /// A variant that was found not to run an op at a shape.
 pub(super) type LeftOut = (String, Shape, VariantId);
@@ -41,27 +42,21 @@ impl Exec {
         Ok(function)
     }
 
-    fn bind(
-        &self,
-        precision: Precision,
-        op: &str,
-        shape: &Shape,
-        layout: Option<Layout>,
-    ) -> Result<Arc<Bound>, CudaError> {
-        let key = (op.to_owned(), shape.clone(), precision == Precision::Plain, layout);
+    fn bind(&self, precision: Precision, op: &str, shape: &Shape, on: OnWeights) -> Result<Arc<Bound>, CudaError> {
+        let key = (op.to_owned(), shape.clone(), precision == Precision::Plain, on);
         if let Some(found) = self.bound.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(found.clone());
         }
         // A row that cannot be used is taken out of service and the next one tried (R25); the plain kernel comes last.
         let bound = loop {
-            let choice = self.choice_in(precision, op, shape, layout)?;
+            let choice = self.choice_on(precision, op, shape, on)?;
             match self.try_bind(&choice, op, shape) {
                 Ok(bound) => break bound,
                 Err(e) if e.is_fatal() || choice.spec.baseline => return Err(e),
                 // Whoever tries a variant wants that one, and hears why it does not run.
-                Err(e) if self.is_tried(precision, op, shape) => return Err(e),
+                Err(e) if self.tried(precision, op, shape).is_some() => return Err(e),
                 Err(e) => {
-                    if !self.leave_out(precision, op, shape, &choice.variant, &e) {
+                    if !self.leave_out(precision, op, shape, &choice.variant, &e.to_string()) {
                         return Err(e);
                     }
                 }
@@ -81,11 +76,6 @@ impl Exec {
         Ok(Bound { spec: choice.spec, variant: choice.variant.clone(), function, shape: launch })
     }
 
-    fn is_tried(&self, precision: Precision, op: &str, shape: &Shape) -> bool {
-        let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-        precision == Precision::Table && tried.contains_key(&(op.to_owned(), shape.clone()))
-    }
-
     /// Whether a variant was found not to run an op at a shape.
     pub(super) fn is_left_out(&self, op: &str, shape: &Shape, variant: &VariantId) -> bool {
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,13 +84,20 @@ impl Exec {
 
     /// Takes a variant that does not run out of service: at this shape, as of no other was it found. False where it is that
     /// already.
-    fn leave_out(&self, precision: Precision, op: &str, shape: &Shape, variant: &VariantId, why: &CudaError) -> bool {
+    pub(super) fn leave_out(
+        &self,
+        precision: Precision,
+        op: &str,
+        shape: &Shape,
+        variant: &VariantId,
+        why: &str,
+    ) -> bool {
         if self.is_left_out(op, shape, variant) {
             return false;
         }
         let entry = (op.to_owned(), shape.clone(), variant.clone());
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-        self.of(precision).quarantine(op, shape, variant, &why.to_string());
+        self.of(precision).quarantine(op, shape, variant, why);
         // The same for all lengths of a context, mostly: without the shape it is said once.
         let note = format!("{variant} does not run here, and another kernel does in its place: {why}");
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,11 +116,11 @@ impl Exec {
         weights: Option<&Weights>,
         args: Args,
     ) -> Result<Step, CudaError> {
-        let layout = weights.map(|w| w.layout);
-        if let Some(step) = self.plan(precision, op, shape, layout)? {
+        let on = OnWeights::of(weights);
+        if let Some(step) = self.plan(precision, op, shape, on)? {
             return Ok(step);
         }
-        let bound = self.bind(precision, op, shape, layout)?;
+        let bound = self.bind(precision, op, shape, on)?;
         Ok(Step {
             op: op.to_owned(),
             key: shape.clone(),

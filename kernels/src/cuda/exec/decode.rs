@@ -5,6 +5,7 @@ use variants::{Activations, gemv_op};
 
 use super::bind::Args;
 use super::kernels::{matrix_shape, op_of};
+use super::taken::OnWeights;
 use super::{Exec, LengthClass, Precision, Span, Step, Weights};
 use crate::cuda::CudaError;
 use crate::op::activations::slab_stride;
@@ -180,6 +181,11 @@ impl Exec {
         self.step(Precision::Table, &op_of("qkv_rope", o.w.dtype), &shape, Some(o.w), args)
     }
 
+    /// The shape of `gate_up_*`.
+    pub fn gate_up_shape(w: &Weights) -> Shape {
+        dims([("F", w.n / 2), ("K", w.k)])
+    }
+
     /// Norm, gate and up `[2f, k]`, SwiGLU, and its output in the form that `gemv_add` of this type takes.
     ///
     /// # Errors
@@ -193,21 +199,28 @@ impl Exec {
             .span("out", out, Exec::activation_bytes(f))
             .ints([f, k])
             .float(eps);
-        self.step(Precision::Table, &op_of("gate_up", w.dtype), &dims([("F", f), ("K", k)]), Some(w), args)
+        self.step(Precision::Table, &op_of("gate_up", w.dtype), &Exec::gate_up_shape(w), Some(w), args)
     }
 
-    /// `y = r + W x`; r may be y.
+    /// The shape of `gemv_add_*`.
+    pub fn gemv_add_shape(w: &Weights) -> Shape {
+        matrix_shape(w.n, w.k)
+    }
+
+    /// `y = r + W x`, with `x` in the form of the op's kernels; r may be y.
     ///
     /// # Errors
     /// No kernel, or the driver's error.
     pub fn gemv_add(&self, w: &Weights, x: &Span, r: &Span, y: &Span) -> Result<Step, CudaError> {
+        let (op, shape) = (op_of("gemv_add", w.dtype), Exec::gemv_add_shape(w));
+        let form = self.choice_on(Precision::Table, &op, &shape, OnWeights::of(Some(w)))?.spec.activations;
         let args = Args::new()
             .span("weights", &w.slab, 1)
-            .span("x", x, slab_bytes(w.k))
+            .span("x", x, form_bytes(form.unwrap_or(Activations::F32), w.k))
             .span("r", r, 4 * w.n)
             .span("y", y, 4 * w.n)
             .ints([w.n, w.k]);
-        self.step(Precision::Table, &op_of("gemv_add", w.dtype), &matrix_shape(w.n, w.k), Some(w), args)
+        self.step(Precision::Table, &op, &shape, Some(w), args)
     }
 
     /// Norm, logits, and the most likely token: `next` becomes {token, pos + 1, pos + 2, 0}. `ring` is the address of 1024

@@ -10,6 +10,7 @@ use variants::{Activations, Backend, Choice, ChosenBy, KernelSpec, Layout, Limit
 use super::ahead::Planned;
 use super::bound::{Bound, BoundKey, LeftOut};
 use super::length::in_other_classes;
+use super::taken::OnWeights;
 use super::{Overlap, Span, Weights};
 use crate::cuda::compile::{Arch, Compiler};
 use crate::cuda::driver::{Device, Function, Stream};
@@ -153,7 +154,8 @@ impl Exec {
         k: usize,
         layout: Option<Layout>,
     ) -> Result<(Layout, Activations), CudaError> {
-        let spec = self.choice_in(precision, gemv_op(dtype), &matrix_shape(n, k), layout)?.spec;
+        let on = OnWeights { dtype: Some(dtype), layout };
+        let spec = self.choice_on(precision, gemv_op(dtype), &matrix_shape(n, k), on)?.spec;
         Ok((spec.layout.unwrap_or(Layout::Gguf), spec.activations.unwrap_or(Activations::F32)))
     }
 
@@ -167,39 +169,15 @@ impl Exec {
     /// # Errors
     /// [`CudaError::NoKernel`].
     pub fn head_layout(&self, precision: Precision, dtype: DType, n: usize, k: usize) -> Result<Layout, CudaError> {
-        let choice = self.choice(precision, &op_of("norm_logits", dtype), &matrix_shape(n, k))?;
+        let on = OnWeights { dtype: Some(dtype), layout: None };
+        let choice = self.choice_on(precision, &op_of("norm_logits", dtype), &matrix_shape(n, k), on)?;
         Ok(choice.spec.layout.unwrap_or(Layout::Gguf))
     }
 
-    /// The table's choice, or the default kernel for weights that lie otherwise than that wants them.
-    pub(super) fn choice_in(
-        &self,
-        precision: Precision,
-        op: &str,
-        shape: &Shape,
-        layout: Option<Layout>,
-    ) -> Result<Choice, CudaError> {
+    /// The variant that somebody tries at a shape.
+    pub(super) fn tried(&self, precision: Precision, op: &str, shape: &Shape) -> Option<Choice> {
         let tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(choice) = tried.get(&(op.to_owned(), shape.clone())).filter(|_| precision == Precision::Table) {
-            return Ok(choice.clone());
-        }
-        drop(tried);
-        let choice = self.choice(precision, op, shape)?;
-        if layout.is_none() || choice.spec.layout.is_none() || choice.spec.layout == layout {
-            return Ok(choice.clone());
-        }
-        let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
-        let mut fitting = kernels.iter().rev().filter(|k| k.backend == Backend::Cuda && k.layout == layout);
-        let found = fitting.find(|k| {
-            let variant = k.default_variant();
-            k.admits(&variant, shape, &self.limits).is_ok() && !self.is_left_out(op, shape, &variant)
-        });
-        let spec = found.ok_or_else(|| CudaError::NoKernel {
-            op: op.to_owned(),
-            shape: shape.to_string(),
-            reason: format!("no kernel of it takes weights in the layout {}", layout.map_or("none", Layout::name)),
-        })?;
-        Ok(Choice { spec, variant: spec.default_variant(), from: ChosenBy::Default })
+        tried.get(&(op.to_owned(), shape.clone())).filter(|_| precision == Precision::Table).cloned()
     }
 
     /// Packs rows of a file and sends them to the device.
@@ -230,30 +208,34 @@ impl Exec {
         Ok(Weights { dtype, n, k, layout, slab })
     }
 
-    /// Every variant that may run an op at a shape here on weights that lie as the present one reads them, but the plain one;
-    /// the default of the present kernel comes first.
+    /// Every variant that may run an op at a shape here on the weights that the present one reads, with activations that a
+    /// token has, but the plain one; the default of the present kernel comes first.
     ///
     /// # Errors
     /// [`CudaError::NoKernel`].
     pub fn variants(&self, op: &str, shape: &Shape) -> Result<Vec<VariantId>, CudaError> {
-        let present = self.present(op, shape)?;
+        let (present, on) = self.present(op, shape)?;
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let others = kernels.iter().filter(|k| {
-            k.backend == Backend::Cuda && !k.baseline && k.layout == present.layout && !std::ptr::eq(*k, present)
+            k.backend == Backend::Cuda
+                && !k.baseline
+                && !std::ptr::eq(*k, present)
+                && self.cannot_replace(op, k, on).is_none()
         });
         Ok([present].into_iter().chain(others).flat_map(|k| k.variants(shape, &self.limits).admitted).collect())
     }
 
-    /// The kernel that runs an op at a shape now. What is bound tells: the table's choice may want the weights otherwise
-    /// than they lie, and another kernel runs in its place.
-    fn present(&self, op: &str, shape: &Shape) -> Result<&'static KernelSpec, CudaError> {
+    /// The kernel that runs an op at a shape now, and the weights that it reads. What is bound tells: the table's choice may
+    /// want the weights otherwise than they lie, and another kernel runs in its place.
+    fn present(&self, op: &str, shape: &Shape) -> Result<(&'static KernelSpec, OnWeights), CudaError> {
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let found = bound.iter().find(|((of, at, plain, _), _)| of == op && at == shape && !plain);
-        match found.map(|(_, bound)| bound.spec) {
-            Some(spec) => Ok(spec),
+        match found.map(|((.., on), bound)| (bound.spec, *on)) {
+            Some(found) => Ok(found),
             None => {
                 drop(bound);
-                Ok(self.choice_in(Precision::Table, op, shape, None)?.spec)
+                let spec = self.choice_on(Precision::Table, op, shape, OnWeights::default())?.spec;
+                Ok((spec, OnWeights { dtype: None, layout: spec.layout }))
             }
         }
     }
@@ -261,7 +243,8 @@ impl Exec {
     /// Runs another variant at this shape from the next step on that is bound, or the table's again.
     ///
     /// # Errors
-    /// [`CudaError::NoKernel`]: no such variant, or one that reads weights in another layout than they lie in.
+    /// [`CudaError::NoKernel`]: no such variant, one that reads other weights than lie there, or one whose activations no step
+    /// leaves.
     pub fn try_variant(&self, op: &str, shape: &Shape, variant: Option<&VariantId>) -> Result<(), CudaError> {
         let key = (op.to_owned(), shape.clone());
         let choice = match variant {
@@ -273,14 +256,9 @@ impl Exec {
                     .find(variant)
                     .filter(|_| variant.op == op)
                     .ok_or_else(|| refused(format!("no space has {variant}: `bench list variants` prints them")))?;
-                let (wants, lies) = (spec.layout, self.present(op, shape)?.layout);
-                if wants != lies {
-                    let name = |layout: Option<Layout>| layout.map_or("none", Layout::name);
-                    return Err(refused(format!(
-                        "{variant} reads the layout {}, and the weights lie in {}",
-                        name(wants),
-                        name(lies)
-                    )));
+                let (_, on) = self.present(op, shape)?;
+                if let Some(why) = self.cannot_replace(op, spec, on) {
+                    return Err(refused(format!("{variant} cannot be tried: {why}")));
                 }
                 Some(Choice { spec, variant: variant.clone(), from: ChosenBy::Row })
             }

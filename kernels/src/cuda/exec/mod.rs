@@ -3,6 +3,7 @@
 //!
 //! - [`Span`]: a range of device memory that keeps its allocation alive.
 //! - [`Exec`]: from op and shape to the kernel that runs it.
+//! - `taken`: what a kernel must take to be chosen: the weights, and activations that there are.
 //! - `bound`: from that kernel to a loaded function and its launch, each looked up once; what does not run
 //!   leaves its place to the next.
 //! - `decode`, `prefill`, `sample`: the safe wrappers of the ops. Each asserts that every buffer is as large as the op's contract
@@ -23,6 +24,7 @@ mod prefill;
 mod program;
 mod sample;
 mod span;
+mod taken;
 
 pub use decode::{Cache, Heads, QkvRope, RopeAppend, Rotation};
 pub use kernels::{Exec, Precision};
