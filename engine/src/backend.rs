@@ -32,19 +32,22 @@ pub(crate) struct CpuBackend {
     pub cpu: Cpu,
     pub model: Model,
     scratch: Scratch,
-    kv: KvCache,
+    /// Of each slot.
+    kv: Vec<KvCache>,
+    slot: usize,
 }
 
 impl CpuBackend {
-    /// A model with room for `context` positions.
+    /// A model with room for `context` positions in each slot.
     pub fn new(cpu: Cpu, model: Model, options: &LoadOptions, context: usize) -> Result<CpuBackend, LoadError> {
-        let kv = KvCache::new(&model.config, check_kv_on_cpu(options)?, context);
+        let kind = check_kv_on_cpu(options)?;
+        let kv = (0..options.slots.get()).map(|_| KvCache::new(&model.config, kind, context)).collect();
         let scratch = Scratch::new(&model);
-        Ok(CpuBackend { cpu, model, scratch, kv })
+        Ok(CpuBackend { cpu, model, scratch, kv, slot: 0 })
     }
 
     fn run(&mut self, ids: &[u32], pos0: usize, wanted: Wanted) {
-        forward(&self.cpu, &self.model, &mut self.kv, ids, pos0, &mut self.scratch, wanted);
+        forward(&self.cpu, &self.model, &mut self.kv[self.slot], ids, pos0, &mut self.scratch, wanted);
     }
 }
 
@@ -67,6 +70,20 @@ impl Backend {
         match self {
             Backend::Cpu(_) => forward::BATCH,
             Backend::Cuda(_) => CUDA_BATCH,
+        }
+    }
+
+    /// Whatever follows is of this slot, until the next call. Logits are not kept from one slot's turn to its next.
+    ///
+    /// # Panics
+    /// Where there is no such slot.
+    pub fn turn_to(&mut self, slot: usize) {
+        match self {
+            Backend::Cpu(cpu) => {
+                assert!(slot < cpu.kv.len(), "slot {slot} of {}", cpu.kv.len());
+                cpu.slot = slot;
+            }
+            Backend::Cuda(model) => model.turn_to(slot),
         }
     }
 

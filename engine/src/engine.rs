@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use kernels::cpu::{Cpu, Precision};
 use kernels::cuda::CudaError;
@@ -12,23 +11,21 @@ use crate::backend::{self, Backend};
 use crate::chat_template::{ChatError, ChatTemplate, Message};
 use crate::cuda::{Counters, CudaModel};
 use crate::generate::{
-    DEFAULT_CONTEXT, DeviceChoice, Event, Finish, FinishReason, GenerateError, GenerateRequest, KvType, LoadOptions,
+    DEFAULT_CONTEXT, DeviceChoice, Event, Finish, GenerateError, GenerateRequest, KvType, LoadOptions,
 };
+use crate::generation::Slot;
 use crate::gguf::Gguf;
 use crate::info::ModelInfo;
 use crate::model::{Config, LoadError, Model};
-use crate::sampler::Sampler;
-use crate::stop::StopMatcher;
 use crate::tables;
-use crate::tokenizer::{TextStream, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
-/// A model in memory with what runs it: threads of the processor, or a CUDA device. One request at a time.
+/// A model in memory with what runs it: threads of the processor, or a CUDA device. One thread drives it: a request from its
+/// begin to its end ([`Engine::generate`]), or several in turns, each in a slot of its own ([`Engine::begin`]).
 #[derive(Debug)]
 pub struct Engine {
     backend: Backend,
-    sampler: Sampler,
-    /// Prompt and generated tokens of the current request.
-    history: Vec<u32>,
+    slots: Vec<Slot>,
     context: usize,
     options: LoadOptions,
     tokenizer: Arc<Tokenizer>,
@@ -63,8 +60,7 @@ impl Engine {
             note.iter().for_each(|note| tables::say_once(note));
         }
         Ok(Engine {
-            sampler: Sampler::new(info.config.vocab),
-            history: Vec::with_capacity(context),
+            slots: (0..options.slots.get()).map(|_| Slot::new(info.config.vocab, context)).collect(),
             backend,
             context,
             options: LoadOptions { device, ..*options },
@@ -98,7 +94,12 @@ impl Engine {
         self.chat_template.as_ref().ok_or(ChatError::Absent)?.render(messages)
     }
 
-    /// Positions of the KV cache: the most tokens that prompt and answer have together.
+    /// How many answers can be under way side by side.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Positions of the KV cache of a slot: the most tokens that prompt and answer have together.
     pub fn context(&self) -> usize {
         self.context
     }
@@ -166,7 +167,7 @@ impl Engine {
         &self.info.config
     }
 
-    /// Processes tokens at positions from `pos0` on and returns the logits after the last, `[vocab]`.
+    /// Processes tokens at positions from `pos0` on in the first slot and returns the logits after the last, `[vocab]`.
     ///
     /// # Errors
     /// What failed on the device. The processor does not fail.
@@ -176,11 +177,12 @@ impl Engine {
     pub fn feed(&mut self, ids: &[u32], pos0: usize) -> Result<&[f32], CudaError> {
         assert!(!ids.is_empty(), "a forward pass needs a token");
         assert!(pos0 + ids.len() <= self.context, "positions {pos0}..{} of {}", pos0 + ids.len(), self.context);
+        self.backend.turn_to(0);
         self.backend.feed(ids, pos0)?;
         self.backend.logits()
     }
 
-    /// Answers one request. `on_event` hears what happens as it happens, and breaks off by returning `Break`; after
+    /// Answers one request, in the first slot. `on_event` hears what happens as it happens, and breaks off by returning `Break`; after
     /// that it hears `Finished` and no more.
     ///
     /// # Errors
@@ -194,8 +196,8 @@ impl Engine {
         self.generate_unless(request, &|| false, on_event)
     }
 
-    /// As [`Engine::generate`], and asks between the batches of the prompt whether the request was given up: a long
-    /// prompt takes seconds in which no event is due.
+    /// As [`Engine::generate`], and asks ahead of every batch of the prompt and every token whether the request was given up:
+    /// a long prompt takes seconds in which no event is due.
     ///
     /// # Errors
     /// As [`Engine::generate`].
@@ -205,76 +207,58 @@ impl Engine {
         given_up: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Finish, GenerateError> {
+        self.begin(0, request)?;
+        loop {
+            if given_up() {
+                let finish = self.cancel(0);
+                let _ = on_event(Event::Finished(finish));
+                return Ok(finish);
+            }
+            if let Some(finish) = self.turn(0, on_event)? {
+                return Ok(finish);
+            }
+        }
+    }
+
+    /// Begins to answer a request in a slot, where nothing is computed before the first turn. An answer that was under way
+    /// there is forgotten.
+    ///
+    /// # Errors
+    /// [`GenerateError`] where the request cannot be answered; what was under way goes on.
+    ///
+    /// # Panics
+    /// Where there is no such slot.
+    pub fn begin(&mut self, slot: usize, request: &GenerateRequest) -> Result<(), GenerateError> {
         self.check(request)?;
-        let start = Instant::now();
-        let prompt_tokens = request.prompt.len();
-        let most = request.max_tokens.min(self.context - prompt_tokens);
-        self.sampler.start(&request.sampling);
-        self.history.clear();
-        self.history.extend_from_slice(&request.prompt);
-        let tokenizer = Arc::clone(&self.tokenizer);
-        let mut text = TextStream::new(&tokenizer);
-        let mut stops = StopMatcher::new(&request.stop, text.capacity());
+        let most = request.max_tokens.min(self.context - request.prompt.len());
+        self.slots[slot].begin(request, most, &self.tokenizer);
+        Ok(())
+    }
 
-        // All batches but the last only fill the cache.
-        let batch_len = self.backend.batch();
-        let (head, last) = request.prompt.split_at((prompt_tokens - 1) / batch_len * batch_len);
-        let mut cancelled = false;
-        for (i, batch) in head.chunks(batch_len).enumerate() {
-            cancelled = given_up();
-            if cancelled {
-                break;
-            }
-            self.backend.fill(batch, i * batch_len)?;
-        }
-        if !cancelled {
-            self.backend.feed(last, head.len())?;
-            // A device has only queued it so far.
-            self.backend.settle()?;
-        }
-        let prompt_time = start.elapsed();
-        let finish =
-            |reason, generated, decode_time| Finish { reason, prompt_tokens, prompt_time, generated, decode_time };
-        let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: prompt_time };
-        if cancelled || on_event(prefilled).is_break() {
-            let finish = finish(FinishReason::Cancelled, 0, Duration::ZERO);
-            let _ = on_event(Event::Finished(finish));
-            return Ok(finish);
-        }
+    /// Gives the answer in a slot its next turn: a batch of its prompt or a token. Tokens are those that it would have alone,
+    /// whatever has turns in between. `on_event` is as of [`Engine::generate`]; the end of the answer is returned with the turn
+    /// that brings it, and the slot is free then.
+    ///
+    /// # Errors
+    /// [`GenerateError::Device`] in place of the rest of the answer; the slot is free then.
+    ///
+    /// # Panics
+    /// Where there is no such slot, or no answer under way in it.
+    pub fn turn(
+        &mut self,
+        slot: usize,
+        on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, GenerateError> {
+        self.backend.turn_to(slot);
+        Ok(self.slots[slot].turn(&mut self.backend, &self.tokenizer, on_event)?)
+    }
 
-        let decode_start = Instant::now();
-        let mut generated = 0;
-        let mut reason = FinishReason::Length;
-        while generated < most {
-            let step = self.backend.next(&mut self.sampler, &self.history, generated + 1 < most)?;
-            let id = step.id;
-            generated += 1;
-            self.history.push(id);
-            let ends = !request.ignore_eos && tokenizer.stop_ids().binary_search(&id).is_ok();
-            let last = ends || generated == most;
-            // The last token brings all text that was held back.
-            let (shown, stopped) = match last {
-                false => stops.push(text.push(&tokenizer, id)),
-                true => stops.finish(text.push_last(&tokenizer, id)),
-            };
-            if ends || stopped {
-                reason = FinishReason::Stop;
-            }
-            if on_event(Event::Token { id, text: shown }).is_break() {
-                reason = FinishReason::Cancelled;
-                break;
-            }
-            if last || stopped {
-                break;
-            }
-            if !step.fed {
-                self.backend.feed(&[id], prompt_tokens + generated - 1)?;
-            }
-        }
-        let finish = finish(reason, generated, decode_start.elapsed());
-        // The request is over either way, so there is nothing left to break off.
-        let _ = on_event(Event::Finished(finish));
-        Ok(finish)
+    /// Ends the answer in a slot ahead of its next turn. The slot is free then.
+    ///
+    /// # Panics
+    /// As [`Engine::turn`].
+    pub fn cancel(&mut self, slot: usize) -> Finish {
+        self.slots[slot].cancel()
     }
 
     fn check(&self, request: &GenerateRequest) -> Result<(), GenerateError> {

@@ -1,5 +1,6 @@
 //! What a caller asks of the engine and what it hears back: options, requests, events, errors.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct LoadOptions {
     pub kv: Option<KvType>,
     /// Positions of the KV cache; `None` takes the smaller of the model's own context and [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// How many answers can be under way side by side. Each has a KV cache of that many positions.
+    pub slots: NonZeroUsize,
 }
 
 /// The context a model is loaded with when none is asked for. Long-context models would otherwise reserve
@@ -59,6 +62,7 @@ impl Default for LoadOptions {
             precision: Precision::Fast,
             kv: None,
             context: None,
+            slots: NonZeroUsize::MIN,
         }
     }
 }

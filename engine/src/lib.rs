@@ -8,6 +8,7 @@ pub mod engine;
 pub mod eval;
 pub mod forward;
 pub mod generate;
+mod generation;
 pub mod gguf;
 pub mod info;
 pub mod kv_cache;

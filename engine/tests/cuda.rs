@@ -7,6 +7,7 @@ mod real_model;
 mod scripted;
 mod tiny;
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use engine::Engine;
@@ -298,6 +299,49 @@ fn an_answer_that_was_broken_off_leaves_no_trace_in_the_next() {
         assert_eq!(finish.unwrap().reason, FinishReason::Cancelled);
         assert_eq!(answer(&mut engine, &other, 50, SamplingParams::greedy()).0, want_other);
         assert_eq!(answer(&mut engine, &prompt, 50, SamplingParams::greedy()).0, want);
+    }
+}
+
+#[test]
+fn answers_that_take_turns_have_the_tokens_that_each_has_alone() {
+    let Some(_gpu) = gpu::hold() else { return };
+    let shape = wide(tiny::llama());
+    let gguf = tiny::gguf(&shape, Scheme::Q4_0, 43);
+    let drawn = SamplingParams { temperature: 1.0, seed: Some(7), ..SamplingParams::default() };
+    // Two chunks of a prompt, one, and a few tokens one by one; one drawn twice, of which each has numbers of its own.
+    let asked = [(600, SamplingParams::greedy()), (600, drawn.clone()), (40, drawn), (7, SamplingParams::greedy())];
+    for (precision, kv) in
+        [(Precision::Fast, KvType::F16), (Precision::Fast, KvType::Int8), (Precision::Exact, KvType::F16)]
+    {
+        let options = LoadOptions { slots: NonZeroUsize::new(4).unwrap(), ..on_gpu(precision, kv) };
+        let mut engine = load(&gguf, &options);
+        let requests = asked.clone().map(|(prompt, sampling)| GenerateRequest {
+            prompt: ids(&shape, prompt),
+            max_tokens: 60,
+            sampling,
+            stop: Vec::new(),
+            ignore_eos: true,
+        });
+        let alone = asked.clone().map(|(prompt, sampling)| answer(&mut engine, &ids(&shape, prompt), 60, sampling).0);
+        // The second time in other slots, which have seen another answer.
+        for first in 0..2 {
+            let slot = |i: usize| (first + i) % requests.len();
+            requests.iter().enumerate().for_each(|(i, request)| engine.begin(slot(i), request).unwrap());
+            let mut all: [Vec<u32>; 4] = Default::default();
+            let mut left = [true; 4];
+            while left.contains(&true) {
+                for i in (0..4).filter(|&i| left[i]).collect::<Vec<_>>() {
+                    let turned = engine.turn(slot(i), &mut |event| {
+                        if let Event::Token { id, .. } = event {
+                            all[i].push(id);
+                        }
+                        ControlFlow::Continue(())
+                    });
+                    left[i] = turned.unwrap().is_none();
+                }
+            }
+            assert_eq!(all, alone, "{precision:?} {kv}, from slot {first}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod tiny;
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use engine::Engine;
@@ -249,4 +250,84 @@ fn load_options_that_make_no_sense_are_refused() {
         assert!(error.to_string().contains("512"), "{error}");
     }
     assert_eq!(load(&LoadOptions::default()).unwrap().context(), 512, "the model's own context where it is small");
+}
+
+fn side_by_side(slots: usize) -> Engine {
+    let slots = NonZeroUsize::new(slots).unwrap();
+    load(&LoadOptions { threads: Some(2), slots, ..LoadOptions::default() }).unwrap()
+}
+
+/// A turn of a slot: the tokens that it brings are added, and its end is answered.
+fn turn(engine: &mut Engine, slot: usize, ids: &mut Vec<u32>) -> Option<Finish> {
+    let turned = engine.turn(slot, &mut |event| {
+        if let Event::Token { id, .. } = event {
+            ids.push(id);
+        }
+        ControlFlow::Continue(())
+    });
+    turned.unwrap()
+}
+
+/// The tokens of several answers that take turns.
+fn in_turns<const N: usize>(engine: &mut Engine, requests: [&GenerateRequest; N]) -> [Vec<u32>; N] {
+    let mut all = [const { Vec::new() }; N];
+    let mut left = [true; N];
+    requests.iter().enumerate().for_each(|(slot, request)| engine.begin(slot, request).unwrap());
+    while left.contains(&true) {
+        for slot in (0..N).filter(|&slot| left[slot]).collect::<Vec<_>>() {
+            left[slot] = turn(engine, slot, &mut all[slot]).is_none();
+        }
+    }
+    all
+}
+
+#[test]
+fn answers_that_take_turns_have_the_tokens_that_each_has_alone() {
+    // Three batches, some of one, and a few tokens; two that draw, of which each has numbers of its own, and one that does not.
+    let long = GenerateRequest { prompt: (0..300).map(|i| i * 7 % 288).collect(), ..request(30) };
+    let penalised = SamplingParams { seed: Some(9), ..SamplingParams::default() };
+    let drawn = GenerateRequest { prompt: (0..40).collect(), sampling: penalised, ..request(40) };
+    let greedy = GenerateRequest { sampling: SamplingParams::greedy(), ..request(25) };
+    let mut engine = side_by_side(3);
+    let alone = [&long, &drawn, &greedy].map(|request| run(&mut engine, request).1.ids);
+    assert_eq!(alone.each_ref().map(Vec::len), [30, 40, 25]);
+    assert_eq!(in_turns(&mut engine, [&long, &drawn, &greedy]), alone);
+    assert_eq!(in_turns(&mut side_by_side(2), [&drawn, &drawn]), [alone[1].clone(), alone[1].clone()]);
+}
+
+#[test]
+fn a_turn_is_a_batch_of_the_prompt_or_a_token() {
+    let mut engine = side_by_side(2);
+    engine.begin(1, &GenerateRequest { prompt: vec![1; 300], ..request(2) }).unwrap();
+    let mut ids = Vec::new();
+    let turns: Vec<_> = (0..4).map(|_| (turn(&mut engine, 1, &mut ids).map(|f| f.reason), ids.len())).collect();
+    assert_eq!(turns, [(None, 0), (None, 0), (None, 1), (Some(FinishReason::Length), 2)]);
+}
+
+#[test]
+fn a_slot_is_free_again_after_an_answer_was_ended_and_the_others_go_on() {
+    let mut engine = side_by_side(2);
+    let (one, other) = (request(20), GenerateRequest { prompt: (0..150).collect(), ..request(20) });
+    let alone = run(&mut engine, &one).1.ids;
+    engine.begin(0, &one).unwrap();
+    let mut ids = Vec::new();
+    // Within the prompt, and behind some tokens.
+    for turns in [1usize, 5] {
+        engine.begin(1, &other).unwrap();
+        for _ in 0..turns {
+            assert_eq!(turn(&mut engine, 1, &mut Vec::new()), None);
+            assert_eq!(turn(&mut engine, 0, &mut ids), None);
+        }
+        let finish = engine.cancel(1);
+        assert_eq!((finish.reason, finish.prompt_tokens), (FinishReason::Cancelled, 150));
+        assert_eq!(finish.generated, turns - 1);
+    }
+    while turn(&mut engine, 0, &mut ids).is_none() {}
+    assert_eq!(ids, alone);
+    engine.begin(1, &one).unwrap();
+    let mut again = Vec::new();
+    while turn(&mut engine, 1, &mut again).is_none() {}
+    assert_eq!(again, alone);
+    let refused = engine.begin(1, &GenerateRequest { prompt: vec![], ..one }).unwrap_err();
+    assert_eq!(refused, GenerateError::EmptyPrompt);
 }

@@ -5,6 +5,7 @@ mod libraries;
 mod tiny;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
@@ -99,11 +100,35 @@ fn the_decode_loop(shape: &Shape, device: DeviceChoice, sampling: SamplingParams
     assert_eq!(counts[TOKENS - 1] - counts[0], 0, "{} on {device} {:?}", shape.architecture, request.sampling);
 }
 
+/// Two answers that take turns, from the first token of both on.
+fn the_turns_of_two(shape: &Shape, device: DeviceChoice) {
+    let slots = NonZeroUsize::new(2).unwrap();
+    let options = LoadOptions { device, threads: Some(2), slots, ..LoadOptions::default() };
+    let mut engine = Engine::from_gguf(&tiny::gguf(shape, Scheme::Q4_0, 1), &options).unwrap();
+    for (slot, seed) in [(0, None), (1, Some(1))] {
+        let sampling = seed.map_or_else(SamplingParams::greedy, |seed| SamplingParams {
+            seed: Some(seed),
+            ..SamplingParams::default()
+        });
+        let prompt = vec![1, 2, 3];
+        let request = GenerateRequest { prompt, max_tokens: 100, sampling, stop: Vec::new(), ignore_eos: true };
+        engine.begin(slot, &request).unwrap();
+    }
+    let mut turns = |count: usize| {
+        for slot in (0..count).flat_map(|_| [0, 1]) {
+            assert_eq!(engine.turn(slot, &mut |_| ControlFlow::Continue(())).unwrap(), None);
+        }
+    };
+    turns(1);
+    assert_eq!(allocations_of(|| turns(90)), 0, "{} on {device}, in turns", shape.architecture);
+}
+
 fn decode_loops(shape: &Shape, device: DeviceChoice) {
     let drawn = SamplingParams { seed: Some(1), ..SamplingParams::default() };
     the_decode_loop(shape, device, SamplingParams::greedy());
     the_decode_loop(shape, device, drawn.clone());
     the_decode_loop(shape, device, SamplingParams { top_k: 0, min_p: 0.05, ..drawn });
+    the_turns_of_two(shape, device);
 }
 
 /// Runs this program again where the loader finds a driver and a compiler that compute next to nothing: what the host does

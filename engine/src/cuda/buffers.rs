@@ -11,7 +11,7 @@ use super::vram::aligned;
 use super::weights::heads;
 
 /// Everything that is neither weights nor keys and values.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Buffers {
     /// Token, position, position + 1, and a word unused: u32 `[4]`.
     pub state: Span,
@@ -69,14 +69,19 @@ fn sizes(config: &Config) -> [usize; 15] {
     ]
 }
 
-/// Bytes that all buffers of a model take, however short its context is.
-pub fn bytes(config: &Config) -> u64 {
-    sizes(config).into_iter().map(aligned).sum()
+/// Bytes that all buffers of a model take, however short its context is, and those of them that each further slot takes.
+pub fn bytes(config: &Config) -> (u64, u64) {
+    let [state, ..] = sizes(config);
+    (sizes(config).into_iter().map(aligned).sum(), aligned(state))
 }
 
 impl Buffers {
+    /// For one slot.
+    ///
+    /// # Errors
+    /// No room on the device.
     pub fn new(stream: &Stream, config: &Config) -> Result<Buffers, CudaError> {
-        let zeroed = |bytes: usize| Span::zeroed(stream, bytes, "activations");
+        let zeroed = |bytes: usize| zeroed(stream, bytes);
         let [state, ids, positions, x, normed, slab, qkv, q, mixed, gate_up, inner, product, logits, attn, head] =
             sizes(config);
         Ok(Buffers {
@@ -97,4 +102,17 @@ impl Buffers {
             head_scratch: zeroed(head)?,
         })
     }
+
+    /// For one slot more: what a token leaves for the next one of its answer is its own, everything else shared, as all runs
+    /// on one stream and nothing else outlives a turn.
+    ///
+    /// # Errors
+    /// No room on the device.
+    pub fn beside(&self, stream: &Stream) -> Result<Buffers, CudaError> {
+        Ok(Buffers { state: zeroed(stream, self.state.len())?, ..self.clone() })
+    }
+}
+
+fn zeroed(stream: &Stream, bytes: usize) -> Result<Span, CudaError> {
+    Span::zeroed(stream, bytes, "activations")
 }

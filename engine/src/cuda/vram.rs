@@ -1,5 +1,7 @@
 //! How much memory a model takes on a CUDA device, computed from its header before anything is loaded.
 
+use std::num::NonZeroUsize;
+
 use harness_spec::Bytes;
 use kernels::layout;
 use variants::Layout;
@@ -39,13 +41,25 @@ pub struct VramNeed {
 }
 
 impl VramNeed {
-    /// What a model of these tensors needs with room for `context` positions.
+    /// What a model of these tensors needs with room for `context` positions in one slot.
     pub fn of<'a>(
         config: &Config,
         tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>,
         context: usize,
         kv: KvType,
     ) -> VramNeed {
+        VramNeed::of_slots(config, tensors, context, kv, NonZeroUsize::MIN)
+    }
+
+    /// What a model of these tensors needs with room for `context` positions in each slot.
+    pub fn of_slots<'a>(
+        config: &Config,
+        tensors: impl Iterator<Item = (&'a str, &'a TensorInfo)>,
+        context: usize,
+        kv: KvType,
+        slots: NonZeroUsize,
+    ) -> VramNeed {
+        let slots = slots.get();
         let (mut weights, mut embedding, mut tied_head, mut has_head) = (0, 0, 0, false);
         for (name, tensor) in tensors {
             if name == EMBED {
@@ -63,12 +77,14 @@ impl VramNeed {
         let (q, joined) = (config.q_width(), config.q_width() + 2 * config.kv_width());
         // Q, K and V lie behind each other, and so do gate and up.
         let largest = (joined * hidden).max(2 * inter * hidden).max(hidden * q);
+        let (buffers, own_buffers) = buffers::bytes(config);
+        let own = own_buffers + sampled::bytes(config.vocab, context);
         VramNeed {
             weights: Bytes(weights),
             embedding: Bytes(embedding),
-            kv: Bytes((config.kv_bytes_per_position(kv) * context) as u64),
+            kv: Bytes((config.kv_bytes_per_position(kv) * context * slots) as u64),
             rope: Bytes((context * config.rope.dims / 2 * 8) as u64),
-            decode: Bytes(buffers::bytes(config) + sampled::bytes(config.vocab, context)),
+            decode: Bytes(buffers - own_buffers + own * slots as u64),
             prefill: Bytes(aligned(2 * largest)),
             reserve: Bytes(RESERVE),
         }
@@ -91,7 +107,7 @@ pub(super) fn aligned(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(ALIGN)
 }
 
-/// Whether a model fits what is free on a device, before anything of it is loaded.
+/// Whether a model fits what is free on a device with so many slots, before anything of it is loaded.
 ///
 /// # Errors
 /// [`LoadError::Vram`] with both numbers and what would help.
@@ -100,27 +116,33 @@ pub fn check<'a, I>(
     tensors: impl Fn() -> I,
     context: usize,
     kv: KvType,
+    slots: NonZeroUsize,
     free: Bytes,
     device: &str,
 ) -> Result<VramNeed, LoadError>
 where
     I: Iterator<Item = (&'a str, &'a TensorInfo)>,
 {
-    let of = |context, kv| VramNeed::of(config, tensors(), context, kv);
-    let need = of(context, kv);
+    let of = |context, kv, slots| VramNeed::of_slots(config, tensors(), context, kv, slots);
+    let need = of(context, kv, slots);
     if need.total().0 <= free.0 {
         return Ok(need);
     }
-    let fits = |context, kv| of(context, kv).total().0 <= free.0;
+    let fits = |context, kv| of(context, kv, slots).total().0 <= free.0;
+    let mut fewer = (1..slots.get()).rev().filter_map(NonZeroUsize::new);
+    let fewer = fewer.find(|&slots| of(context, kv, slots).total().0 <= free.0);
     // Halved until it fits, in steps that people choose.
     let shorter = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
     let shorter = shorter.map(|c| 1 << c.ilog2()).find(|&c| fits(c, kv));
-    let fix = match shorter {
+    let fix = match (fewer, shorter) {
+        (Some(fewer), _) => {
+            format!("--parallel {fewer} fits; or take a smaller --ctx, a smaller model, or --device cpu")
+        }
         _ if kv != KvType::Int8 && fits(context, KvType::Int8) => {
             "--kv int8 fits; or take a smaller --ctx, a smaller model, or --device cpu".to_owned()
         }
-        Some(shorter) => format!("--ctx {shorter} fits; or take a smaller model, or --device cpu"),
-        None => "no --ctx and no --kv makes it fit: take a smaller model, or --device cpu".to_owned(),
+        (None, Some(shorter)) => format!("--ctx {shorter} fits; or take a smaller model, or --device cpu"),
+        (None, None) => "no --ctx and no --kv makes it fit: take a smaller model, or --device cpu".to_owned(),
     };
     Err(LoadError::Vram { need: need.total().0, free: free.0, device: device.to_owned(), fix })
 }
@@ -202,7 +224,9 @@ mod tests {
         let gguf = gguf(true);
         let config = Config::from_gguf(&gguf).unwrap();
         let total = |context, kv| need(&gguf, context, kv).total();
-        let try_with = |kv, free| check(&config, || gguf.tensors(), 4096, kv, free, "A GPU").map_err(|e| e.to_string());
+        let try_with = |kv, free| {
+            check(&config, || gguf.tensors(), 4096, kv, NonZeroUsize::MIN, free, "A GPU").map_err(|e| e.to_string())
+        };
         assert!(try_with(KvType::F16, total(4096, KvType::F16)).is_ok());
         let said = try_with(KvType::F16, total(4096, KvType::Int8)).unwrap_err();
         assert!(said.contains("A GPU") && said.contains("--kv int8 fits"), "{said}");
@@ -211,5 +235,25 @@ mod tests {
         assert!(said.contains(&format!("{mib} MiB")) && said.contains("--ctx 1024 fits"), "{said}");
         let said = try_with(KvType::F16, Bytes(1 << 20)).unwrap_err();
         assert!(said.contains("1 MiB are free") && said.contains("smaller model"), "{said}");
+    }
+
+    #[test]
+    fn every_slot_has_keys_values_and_a_choice_of_its_own_and_fewer_are_named_where_so_many_do_not_fit() {
+        let gguf = gguf(true);
+        let config = Config::from_gguf(&gguf).unwrap();
+        let of =
+            |slots| VramNeed::of_slots(&config, gguf.tensors(), 4096, KvType::F16, NonZeroUsize::new(slots).unwrap());
+        let [one, two, three] = [1, 2, 3].map(of);
+        assert_eq!(one, need(&gguf, 4096, KvType::F16));
+        assert_eq!((two.kv.0, three.kv.0), (2 * one.kv.0, 3 * one.kv.0));
+        let choice = two.decode.0 - one.decode.0;
+        assert_eq!((choice, three.decode.0 - two.decode.0), (sampled::bytes(config.vocab, 4096) + ALIGN, choice));
+        assert_eq!(
+            (two.weights, two.rope, two.prefill, two.reserve),
+            (one.weights, one.rope, one.prefill, one.reserve)
+        );
+        let five = NonZeroUsize::new(5).unwrap();
+        let said = check(&config, || gguf.tensors(), 4096, KvType::F16, five, three.total(), "A GPU").unwrap_err();
+        assert!(said.to_string().contains("--parallel 3 fits"), "{said}");
     }
 }

@@ -1,5 +1,6 @@
 //! What the server needs of an engine. The real one is [`EngineLoader`](super::EngineLoader); tests use a script.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -7,9 +8,9 @@ use crate::chat_template::{ChatError, Message};
 use crate::cuda::Counters;
 use crate::generate::{DeviceChoice, Event, Finish, GenerateError, GenerateRequest, KvType};
 
-/// A loaded model, used by one thread at a time.
+/// A loaded model, used by one thread at a time. Its answers take turns, each in a slot of its own.
 pub trait Backend: Send {
-    /// Positions of the KV cache: prompt and answer together.
+    /// Positions of the KV cache of a slot: prompt and answer together.
     fn context(&self) -> usize;
 
     /// What it computes on.
@@ -18,7 +19,7 @@ pub trait Backend: Send {
     /// Threads that it computes on; `None` where no number of them makes a difference.
     fn threads(&self) -> Option<usize>;
 
-    /// Bytes of memory that the model holds, weights and KV cache.
+    /// Bytes of memory that the model holds, weights and the KV cache of every slot.
     fn memory_bytes(&self) -> u64;
 
     /// What was done on the GPU since the model was loaded; `None` on the processor.
@@ -33,17 +34,24 @@ pub trait Backend: Send {
     /// [`ChatError::Absent`] for a model without a template, and what the template itself refuses.
     fn chat_prompt(&self, messages: &[Message], template: Option<&str>) -> Result<String, ChatError>;
 
-    /// Generates, unless `given_up` says before the first token that nobody waits any more; see
-    /// [`Engine::generate_unless`](crate::engine::Engine::generate_unless).
+    /// Begins an answer in a slot; see [`Engine::begin`](crate::engine::Engine::begin).
     ///
     /// # Errors
     /// [`GenerateError`] where the request cannot be answered.
-    fn generate(
+    fn begin(&mut self, slot: usize, request: &GenerateRequest) -> Result<(), GenerateError>;
+
+    /// Gives the answer in a slot its next turn; see [`Engine::turn`](crate::engine::Engine::turn).
+    ///
+    /// # Errors
+    /// [`GenerateError`] in place of the rest of the answer.
+    fn turn(
         &mut self,
-        request: &GenerateRequest,
-        given_up: &dyn Fn() -> bool,
+        slot: usize,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Finish, GenerateError>;
+    ) -> Result<Option<Finish>, GenerateError>;
+
+    /// Ends the answer in a slot ahead of its next turn.
+    fn cancel(&mut self, slot: usize) -> Finish;
 }
 
 /// What a loaded model computes on.
@@ -75,6 +83,9 @@ pub struct LoadWish {
 
 /// Loads models and reads what their files say.
 pub trait Loader: Send + Sync {
+    /// The slots of every model that is loaded.
+    fn slots(&self) -> NonZeroUsize;
+
     /// Loads a model.
     ///
     /// # Errors

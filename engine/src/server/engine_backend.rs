@@ -1,5 +1,6 @@
 //! The engine behind the server.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,10 @@ pub struct EngineLoader {
 }
 
 impl Loader for EngineLoader {
+    fn slots(&self) -> NonZeroUsize {
+        self.options.slots
+    }
+
     fn load(&self, path: &Path, wish: &LoadWish) -> Result<Box<dyn Backend>, LoadFailure> {
         let gguf = Gguf::open(path)?;
         // A request may ask for more than the model was trained for, as clients with one setting for all models
@@ -70,7 +75,7 @@ impl Backend for Engine {
             return model.vram();
         }
         let info = self.info();
-        let kv = info.kv_bytes_per_position(self.kv()).0 * self.context() as u64;
+        let kv = info.kv_bytes_per_position(self.kv()).0 * (self.context() * self.slots()) as u64;
         info.file_bytes.0 + kv
     }
 
@@ -94,12 +99,19 @@ impl Backend for Engine {
         }
     }
 
-    fn generate(
+    fn begin(&mut self, slot: usize, request: &GenerateRequest) -> Result<(), GenerateError> {
+        Engine::begin(self, slot, request)
+    }
+
+    fn turn(
         &mut self,
-        request: &GenerateRequest,
-        given_up: &dyn Fn() -> bool,
+        slot: usize,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Finish, GenerateError> {
-        self.generate_unless(request, given_up, on_event)
+    ) -> Result<Option<Finish>, GenerateError> {
+        Engine::turn(self, slot, on_event)
+    }
+
+    fn cancel(&mut self, slot: usize) -> Finish {
+        Engine::cancel(self, slot)
     }
 }

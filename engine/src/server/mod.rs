@@ -1,8 +1,8 @@
 //! The server: Ollama's API and OpenAI's, streaming, in front of one engine.
 //!
 //! One thread runs the engine and sleeps when there is nothing to do; one more serves HTTP. A request is checked,
-//! waits its turn in a bounded queue, and its tokens are sent one chunk each as they come. A client that leaves
-//! cancels its request.
+//! waits in a bounded queue for a slot of the engine, where answers take turns, and its tokens are sent one chunk each
+//! as they come. A client that leaves cancels its request.
 
 mod api_error;
 mod app;
@@ -17,6 +17,8 @@ mod ollama;
 mod openai;
 mod run;
 mod stops;
+mod turns;
+mod under_way;
 mod worker;
 
 pub use api_error::ApiError;

@@ -35,7 +35,7 @@ pub struct ServeOptions {
     pub preload: Option<String>,
     /// How long a model stays loaded after a request that does not say so itself.
     pub keep_alive: KeepAlive,
-    /// How many requests may wait beside the running one. One more is refused with status 503.
+    /// How many requests may wait beside those that are answered. One more is refused with status 503.
     pub queue_limit: usize,
     /// The largest request body in bytes.
     pub body_limit: usize,

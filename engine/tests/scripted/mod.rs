@@ -4,6 +4,7 @@
 
 mod launched;
 mod libraries;
+mod slots;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -224,3 +224,135 @@ async fn a_model_that_cannot_be_preloaded_ends_the_server_with_the_reason() {
         assert!(error.to_string().contains(want), "{error}");
     }
 }
+
+/// Posts a raw prompt and waits for the whole answer elsewhere.
+fn ask(server: &Server, model: &str, prompt: &str) -> tokio::task::JoinHandle<(u16, Value)> {
+    let body = json!({"model":model,"prompt":prompt,"raw":true,"stream":false}).to_string();
+    let sent = server.client.post(format!("{}/api/generate", server.url)).body(body).send();
+    tokio::spawn(async move {
+        let response = sent.await.unwrap();
+        (response.status().as_u16(), json(response).await)
+    })
+}
+
+/// Lets turns through one by one until so many requests have been begun.
+async fn step_until_begun(server: &Server, count: usize) {
+    for _ in 0..60 {
+        if server.script.requests.lock().unwrap().len() == count {
+            return;
+        }
+        server.script.gate.let_one_through();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{count} requests were not begun");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_request_is_answered_while_a_long_prompt_is_taken_in_and_waits_for_one_batch_at_most() {
+    let script = Script { slots: 2, batch: 10, ..Script::saying(&["a", "b", "c"]) };
+    let server = start(script).await;
+    server.script.gate.close();
+    let long = ask(&server, "tiny:1b", &"x".repeat(900));
+    server.until("the long request's start", |script| script.requests.lock().unwrap().len() == 1).await;
+    let short = ask(&server, "tiny:1b", "short");
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    step_until_begun(&server, 2).await;
+    wait_for_metric(&server, "edgellm_requests_running 2").await;
+    wait_for_metric(&server, "edgellm_queue_depth 0").await;
+    server.script.gate.open();
+    for answer in [short, long] {
+        let (status, body) = answer.await.unwrap();
+        assert_eq!((status, &body["response"]), (200, &json!("abc")));
+    }
+    let turns = server.script.turns.lock().unwrap().clone();
+    let at = |what: &str| turns.iter().position(|turn| turn == what).unwrap_or_else(|| panic!("{what} in {turns:?}"));
+    assert!(at("1: c") < at("0: 900 of 900") && at("0: 900 of 900") < at("0: a"), "{turns:?}");
+    for (one, next) in [("1: 5 of 5", "1: a"), ("1: a", "1: b"), ("1: b", "1: c")] {
+        assert!(at(next) - at(one) <= 2, "more than one batch between {one} and {next}: {turns:?}");
+    }
+    let text = server.get("/metrics").await.text().await.unwrap();
+    for want in ["edgellm_requests_running 0", "edgellm_generated_tokens_total 6", "edgellm_gpu_graph_launches_total 6"]
+    {
+        assert!(text.lines().any(|line| line == want), "{want} is missing in\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_for_another_model_waits_for_those_under_way_and_nothing_overtakes_it() {
+    let server = start(Script { slots: 3, ..Script::saying(&["a", "b"]) }).await;
+    server.script.gate.close();
+    let mut answers = vec![ask(&server, "tiny:1b", "1")];
+    server.until("the first request's start", |script| script.requests.lock().unwrap().len() == 1).await;
+    for (clients, (model, prompt)) in [(2, ("other", "22")), (3, ("tiny:1b", "333"))] {
+        answers.push(ask(&server, model, prompt));
+        wait_for_metric(&server, &format!("edgellm_clients {clients}")).await;
+    }
+    server.script.gate.open();
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().0, 200);
+    }
+    let lengths: Vec<usize> = server.script.requests.lock().unwrap().iter().map(|r| r.prompt.len()).collect();
+    assert_eq!(lengths, [1, 2, 3]);
+    assert_eq!(server.script.loads.lock().unwrap().len(), 3, "each model change is a load");
+    assert_eq!(server.script.unloads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_gives_its_slot_free_and_the_other_answer_goes_on() {
+    let server = start(Script { slots: 2, ..Script::endless() }).await;
+    server.script.gate.close();
+    let (first, second) = (connect(&server, true), connect(&server, true));
+    server.until("the first request's start", |script| !script.requests.lock().unwrap().is_empty()).await;
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    step_until_begun(&server, 2).await;
+    drop(first);
+    wait_for_metric(&server, "edgellm_clients 1").await;
+    let third = connect(&server, true);
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    step_until_begun(&server, 3).await;
+    assert_eq!(server.script.cancelled.load(Ordering::SeqCst), 1);
+    wait_for_metric(&server, "edgellm_requests_running 2").await;
+    drop((second, third));
+    server.script.gate.open();
+    wait_for_metric(&server, "edgellm_requests_running 0").await;
+    assert_eq!(server.script.cancelled.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_fails_fails_every_answer_under_way_and_the_next_request_loads_the_model_anew() {
+    let server = start(Script { slots: 2, ..Script::saying(&["a", "b"]) }).await;
+    server.script.gate.close();
+    *server.script.fails_with.lock().unwrap() = Some(2);
+    let answers = [ask(&server, "tiny:1b", "one"), ask(&server, "tiny:1b", "two")];
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    // The first turn of the first is its prompt and a token, and no second one is let through before both are there.
+    server.until("the first request's start", |script| !script.requests.lock().unwrap().is_empty()).await;
+    step_until_begun(&server, 2).await;
+    server.script.gate.open();
+    for answer in answers {
+        let (status, body) = answer.await.unwrap();
+        assert_eq!(status, 500);
+        assert!(body["error"].as_str().unwrap().contains("the device failed"), "{body}");
+    }
+    *server.script.fails_with.lock().unwrap() = None;
+    assert_eq!(server.post_json("/api/generate", request("tiny:1b", false)).await.0, 200);
+    assert_eq!(server.script.loads.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_to_go_with_its_request_stays_for_the_others_under_way() {
+    let server = start(Script { slots: 2, batch: 1, ..Script::saying(&["a", "b"]) }).await;
+    server.script.gate.close();
+    let other = ask(&server, "tiny:1b", "a prompt of many batches");
+    server.until("the first request's start", |script| script.requests.lock().unwrap().len() == 1).await;
+    let body = json!({"model":"tiny:1b","prompt":"x","raw":true,"stream":false,"keep_alive":0,
+        "options":{"num_predict":1}});
+    let sent = server.client.post(format!("{}/api/generate", server.url)).body(body.to_string()).send();
+    let brief = tokio::spawn(sent);
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    step_until_begun(&server, 2).await;
+    server.script.gate.open();
+    assert_eq!(brief.await.unwrap().unwrap().status(), 200);
+    assert_eq!(other.await.unwrap().1["response"], "ab");
+    assert_eq!(server.script.loads.lock().unwrap().len(), 1);
+}

@@ -1,6 +1,7 @@
 //! A model that says what a test tells it, and a server in front of it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,8 +30,14 @@ pub struct Script {
     pub words: Vec<&'static str>,
     /// It ends after so many tokens with `stop`; 0 goes on until the limit.
     pub stops_after: usize,
-    /// It waits before each token until the gate lets it go on.
+    /// It waits before each turn until the gate lets it go on.
     pub gate: Gate,
+    /// Answers that it has side by side; 0 is one.
+    pub slots: usize,
+    /// Tokens of a prompt that it takes in a turn; 0 is all.
+    pub batch: usize,
+    /// What was done in which slot, a turn a line.
+    pub turns: Mutex<Vec<String>>,
     pub panics: AtomicBool,
     /// The device fails with this driver's code after the first token.
     pub fails_with: Mutex<Option<u32>>,
@@ -49,23 +56,35 @@ pub struct Script {
 /// Holds the model back until a test opens it. Open by default.
 #[derive(Default)]
 pub struct Gate {
-    is_closed: Mutex<bool>,
+    /// How many may pass; `None` where it is open.
+    closed: Mutex<Option<usize>>,
     changed: Condvar,
 }
 
 impl Gate {
     pub fn close(&self) {
-        *self.is_closed.lock().unwrap() = true;
+        *self.closed.lock().unwrap() = Some(0);
     }
 
     pub fn open(&self) {
-        *self.is_closed.lock().unwrap() = false;
+        *self.closed.lock().unwrap() = None;
+        self.changed.notify_all();
+    }
+
+    /// Lets one pass more.
+    pub fn let_one_through(&self) {
+        if let Some(may_pass) = self.closed.lock().unwrap().as_mut() {
+            *may_pass += 1;
+        }
         self.changed.notify_all();
     }
 
     fn pass(&self) {
-        let closed = self.is_closed.lock().unwrap();
-        drop(self.changed.wait_while(closed, |is_closed| *is_closed).unwrap());
+        let closed = self.closed.lock().unwrap();
+        let mut closed = self.changed.wait_while(closed, |may_pass| *may_pass == Some(0)).unwrap();
+        if let Some(may_pass) = closed.as_mut() {
+            *may_pass -= 1;
+        }
     }
 }
 
@@ -80,11 +99,23 @@ impl Script {
     }
 }
 
-struct Scripted(Arc<Script>, usize);
+struct Scripted {
+    script: Arc<Script>,
+    threads: usize,
+    /// The answers under way, by slot.
+    slots: Vec<Option<Answer>>,
+}
+
+#[derive(Clone)]
+struct Answer {
+    request: GenerateRequest,
+    filled: usize,
+    generated: usize,
+}
 
 impl Drop for Scripted {
     fn drop(&mut self) {
-        self.0.unloads.fetch_add(1, Ordering::SeqCst);
+        self.script.unloads.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -108,12 +139,12 @@ impl Backend for Scripted {
     }
 
     fn counters(&mut self) -> Option<Counters> {
-        let tokens = self.0.tokens.load(Ordering::SeqCst) as u64;
+        let tokens = self.script.tokens.load(Ordering::SeqCst) as u64;
         Some(Counters { graph_launches: tokens, d2h_bytes: 4 * tokens, tokens, ..Counters::default() })
     }
 
     fn threads(&self) -> Option<usize> {
-        Some(self.1)
+        Some(self.threads)
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -122,7 +153,7 @@ impl Backend for Scripted {
 
     /// A token for each character.
     fn prompt_ids(&self, text: &str) -> Vec<u32> {
-        self.0.prompts.lock().unwrap().push(text.to_owned());
+        self.script.prompts.lock().unwrap().push(text.to_owned());
         text.chars().map(u32::from).collect()
     }
 
@@ -133,64 +164,97 @@ impl Backend for Scripted {
         if messages.iter().any(|message| message.content == "refuse") {
             return Err(ChatError::Render { why: "the template says no".to_owned() });
         }
-        if self.0.has_no_template {
+        if self.script.has_no_template {
             return Err(ChatError::Absent);
         }
         Ok(messages.iter().map(|m| format!("<{}>{}", m.role, m.content)).collect())
     }
 
-    fn generate(
+    fn begin(&mut self, slot: usize, request: &GenerateRequest) -> Result<(), GenerateError> {
+        self.script.requests.lock().unwrap().push(request.clone());
+        assert!(self.slots[slot].is_none(), "slot {slot} is taken");
+        self.slots[slot] = Some(Answer { request: request.clone(), filled: 0, generated: 0 });
+        Ok(())
+    }
+
+    fn turn(
         &mut self,
-        request: &GenerateRequest,
-        _given_up: &dyn Fn() -> bool,
+        slot: usize,
         on_event: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    ) -> Result<Finish, GenerateError> {
-        let script = &self.0;
-        script.requests.lock().unwrap().push(request.clone());
+    ) -> Result<Option<Finish>, GenerateError> {
+        let script = self.script.clone();
+        let answer = self.slots[slot].as_mut().expect("an answer is under way");
         assert!(!script.panics.load(Ordering::SeqCst), "the script is told to panic");
-        let prompt_tokens = request.prompt.len();
-        let finish = |reason, generated| Finish {
+        script.gate.pass();
+        let prompt_tokens = answer.request.prompt.len();
+        if answer.filled < prompt_tokens {
+            let batch = if script.batch == 0 { prompt_tokens } else { script.batch };
+            answer.filled = (answer.filled + batch).min(prompt_tokens);
+            script.turns.lock().unwrap().push(format!("{slot}: {} of {prompt_tokens}", answer.filled));
+            if answer.filled < prompt_tokens {
+                return Ok(None);
+            }
+            let elapsed = Duration::from_millis(3);
+            if on_event(Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed }).is_break() {
+                return Ok(Some(self.cancel(slot)));
+            }
+            if answer.request.max_tokens == 0 {
+                return Ok(Some(self.end(slot, FinishReason::Length)));
+            }
+        }
+        if let (1, Some(code)) = (answer.generated, *script.fails_with.lock().unwrap()) {
+            let (name, text) = ("CUDA_ERROR".to_owned(), "it failed".to_owned());
+            let doing = "decoding a token".to_owned();
+            return Err(CudaError::Driver { call: "cuGraphLaunch", code, name, text, doing }.into());
+        }
+        let text = script.words[answer.generated % script.words.len()];
+        answer.generated += 1;
+        script.tokens.fetch_add(1, Ordering::SeqCst);
+        script.turns.lock().unwrap().push(format!("{slot}: {text}"));
+        if on_event(Event::Token { id: 1000 + answer.generated as u32, text }).is_break() {
+            return Ok(Some(self.cancel(slot)));
+        }
+        let (generated, most) = (answer.generated, answer.request.max_tokens);
+        Ok(match generated {
+            _ if generated == script.stops_after => Some(self.end(slot, FinishReason::Stop)),
+            _ if generated == most => Some(self.end(slot, FinishReason::Length)),
+            _ => None,
+        })
+    }
+
+    fn cancel(&mut self, slot: usize) -> Finish {
+        self.script.cancelled.fetch_add(1, Ordering::SeqCst);
+        self.end(slot, FinishReason::Cancelled)
+    }
+}
+
+impl Scripted {
+    fn end(&mut self, slot: usize, reason: FinishReason) -> Finish {
+        let answer = self.slots[slot].take().expect("an answer is under way");
+        Finish {
             reason,
-            prompt_tokens,
+            prompt_tokens: answer.request.prompt.len(),
             prompt_time: Duration::from_millis(3),
-            generated,
+            generated: answer.generated,
             decode_time: Duration::from_millis(5),
-        };
-        let prefilled = Event::Prefilled { prompt_tokens, cached_tokens: 0, elapsed: Duration::from_millis(3) };
-        let mut is_left = on_event(prefilled).is_break();
-        let mut generated = 0;
-        while !is_left && generated < request.max_tokens {
-            script.gate.pass();
-            if let (1, Some(code)) = (generated, *script.fails_with.lock().unwrap()) {
-                let (name, text) = ("CUDA_ERROR".to_owned(), "it failed".to_owned());
-                let doing = "decoding a token".to_owned();
-                return Err(CudaError::Driver { call: "cuGraphLaunch", code, name, text, doing }.into());
-            }
-            let text = script.words[generated % script.words.len()];
-            generated += 1;
-            script.tokens.fetch_add(1, Ordering::SeqCst);
-            is_left = on_event(Event::Token { id: 1000 + generated as u32, text }).is_break();
-            if generated == script.stops_after && !is_left {
-                return Ok(finish(FinishReason::Stop, generated));
-            }
         }
-        if is_left {
-            script.cancelled.fetch_add(1, Ordering::SeqCst);
-            return Ok(finish(FinishReason::Cancelled, generated));
-        }
-        Ok(finish(FinishReason::Length, generated))
     }
 }
 
 struct ScriptLoader(Arc<Script>);
 
 impl Loader for ScriptLoader {
+    fn slots(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.0.slots.max(1)).unwrap()
+    }
+
     fn load(&self, path: &Path, wish: &LoadWish) -> Result<Box<dyn Backend>, LoadFailure> {
         if std::fs::read(path)? == b"broken" {
             return Err("the file is broken".into());
         }
         self.0.loads.lock().unwrap().push(*wish);
-        Ok(Box::new(Scripted(self.0.clone(), wish.threads.unwrap_or(THREADS))))
+        let (script, slots) = (self.0.clone(), vec![None; self.slots().get()]);
+        Ok(Box::new(Scripted { script, threads: wish.threads.unwrap_or(THREADS), slots }))
     }
 
     fn inspect(&self, _: &Path) -> Result<ModelFacts, LoadFailure> {

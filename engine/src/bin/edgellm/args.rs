@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -104,6 +105,7 @@ impl LoadArgs {
             precision,
             kv,
             context: self.context,
+            slots: NonZeroUsize::MIN,
         }
     }
 }
@@ -234,7 +236,11 @@ pub struct ServeArgs {
     /// How long an idle model stays loaded: 5m, 1h, -1 for ever [default: 5m, with --model for ever]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub keep_alive: Option<KeepAlive>,
-    /// How many requests may wait; one more is refused with status 503
+    /// How many requests are answered side by side, each with a KV cache of --ctx positions: answers take turns, so that a
+    /// long prompt does not hold up the others
+    #[arg(long, env = "EDGELLM_NUM_PARALLEL", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: u16,
+    /// How many requests may wait beside these; one more is refused with status 503
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub queue: u32,
     /// The largest request body in MiB
@@ -251,6 +257,12 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// How models are loaded.
+    pub fn options(&self) -> LoadOptions {
+        let slots = NonZeroUsize::new(self.parallel.into()).expect("the command line takes no 0");
+        LoadOptions { slots, ..self.load.options() }
+    }
+
     /// The address, from `--host` in any of the forms that `OLLAMA_HOST` may have, and `--port`.
     pub fn addr(&self) -> Result<SocketAddr, Failure> {
         let bad =
@@ -397,6 +409,13 @@ mod tests {
         assert_eq!(options(&["--precision", "exact", "--kv", "f16"]).kv_on_cpu(), KvType::F16);
         assert_eq!(options(&[]).kv_on_cpu(), KvType::F16);
         assert_eq!(options(&["--kv", "int8"]).kv_on_cuda(), KvType::Int8);
+    }
+
+    #[test]
+    fn one_request_is_answered_at_a_time_unless_more_are_asked_for() {
+        assert_eq!(serve(&["--parallel", "4"]).options().slots.get(), 4);
+        assert_eq!(serve(&[]).parallel, std::env::var("EDGELLM_NUM_PARALLEL").map_or(1, |n| n.parse().unwrap()));
+        assert!(Cli::try_parse_from(["edgellm", "serve", "--parallel", "0"]).is_err());
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What the engine drives: tokens in, the next token or logits out.
 //!
 //! - `work`: what is done on the device's stream, one call at a time.
+//! - `slot`: what an answer has of its own there, so that several can be under way.
 //! - `parts`: what the graphs of a token are made of.
 //! - `timed`: what its steps cost.
 //! - `counters`: what is counted.
 
 mod counters;
 mod parts;
+mod slot;
 mod timed;
 mod work;
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +45,8 @@ pub struct CudaModel {
     device: Arc<Device>,
     table_hash: String,
     vram: u64,
-    // One thread at a time uses the stream and the graph; whoever holds the model alone needs no lock.
+    slots: NonZeroUsize,
+    // One thread at a time uses the stream and the graphs; whoever holds the model alone needs no lock.
     work: Mutex<Work>,
 }
 
@@ -55,7 +59,7 @@ impl CudaModel {
         self.work.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Weights, keys and values, and the graph of a token on device `ordinal`.
+    /// Weights, and keys, values and the graphs of a token of each slot, on device `ordinal`.
     ///
     /// # Errors
     /// [`LoadError`]: no device, no room, or a part of the model that there is no kernel for.
@@ -69,7 +73,7 @@ impl CudaModel {
         let kv = check_kv_on_cuda(options)?;
         let device = Device::open(ordinal)?;
         let free = Bytes(device.free_memory()?);
-        vram::check(config, || gguf.tensors(), context, kv, free, &device.facts().name)?;
+        vram::check(config, || gguf.tensors(), context, kv, options.slots, free, &device.facts().name)?;
         let arch = arch_from_environment()?;
         // Kernels of another architecture are chosen as that one would have them.
         let facts = Facts { cc: arch.map_or(device.facts().cc, |a| a.cc), ..device.facts().clone() };
@@ -83,12 +87,12 @@ impl CudaModel {
             cpu::Precision::Fast => Precision::Table,
         };
         let exec = Exec::new(&device, table, arch)?;
-        let work = Work::new(gguf, config, exec, precision, kv, context).map_err(|e| match e {
+        let work = Work::new(gguf, config, exec, precision, (kv, context, options.slots)).map_err(|e| match e {
             LoadError::Cuda(e @ CudaError::NoKernel { .. }) => LoadError::NotOnCuda { what: e.to_string() },
             e => e,
         })?;
-        let (table_hash, vram) = (work.parts.exec.table().hash().to_owned(), work.parts.model.bytes);
-        Ok(CudaModel { device, table_hash, vram, work: Mutex::new(work) })
+        let (table_hash, vram) = (work.exec.table().hash().to_owned(), work.bytes());
+        Ok(CudaModel { device, table_hash, vram, slots: options.slots, work: Mutex::new(work) })
     }
 
     /// The device.
@@ -103,10 +107,10 @@ impl CudaModel {
 
     /// The table that chose the kernels, if it was a file.
     pub(crate) fn table_file(&self) -> Option<TableFile> {
-        self.locked().parts.exec.table().file()
+        self.locked().exec.table().file()
     }
 
-    /// Bytes of weights, keys and values on the device.
+    /// Bytes of weights, and of the keys and values of every slot, on the device.
     pub fn vram(&self) -> u64 {
         self.vram
     }
@@ -118,7 +122,7 @@ impl CudaModel {
 
     /// The launches of a token at a position: op and variant of each.
     pub fn steps(&self, pos: usize) -> Vec<(Workload, VariantId)> {
-        self.locked().graphs.program(pos).steps().iter().map(named).collect()
+        self.locked().slot.graphs.program(pos).steps().iter().map(named).collect()
     }
 
     /// The launches of a prompt of so many tokens, some of them more than once: those of its chunks, and those of a token
@@ -128,7 +132,7 @@ impl CudaModel {
     /// No kernel.
     pub fn prompt_steps(&self, tokens: usize) -> Result<Vec<(Workload, VariantId)>, CudaError> {
         let work = self.locked();
-        let Parts { exec, model, buffers, .. } = &work.parts;
+        let Parts { exec, model, buffers, .. } = work.parts();
         let mut steps = Vec::new();
         let mut at_once = 0;
         if let Some(prompt) = &work.prompt {
@@ -137,7 +141,7 @@ impl CudaModel {
                 steps.extend(prompt.steps(exec, model, buffers, m)?);
             }
         }
-        let singly = work.graphs.programs_at(at_once..tokens);
+        let singly = work.slot.graphs.programs_at(at_once..tokens);
         steps.extend(singly.flat_map(Program::steps).map(named));
         Ok(steps)
     }
@@ -147,7 +151,7 @@ impl CudaModel {
     /// # Errors
     /// The op is none of a token.
     pub fn variants(&self, workload: &Workload) -> Result<Vec<VariantId>, CudaError> {
-        self.locked().parts.exec.variants(&workload.op, &workload.shape)
+        self.locked().exec.variants(&workload.op, &workload.shape)
     }
 
     /// Runs a workload of a token by another variant from now on; `None` goes back to the table's.
@@ -162,7 +166,7 @@ impl CudaModel {
     /// ended.
     pub fn graph_facts(&self) -> (usize, Option<usize>) {
         let work = self.locked();
-        let graph = work.graphs.graph(0);
+        let graph = work.slot.graphs.graph(0);
         (graph.nodes(), graph.programmatic_edges())
     }
 
@@ -171,9 +175,19 @@ impl CudaModel {
         let work = self.locked();
         match &work.prompt {
             None => "token by token",
-            Some(_) if work.parts.exec.has_library() => "cuBLASLt",
+            Some(_) if work.exec.has_library() => "cuBLASLt",
             Some(_) => "gemm",
         }
+    }
+
+    /// Whatever follows is of this slot, until the next call; a model begins with the first. What a slot has queued stays
+    /// queued. Logits are those of whichever slot computed last.
+    ///
+    /// # Panics
+    /// Where there is no such slot.
+    pub fn turn_to(&mut self, slot: usize) {
+        assert!(slot < self.slots.get(), "slot {slot} of {}", self.slots);
+        self.work().turn_to(slot);
     }
 
     /// Processes tokens at positions from `pos0` on. Afterwards the logits behind the last of them and the most likely next
@@ -224,7 +238,7 @@ impl CudaModel {
 
     /// Whether [`CudaModel::next_sampled`] has a kernel for this vocabulary.
     pub fn samples(&self) -> bool {
-        self.locked().sampled.has_kernel
+        self.locked().slot.sampled.has_kernel
     }
 
     /// Waits until all that was fed or decoded has been computed.

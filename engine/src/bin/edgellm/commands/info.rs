@@ -1,6 +1,7 @@
 //! `edgellm info`: what a model's file says, and what it takes on a GPU.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 use anyhow::Context;
 use engine::cuda::vram::{self, VramNeed};
@@ -67,7 +68,8 @@ pub fn run(args: &InfoArgs) -> Result<(), Failure> {
             ),
         ));
         if let (Some(gpu), Some(free)) = (&gpu, free) {
-            let fits = vram::check(&info.config, || gguf.tensors(), context, kv, free, &gpu.facts().name);
+            let one = NonZeroUsize::MIN;
+            let fits = vram::check(&info.config, || gguf.tensors(), context, kv, one, free, &gpu.facts().name);
             let verdict = fits.map_or_else(|e| e.to_string().replace('\n', "; "), |_| "the model fits".to_owned());
             rows.push(("gpu", format!("{}, {} free: {verdict}", gpu.facts().name, binary(free.0))));
         }

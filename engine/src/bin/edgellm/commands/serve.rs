@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use engine::generate::LoadOptions;
 use engine::models::Store;
 use engine::server::{KeepAlive, ServeOptions, ServedModel, StopOn, serve_blocking};
 
@@ -13,13 +12,12 @@ use crate::exit::Failure;
 
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let addr = args.addr()?;
-    let load: LoadOptions = args.load.options();
     let mut options = ServeOptions {
         store: Some(Store::of_this_user()?),
         queue_limit: args.queue as usize,
         body_limit: (args.body_limit as usize) << 20,
         grace: Duration::from_secs(args.grace.into()),
-        ..ServeOptions::new(load)
+        ..ServeOptions::new(args.options())
     };
     if let Some(word) = &args.model {
         let entry = find(word)?;
