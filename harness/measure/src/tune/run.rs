@@ -132,7 +132,7 @@ pub fn run(
     Ok(KernelOutcome {
         device: shared.device,
         wall: cost.wall,
-        suspect: canaries.suspect(),
+        suspect: canaries.suspect(plan.workloads.iter().any(|w| !w.policy.is_in_engine())),
         canaries: canaries.readings,
         cost,
         accounts,
@@ -264,8 +264,8 @@ impl Canaries {
         self.last = self.read(shared, "after", shared.plan.settings.cold_working_set, notes);
     }
 
-    fn suspect(&self) -> Option<String> {
-        suspect(self.cold.as_ref()?, self.last.as_ref()?)
+    fn suspect(&self, launches: bool) -> Option<String> {
+        suspect(self.cold.as_ref()?, self.last.as_ref()?, launches)
     }
 
     /// The ceilings at the residency of a workload's policy.
