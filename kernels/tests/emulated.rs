@@ -110,8 +110,10 @@ fn check_op(name: &str) {
     let kernels = cuda_kernels(name);
     assert!(!kernels.is_empty(), "{name} has no CUDA kernel");
     for spec in kernels {
-        // A kernel that wants whole runs of blocks takes the second.
-        let shape = [shape(name), Shape::of([("N", 19), ("K", 1024)])]
+        // A kernel that wants whole runs of blocks takes the second, one that reads a cache in int8 alone the third.
+        let mut int8 = shape(name);
+        int8.0.insert("KV".to_owned(), 8);
+        let shape = [shape(name), Shape::of([("N", 19), ("K", 1024)]), int8]
             .into_iter()
             .find(|shape| spec.admits(&spec.default_variant(), shape, &limits).is_ok())
             .unwrap_or_else(|| panic!("{} takes no shape of this test", spec.id()));

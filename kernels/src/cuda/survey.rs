@@ -49,15 +49,15 @@ pub enum Compiled {
     Failed(CellFailure),
 }
 
-/// The shape by which constraints are judged without a workload: a layer of a 7B model.
-fn typical_shape(dims: &[String]) -> Shape {
+/// The shape by which constraints are judged without a workload: a layer of a 7B model over a cache of `kv` bits.
+fn typical_shape(dims: &[String], kv: u64) -> Shape {
     let size = |name: &str| match name {
         "N" | "K" => 4096,
         "F" => 14_336,
         "HEADS" => 32,
         "KV_HEADS" => 8,
         "DIM" | "ROT" => 128,
-        "KV" => 16,
+        "KV" => kv,
         "OUT" => 8,
         "PAIRING" => 0,
         "LEN" => 512,
@@ -75,22 +75,25 @@ pub fn jobs(registry: &Registry, selection: &Selection) -> Vec<Job> {
         if !selection.ops.is_empty() && !selection.ops.contains(&space.op) {
             continue;
         }
-        let shape = typical_shape(&space.dims);
+        let shapes = [16, 8].map(|kv| typical_shape(&space.dims, kv));
         for spec in space.kernels.iter().filter(|k| k.backend == Backend::Cuda) {
             for &arch in &selection.archs {
                 // An architecture of no table is judged as the newest of it.
                 let limits = Limits::of_architecture(arch.cc).or_else(|| Limits::of_architecture(90));
                 let Some(limits) = limits.map(|l| Limits { cc: arch.cc, ..l }) else { continue };
+                // A cache in int8 is for kernels that read no other.
+                let fits = |shape: &&Shape| spec.admits(&spec.default_variant(), shape, &limits).is_ok();
+                let shape = shapes.iter().find(fits).unwrap_or(&shapes[0]);
                 let mut push = |variant: VariantId, excluded: Option<String>| {
-                    let geometry = spec.geometry(&variant, &shape, &limits);
+                    let geometry = spec.geometry(&variant, shape, &limits);
                     let dynamic_smem = geometry.ok().map(|g| g.smem);
                     out.push(Job { spec: spec.clone(), variant, arch, excluded, dynamic_smem });
                 };
                 if selection.all {
-                    spec.variants(&shape, &limits).admitted.into_iter().for_each(|v| push(v, None));
+                    spec.variants(shape, &limits).admitted.into_iter().for_each(|v| push(v, None));
                 } else {
                     let variant = spec.default_variant();
-                    let excluded = spec.admits(&variant, &shape, &limits).err();
+                    let excluded = spec.admits(&variant, shape, &limits).err();
                     push(variant, excluded);
                 }
             }

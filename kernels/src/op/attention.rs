@@ -192,7 +192,8 @@ impl Op for AttnDecode {
             let [k, v] = [k, v].map(|all| -> Vec<f64> {
                 all[from..from + s.len * s.dim].iter().map(|&b| f16::from_bits(b).to_f64()).collect()
             });
-            let (out, of_out) = cache::attend(q, &k, &v);
+            let q: Vec<f64> = q.iter().map(|&q| f64::from(q)).collect();
+            let (out, of_out) = cache::attend(&q, &k, &v);
             want.extend(out);
             square.extend(of_out);
         }

@@ -82,9 +82,9 @@ impl Rows<'_> {
 
 /// Attention of one query over `len` keys and values in f64: the result, and the square of each element were the values of
 /// random sign, which is what rounding scales with.
-pub(super) fn attend(q: &[f32], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn attend(q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let dim = q.len();
-    let q: Vec<f64> = q.iter().map(|&q| f64::from(q) / (dim as f64).sqrt()).collect();
+    let q: Vec<f64> = q.iter().map(|q| q / (dim as f64).sqrt()).collect();
     let scores: Vec<f64> = k.chunks_exact(dim).map(|k| q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()).collect();
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|x| (x - max).exp()).collect();

@@ -109,7 +109,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
         of(&[&sizes, more].concat())
     };
     let mut out = match op {
-        "attn_token" => vec![attend(12, 2, 128, 256, &[("LEN", 100), ("OUT", 8)])],
+        "attn_token" => [16, 8].map(|kv| attend(12, 2, 128, 256, &[("LEN", 100), ("OUT", 8), ("KV", kv)])).to_vec(),
         "attn_prefill" => vec![attend(4, 2, 64, 256, &[("M", 65), ("POS", 20)])],
         "rope_append" => vec![attend(9, 3, 64, 64, &[("M", 5), ("ROT", 64), ("PAIRING", 0)])],
         _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],

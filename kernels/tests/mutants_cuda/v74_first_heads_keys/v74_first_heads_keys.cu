@@ -1,0 +1,65 @@
+// attn_decode / v74_first_heads_keys: deliberately wrong, for tests of the gate only.
+//
+// V74: the heads of a block are all scored against the keys of the first of them.
+#include "pdl.cuh"
+#include "warp.cuh"
+
+#define THREADS 128
+#define MOST_DIM 256
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+v74_first_heads_keys(const float* q,   // [HEADS, DIM]
+                  const u16* k,     // [KV_HEADS, MAX_LEN, DIM]
+                  const u16* v,     // [KV_HEADS, MAX_LEN, DIM]
+                  float* out,       // [HEADS, DIM]
+                  u8* scratch,      // unused
+                  const int* len,   // [1]
+                  int HEADS, int KV_HEADS, int DIM, int MAX_LEN) {
+    __shared__ float weights[THREADS];
+    __shared__ float maxima[THREADS / WARP];
+    (void)scratch;
+    pdl_launch();
+    pdl_wait();
+    const int head = blockIdx.x, length = len[0];
+    const u64 base = (u64)(head / (HEADS / KV_HEADS)) * MAX_LEN * DIM;
+    q += head * DIM;
+    k += (u64)(head / 16 * 16 / (HEADS / KV_HEADS)) * MAX_LEN * DIM;  // BUG
+    v += base;
+    const float scale = 1.0f / sqrtf((float)DIM);
+    float maximum = -F32_MAX, total = 0.0f, sums[MOST_DIM / THREADS] = {};
+    for (int first = 0; first < length; first += THREADS) {
+        const int key = first + threadIdx.x;
+        float score = -F32_MAX;
+        if (key < length) {
+            score = 0.0f;
+            for (int d = 0; d < DIM; ++d) score += q[d] * f16_to_f32(k[(u64)key * DIM + d]);
+            score *= scale;
+        }
+        const float best = warp_max(score);
+        if (threadIdx.x % WARP == 0) maxima[threadIdx.x / WARP] = best;
+        __syncthreads();
+        float next = maximum;
+        for (int w = 0; w < THREADS / WARP; ++w) next = fmaxf(next, maxima[w]);
+        weights[threadIdx.x] = key < length ? expf(score - next) : 0.0f;
+        const float fade = expf(maximum - next);
+        maximum = next;
+        __syncthreads();
+        const int keys = min(THREADS, length - first);
+        total *= fade;
+        for (int i = 0; i < keys; ++i) total += weights[i];
+#pragma unroll
+        for (int part = 0; part < MOST_DIM / THREADS; ++part) {
+            const int d = part * THREADS + threadIdx.x;
+            if (d < DIM) {
+                sums[part] *= fade;
+                for (int i = 0; i < keys; ++i) sums[part] += weights[i] * f16_to_f32(v[(u64)(first + i) * DIM + d]);
+            }
+        }
+        // The next turn overwrites maxima and weights, each behind a barrier that comes after this turn's reads of it.
+    }
+#pragma unroll
+    for (int part = 0; part < MOST_DIM / THREADS; ++part) {
+        const int d = part * THREADS + threadIdx.x;
+        if (d < DIM) out[head * DIM + d] = sums[part] / total;
+    }
+}
