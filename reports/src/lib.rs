@@ -15,6 +15,7 @@ mod run;
 pub mod schema;
 mod selftest;
 mod series;
+mod targets;
 mod terminal;
 mod view;
 
@@ -34,5 +35,9 @@ pub use run::{
 pub use selftest::{
     is_selftest, rebuild_selftest, selftest_headline, selftest_html, selftest_markdown, selftest_terminal,
     write_selftest,
+};
+pub use targets::{
+    Ceiling as TargetCeiling, Metric as TargetMetric, TARGETS_SCHEMA, Target, TargetError, TargetOutcome, TargetStatus,
+    Targets,
 };
 pub use terminal::terminal;

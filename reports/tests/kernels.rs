@@ -433,7 +433,12 @@ fn every_form_of_a_selftest_has_its_figures_with_their_ranges_and_names_what_fai
     assert_eq!((read, std::fs::read(paths.html).unwrap()), (run, first));
     // On the page of all records it stands apart from what was measured.
     let out = dir.path().join("results.md");
-    assert_eq!(reports::results_page(&dir.path().join("records"), &out, &[]).unwrap().left_out, Vec::<String>::new());
+    assert_eq!(
+        reports::results_page(&dir.path().join("records"), &out, &[], &reports::Targets { schema: 1, targets: vec![] })
+            .unwrap()
+            .left_out,
+        Vec::<String>::new()
+    );
     let page = std::fs::read_to_string(&out).unwrap();
     assert!(page.contains("## The harness itself") && page.contains("a-selftest"), "{page}");
 }

@@ -10,7 +10,10 @@ use harness_spec::Shape;
 use harness_spec::record::{
     Breakdown, BreakdownStep, Check, DecodeTimes, DeviceCounters, Measure, Provenance, RunRecord, Sample, SideGpu,
 };
-use reports::{ChartOutcome, ReportError, draw_all, html, markdown, results_page, terminal, write_run};
+use reports::{
+    ChartOutcome, ReportError, Target, TargetCeiling, TargetError, TargetMetric, TargetOutcome, Targets, draw_all,
+    html, markdown, results_page, terminal, write_run,
+};
 
 /// A comparison at the depths 128 to 1024, taken apart at the first of them, as if it had been measured.
 fn deep() -> (RunRecord, Vec<Sample>) {
@@ -66,6 +69,10 @@ fn written(folder: &Path, record: &RunRecord, samples: &[Sample]) {
     write_run(folder, record, samples).unwrap();
 }
 
+fn no_targets() -> Targets {
+    Targets { schema: 1, targets: Vec::new() }
+}
+
 fn command() -> Vec<String> {
     ["bench", "report", "--records", "reports/published"].map(str::to_owned).to_vec()
 }
@@ -109,7 +116,7 @@ fn the_page_of_many_records_has_a_row_for_each_depth_and_side_and_links_to_each_
     alone.provenance = Provenance::Measured;
     written(&dir.path().join("records/b-e2e"), &alone, &few);
     let out = dir.path().join("pages/results.html");
-    let made = results_page(&dir.path().join("records"), &out, &command()).unwrap();
+    let made = results_page(&dir.path().join("records"), &out, &command(), &no_targets()).unwrap();
     assert_eq!((made.records, made.left_out.len()), (2, 0));
     let page = fs::read_to_string(&out).unwrap();
     for depth in ["depth 128, 128 tokens", "depth 512, 128 tokens", "depth 1\u{202f}024, 128 tokens"] {
@@ -128,7 +135,7 @@ fn the_page_of_many_records_has_a_row_for_each_depth_and_side_and_links_to_each_
         page.contains("decode speed by depth of context") && page.contains("Where the time of a decoded token goes")
     );
     assert!(!page.contains("http") && !page.contains("<script"), "the page stands alone");
-    let again = results_page(&dir.path().join("records"), &out, &command()).unwrap();
+    let again = results_page(&dir.path().join("records"), &out, &command(), &no_targets()).unwrap();
     assert_eq!((again, fs::read_to_string(&out).unwrap()), (made, page), "the same records give the same page");
 }
 
@@ -138,7 +145,7 @@ fn a_page_whose_name_ends_in_md_is_markdown_with_the_same_rows() {
     let (record, samples) = deep();
     written(&dir.path().join("a"), &record, &samples);
     let out = dir.path().join("results.md");
-    results_page(dir.path(), &out, &command()).unwrap();
+    results_page(dir.path(), &out, &command(), &no_targets()).unwrap();
     let text = fs::read_to_string(&out).unwrap();
     assert!(text.contains("| [depth 512, 128 tokens](a/report.html) | edgellm"), "{text}");
     assert!(text.contains("**check failed: steps of a token"), "{text}");
@@ -148,7 +155,7 @@ fn a_page_whose_name_ends_in_md_is_markdown_with_the_same_rows() {
 fn a_damaged_or_simulated_record_is_named_and_an_empty_folder_is_an_error_with_the_fix() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("results.html");
-    let empty = results_page(dir.path(), &out, &command()).unwrap_err();
+    let empty = results_page(dir.path(), &out, &command(), &no_targets()).unwrap_err();
     assert!(matches!(&empty, ReportError::NoRecords { .. }) && empty.to_string().contains("hint:"), "{empty}");
     let (record, samples) = deep();
     written(&dir.path().join("good"), &record, &samples);
@@ -163,10 +170,95 @@ fn a_damaged_or_simulated_record_is_named_and_an_empty_folder_is_an_error_with_t
         fs::create_dir_all(dir.path().join(name)).unwrap();
         fs::write(dir.path().join(name).join("run.json"), text).unwrap();
     }
-    let made = results_page(dir.path(), &out, &command()).unwrap();
+    let made = results_page(dir.path(), &out, &command(), &no_targets()).unwrap();
     assert_eq!((made.records, made.left_out.len()), (1, 3), "{:?}", made.left_out);
     let page = fs::read_to_string(&out).unwrap();
     assert!(
         page.contains("<h2>Not shown</h2>") && page.contains("simulated: run fabricated-0001 has simulated numbers")
     );
+}
+
+/// A target on the device of [`deep`].
+fn target(id: &str, metric: TargetMetric, floor: f64, aim: Option<f64>, ceiling: f64) -> Target {
+    let ceiling = TargetCeiling::Limit { limit: ceiling, why: "of a test".into() };
+    Target {
+        id: id.into(),
+        title: format!("title of {id}"),
+        metric,
+        device: "An Example GPU".into(),
+        floor,
+        aim,
+        ceiling,
+    }
+}
+
+fn decode(peer: &str) -> TargetMetric {
+    TargetMetric::DecodeRatio { model: vec!["nothing".into(), "".into()], peer: peer.into() }
+}
+
+#[test]
+fn a_target_stands_by_the_records_alone_and_is_missed_by_a_share_of_its_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let (record, samples) = deep();
+    written(&dir.path().join("records/one"), &record, &samples);
+    let peer = record.sides[1].label.to_lowercase();
+    let ratio = record
+        .metrics
+        .iter()
+        .find(|m| m.id == harness_spec::record::MetricId::DecodeTokPerS && m.group == "all")
+        .and_then(|m| m.ratio.as_ref())
+        .unwrap()
+        .ratio;
+    let depth = TargetMetric::DepthCost { model: vec!["".into()], from: 128, to: 1024 };
+    let targets = vec![
+        target("met", decode(&peer), ratio - 0.1, Some(ratio + 0.1), 100.0),
+        target("aim", decode(&peer), ratio - 0.2, Some(ratio - 0.1), 100.0),
+        target("missed", decode(&peer), 2.0 * ratio, None, 100.0),
+        target("of nobody", decode("another peer"), 1.0, None, 100.0),
+        target("depth", depth, 0.9, None, 0.001),
+        Target { device: "Another GPU".into(), ..target("elsewhere", decode(&peer), 1.0, None, 100.0) },
+    ];
+    let targets = Targets { schema: 1, targets }.checked().unwrap();
+    let stands = targets.status(&dir.path().join("records")).unwrap();
+    use TargetOutcome::{AimMet, Met, Missed, NoRecord};
+    let outcomes: Vec<_> = stands.iter().map(|s| s.outcome).collect();
+    assert_eq!(outcomes, [Met, AimMet, Missed, NoRecord, Met, NoRecord]);
+    assert_eq!(stands[0].value, Some(ratio));
+    assert!((stands[2].missed_by.unwrap() - 0.5).abs() < 1e-12 && stands[2].outcome_text() == "missed by 50.0 %");
+    assert!(stands[3].value.is_none() && stands[3].record.is_none());
+
+    let shown = |targets: &Targets, name: &str| {
+        let out = dir.path().join(name);
+        results_page(&dir.path().join("records"), &out, &command(), targets).unwrap();
+        fs::read_to_string(out).unwrap()
+    };
+    for name in ["page.html", "page.md"] {
+        let page = shown(&targets, name);
+        assert!(page.contains("title of missed") && page.contains("missed by 50.0 %") && page.contains("no record"));
+        // Somebody's own runs are not about the targets of others.
+        let foreign = Targets { schema: 1, targets: targets.targets[5..].to_vec() };
+        assert!(!shown(&foreign, name).contains("title of elsewhere"));
+    }
+}
+
+#[test]
+fn a_target_beyond_its_ceiling_or_with_numbers_that_are_none_is_refused_on_entry() {
+    let refused = |target: Target| Targets { schema: 1, targets: vec![target] }.checked().unwrap_err();
+    let beyond = refused(target("a", decode("p"), 2.0, Some(3.0), 2.5));
+    assert!(matches!(&beyond, TargetError::BeyondCeiling { what: "aim", .. }), "{beyond}");
+    assert!(beyond.to_string().contains("target a: its aim 3 lies beyond its ceiling 2.500 (of a test)"), "{beyond}");
+    // Where less is better, the ceiling is what it cannot go below.
+    let depth = || TargetMetric::DepthCost { model: vec![], from: 128, to: 2048 };
+    assert!(matches!(refused(target("a", depth(), 0.05, Some(0.03), 0.04)), TargetError::BeyondCeiling { .. }));
+    assert!(matches!(refused(target("a", depth(), 0.05, Some(0.06), 0.01)), TargetError::Aim { .. }));
+    assert!(matches!(refused(target("a", decode("p"), f64::NAN, None, 2.5)), TargetError::Number { .. }));
+    let read = |bytes| TargetCeiling::Read { read_gb_per_s: 4000.0, bytes, reference: 100.0, source: "s".into() };
+    // 4 GB at 4 TB/s are 1000 tokens a second, 10 times the reference.
+    let of = |bytes, floor| Target { ceiling: read(bytes), ..target("a", decode("p"), floor, None, 1.0) };
+    assert!(Targets { schema: 1, targets: vec![of(4e9, 10.0)] }.checked().is_ok());
+    assert!(matches!(refused(of(4e9, 10.1)), TargetError::BeyondCeiling { .. }));
+    assert!(matches!(refused(of(0.0, 1.0)), TargetError::Number { .. }));
+    let twice = vec![of(4e9, 1.0), of(4e9, 1.0)];
+    assert!(matches!(Targets { schema: 1, targets: twice }.checked(), Err(TargetError::Twice { .. })));
+    assert!(matches!(Targets { schema: 2, targets: vec![] }.checked(), Err(TargetError::Schema { found: 2 })));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::view::{Figure, Model, View};
+use super::view::{Figure, Model, TargetRow, View};
 use crate::markdown::escaped;
 use crate::view::format;
 
@@ -17,6 +17,7 @@ pub(super) fn render(view: &View, command: &[String]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{text}");
     };
+    targets(&view.targets, &mut line);
     for machine in &view.machines {
         line(format!("\n## {}", escaped(&machine.name)));
         for model in &machine.models {
@@ -46,6 +47,30 @@ pub(super) fn render(view: &View, command: &[String]) -> String {
     }
     line(format!("\nMade of the records alone by `{}`.", format::command_line(command)));
     out
+}
+
+fn targets(rows: &[TargetRow], line: &mut impl FnMut(String)) {
+    if rows.is_empty() {
+        return;
+    }
+    line(
+        "\n## Targets\n\nBy the newest record that has the figure; no target lies beyond its ceiling.\n\n| target | device | must \
+         be | wanted | ceiling | is | | |\n|---|---|---|---|---|---|---|---|"
+            .to_owned(),
+    );
+    for t in rows {
+        let value = if t.link.is_empty() { t.value.clone() } else { format!("[{}]({})", t.value, t.link) };
+        line(format!(
+            "| {} | {} | {} | {} | {} | {value} | {} | {} |",
+            escaped(&t.title),
+            escaped(&t.device),
+            t.floor,
+            t.aim,
+            t.ceiling,
+            t.outcome,
+            escaped(&t.note)
+        ));
+    }
 }
 
 fn table(model: &Model, line: &mut impl FnMut(String)) {

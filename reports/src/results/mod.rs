@@ -5,13 +5,14 @@
 
 mod markdown;
 mod page;
-mod read;
+pub(crate) mod read;
 mod view;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::ReportError;
 use crate::files::{create_folder, write_atomically};
+use crate::targets::Targets;
 
 /// What [`results_page`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,18 +26,23 @@ pub struct ResultsPage {
 }
 
 /// Writes one page of every record below `records` to `out`: Markdown where its name ends in `.md`, else HTML. `command` is
-/// how it was asked for.
+/// how it was asked for. Where these records have the figure of a target, all of `targets` stand on the page.
 ///
 /// # Errors
 /// [`ReportError`], each naming the path and the fix; [`ReportError::NoRecords`] where there is none.
-pub fn results_page(records: &Path, out: &Path, command: &[String]) -> Result<ResultsPage, ReportError> {
+pub fn results_page(
+    records: &Path,
+    out: &Path,
+    command: &[String],
+    targets: &Targets,
+) -> Result<ResultsPage, ReportError> {
     let found = read::records(records)?;
     if found.entries.is_empty() {
         return Err(ReportError::NoRecords { path: records.to_owned() });
     }
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_folder(folder)?;
-    let view = view::build(&found, folder)?;
+    let view = view::build(&found, folder, targets)?;
     let text = match out.extension().is_some_and(|e| e == "md") {
         true => markdown::render(&view, command),
         false => page::render(&view, command)?,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::view::{Duel, KernelRow, Row, Source, View};
+use super::view::{Duel, KernelRow, Row, Source, TargetRow, View};
 use crate::error::ReportError;
 use crate::html::{Figure, STYLE, figure, render_page};
 use crate::view::format;
@@ -17,6 +17,7 @@ struct Page<'a> {
     machines: Vec<Machine<'a>>,
     kernels: &'a [KernelRow],
     selftests: &'a [KernelRow],
+    targets: &'a [TargetRow],
     left_out: &'a [String],
     command: String,
 }
@@ -62,6 +63,7 @@ pub(super) fn render(view: &View, command: &[String]) -> Result<String, ReportEr
         machines: machines.collect(),
         kernels: &view.kernels,
         selftests: &view.selftests,
+        targets: &view.targets,
         left_out: &view.left_out,
         command: format::command_line(command),
     };

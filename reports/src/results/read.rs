@@ -15,7 +15,7 @@ const DEEPEST: usize = 3;
 
 /// The records of a folder.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// In the order of their folders' names.
     pub entries: Vec<Entry>,
     /// Folders with a record that cannot be shown, and why.
@@ -24,7 +24,7 @@ pub(super) struct Found {
 
 /// A record and where it lies.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Its folder.
     pub folder: PathBuf,
     /// The file that links go to: its page, or the record itself.
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 
 /// Any kind of record.
 #[derive(Debug)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// Of an engine.
     Run(Box<RunRecord>),
     /// Of kernels.
@@ -48,7 +48,7 @@ pub(super) enum Record {
 ///
 /// # Errors
 /// A folder that cannot be read. What is wrong with one record is in [`Found::left_out`].
-pub(super) fn records(dir: &Path) -> Result<Found, ReportError> {
+pub(crate) fn records(dir: &Path) -> Result<Found, ReportError> {
     let mut found = Found::default();
     look(dir, DEEPEST, &mut found)?;
     Ok(found)

@@ -12,6 +12,7 @@ use crate::charts::{ChartOutcome, breakdown, depth};
 use crate::error::ReportError;
 use crate::kernels::{kernel_command, kernel_headline};
 use crate::selftest::selftest_headline;
+use crate::targets::{TargetOutcome, TargetStatus, Targets, target_status};
 use crate::view::metrics::VerdictView;
 use crate::view::{depths, facts, format};
 
@@ -26,6 +27,8 @@ pub(super) struct View {
     pub kernels: Vec<KernelRow>,
     /// What the statistics made of numbers whose truth is known.
     pub selftests: Vec<KernelRow>,
+    /// What has to hold; empty where these records have no figure of any of it.
+    pub targets: Vec<TargetRow>,
     /// Records that are not on the page.
     pub left_out: Vec<String>,
     /// Records on it.
@@ -177,11 +180,36 @@ pub(super) struct KernelRow {
     pub trouble: String,
 }
 
+/// A target and how it stands.
+#[derive(Debug, Serialize)]
+pub(super) struct TargetRow {
+    /// In words.
+    pub title: String,
+    /// The device.
+    pub device: String,
+    /// What must be reached.
+    pub floor: String,
+    /// What is wanted.
+    pub aim: String,
+    /// What cannot be passed.
+    pub ceiling: String,
+    /// The figure.
+    pub value: String,
+    /// `met`, `missed by 3.2 %`, `no record`.
+    pub outcome: String,
+    /// The class of the pill.
+    pub class: &'static str,
+    /// Where the record lies; empty without one.
+    pub link: String,
+    /// What else a reader must know.
+    pub note: String,
+}
+
 /// The records of one model on one machine.
 type OfModel<'a> = Vec<(&'a Entry, &'a RunRecord)>;
 
 /// Gathers the page that will lie in `out`.
-pub(super) fn build(found: &Found, out: &Path) -> Result<View, ReportError> {
+pub(super) fn build(found: &Found, out: &Path, targets: &Targets) -> Result<View, ReportError> {
     let mut machines: Vec<(String, Vec<OfModel<'_>>)> = Vec::new();
     let (mut kernels, mut selftests) = (Vec::new(), Vec::new());
     for entry in &found.entries {
@@ -212,6 +240,7 @@ pub(super) fn build(found: &Found, out: &Path) -> Result<View, ReportError> {
         machines,
         kernels,
         selftests,
+        targets: target_rows(found, out, targets),
         left_out: found.left_out.clone(),
         records: found.entries.len(),
     })
@@ -526,4 +555,33 @@ fn selftest_row(entry: &Entry, run: &SelftestRun, out: &Path) -> KernelRow {
         command: format::command_line(&run.command),
         trouble: run.incomplete.as_deref().map(format::one_line).unwrap_or_default(),
     }
+}
+
+fn target_rows(found: &Found, out: &Path, targets: &Targets) -> Vec<TargetRow> {
+    let all = target_status(targets, found);
+    // A folder of somebody's own runs is not about the targets of this project.
+    if all.iter().all(|s| s.outcome == TargetOutcome::NoRecord) {
+        return Vec::new();
+    }
+    let row = |s: TargetStatus| {
+        let t = &s.target;
+        let shown = |v: Option<f64>| v.map_or_else(|| format::NONE.to_owned(), |v| t.metric.shown(v));
+        TargetRow {
+            floor: t.metric.shown(t.floor),
+            aim: shown(t.aim),
+            ceiling: shown(s.ceiling),
+            value: shown(s.value),
+            outcome: s.outcome_text(),
+            class: match s.outcome {
+                TargetOutcome::AimMet | TargetOutcome::Met => "faster",
+                TargetOutcome::Missed => "slower",
+                TargetOutcome::NoRecord => "inconclusive",
+            },
+            link: s.entry.map_or_else(String::new, |at| link(&found.entries[at], out)),
+            note: s.note.clone().unwrap_or_default(),
+            title: t.title.clone(),
+            device: t.device.clone(),
+        }
+    };
+    all.into_iter().map(row).collect()
 }

@@ -10,6 +10,7 @@ mod run;
 mod selftest;
 mod serve_engine;
 mod tables;
+mod targets;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -26,6 +27,7 @@ pub use run::{KvArg, RunArgs};
 pub use selftest::{SelftestArgs, SelftestStatsArgs, SelftestWhat};
 pub use serve_engine::ServeEngineArgs;
 pub use tables::{PromoteArgs, RaceTablesArgs};
+pub use targets::TargetsArgs;
 
 /// Race an LLM engine against its peers, and say what can be believed of the result.
 ///
@@ -67,6 +69,8 @@ pub enum Command {
     Compile(CompileArgs),
     /// Rebuild the page and the charts of a run from its files, or make one page of many runs.
     Report(ReportArgs),
+    /// Say what has to hold, and how it stands by committed records alone.
+    Targets(TargetsArgs),
     /// Try the harness itself on numbers whose truth is known. Ends with 3 if its statistics do not hold.
     Selftest(SelftestArgs),
     /// List what there is.

@@ -19,6 +19,7 @@ mod report;
 mod selftest;
 mod serve_engine;
 mod sweep;
+mod targets;
 mod timing;
 mod tune;
 mod verify;
@@ -45,6 +46,7 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Log(args) => log::run(args, bench.json),
         Command::Worker(args) => worker::run(&args),
         Command::Report(args) => report::run(&args, bench.json, &command_line),
+        Command::Targets(args) => targets::run(&args, bench.json),
         Command::Selftest(args) => selftest::run(&args, bench.json, &command_line),
         Command::Compile(args) => compile::run(args, bench.json),
         Command::ProfileEngine(args) => profile_engine::run(&args),

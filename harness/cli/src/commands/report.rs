@@ -17,7 +17,7 @@ pub fn run(args: &ReportArgs, json: bool, command: &[String]) -> Outcome {
 
 /// One page of many runs.
 fn results(records: &Path, out: &Path, command: &[String]) -> Outcome {
-    let page = reports::results_page(records, out, command)
+    let page = reports::results_page(records, out, command, &super::targets::load(None)?)
         .with_context(|| format!("making a page of the records in {}", records.display()))?;
     for left_out in &page.left_out {
         eprintln!("warning: not shown: {left_out}");
