@@ -360,8 +360,8 @@ fn every_kernel_that_norms_says_how_often_and_every_design_of_it_is_there() {
     assert!(["V40", "V41", "V42", "V43", "V44"].iter().all(|v| designs.contains(v)), "{designs:?}");
 }
 
-/// The designs of the inventory for 4-bit products, heads, norms fused with products, and attention. What no kernel carries is
-/// told in ARCHITECTURE.md.
+/// The designs of the inventory for 4-bit products, heads, norms fused with products, and attention. What no kernel
+/// carries is told in ARCHITECTURE.md.
 #[test]
 fn every_design_is_carried_by_a_kernel_or_told_to_be_missing() {
     let carried: BTreeSet<&str> =

@@ -283,7 +283,8 @@ mod tests {
 
     /// The result in floats of a case, of kernels that read a cache of `kv` bits and queries in this form.
     fn result(name: &str, kv: u64, form: Activations) -> Vec<f64> {
-        let dims = [("HEADS", 14), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 256), ("MAX_LEN", 256), ("KV", kv), ("OUT", 32)];
+        let dims =
+            [("HEADS", 14), ("KV_HEADS", 2), ("DIM", 64), ("LEN", 256), ("MAX_LEN", 256), ("KV", kv), ("OUT", 32)];
         let (op, shape) = (&ATTEND[0], Shape::of(dims));
         let case = op.cases(&shape, 1, Depth::Full).into_iter().find(|case| case.name == name).unwrap();
         let expected = op.expected(&op.problem(&shape, &case), form).unwrap();
