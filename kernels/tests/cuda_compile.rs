@@ -56,6 +56,7 @@ fn every_architecture_gets_a_cubin_with_its_resources_and_instruction_classes() 
         assert!(r.registers.is_some_and(|n| (4..=64).contains(&n)), "{arch}: {r:?}");
         assert_eq!((r.local_bytes, r.spill_bytes, r.static_smem_bytes), (Some(0), Some(0), Some(256)), "{arch}");
         assert_eq!(r.instructions, ["idp", "fma", "lut"], "{arch}");
+        assert_eq!(dp4a.widest_load(), Some(4), "{arch}");
         let fma = answer[1].as_ref().unwrap_or_else(|e| panic!("{arch}: {e}"));
         assert_eq!(fma.resources.instructions, ["fma"], "{arch}");
         assert_eq!(fma.resources.static_smem_bytes, Some(0), "{arch}");
@@ -68,6 +69,7 @@ fn ptx_for_a_virtual_architecture_ends_with_a_zero_byte_and_names_the_entry() {
     let ptx = c.unit(&unit(FMA), Arch::compute(75)).unwrap();
     assert_eq!(ptx.bytes.last(), Some(&0));
     assert!(String::from_utf8_lossy(&ptx.bytes).contains(".target sm_75"));
+    assert_eq!(ptx.widest_load(), None);
 }
 
 #[test]
@@ -137,8 +139,15 @@ fn instruction_classes_are_those_that_the_disassembler_prints() {
     y[threadIdx.x] = d[0] + d[1] + d[2] + d[3];
     z[threadIdx.x] = e[0] + e[1];
 }";
+    let wide = "extern \"C\" __global__ void k(const float4* a, const short* b, float4* y) {
+    float4 v = a[threadIdx.x];
+    v.x = fmaf(v.x, v.y, (float)b[threadIdx.x]);
+    y[threadIdx.x] = v;
+}";
     for arch in Arch::ALL {
-        for (text, want) in [(DP4A, ["IDP", "FFMA", "LDS"].as_slice()), (mma, &["HMMA", "IMMA"]), (FMA, &["FFMA"])] {
+        for (text, want) in
+            [(wide, ["FFMA"].as_slice()), (DP4A, &["IDP", "FFMA", "LDS"]), (mma, &["HMMA", "IMMA"]), (FMA, &["FFMA"])]
+        {
             let cubin = c.unit(&unit(text), arch).unwrap();
             let file = dir.path().join("k.cubin");
             std::fs::write(&file, &cubin.bytes).unwrap();
@@ -161,6 +170,12 @@ fn instruction_classes_are_those_that_the_disassembler_prints() {
                 }
             }
             assert_eq!(cubin.resources.instructions, classes, "{arch}");
+            let loads = sass.lines().flat_map(str::split_whitespace).filter(|word| word.starts_with("LDG."));
+            let width = |load: &str| match load.split('.').find(|part| part.contains(|c: char| c.is_ascii_digit())) {
+                None => 4,
+                Some(part) => part.trim_start_matches(['U', 'S']).parse::<u32>().unwrap() / 8,
+            };
+            assert_eq!(cubin.widest_load(), loads.map(width).max(), "{arch}:\n{sass}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod formats;
 mod isa;
 mod layout;
 mod limits;
+mod occupancy;
 mod registry;
 mod space;
 mod table;
@@ -20,6 +21,7 @@ pub use expr::{DEVICE, ExprError, FUNCTIONS};
 pub use isa::{Isa, UnknownIsa};
 pub use layout::{Activations, Layout};
 pub use limits::Limits;
+pub use occupancy::Occupancy;
 pub use registry::{Registry, gemv_op, registry};
 pub use space::{Backend, Dims, Instruction, KernelSpec, Launch, Role, Space, SpaceError};
 pub use table::{

@@ -2,7 +2,7 @@
 
 use harness_spec::target::Resources;
 use harness_spec::{CellFailure, Shape, VariantId};
-use variants::{Backend, KernelSpec, Limits, Registry};
+use variants::{Backend, KernelSpec, Limits, Occupancy, Registry};
 
 use super::compile::{Arch, Compiler, is_expected, parallel};
 use super::kernel::compile;
@@ -31,6 +31,8 @@ pub struct Job {
     pub excluded: Option<String>,
     /// Bytes of dynamic shared memory at the shape by which constraints were judged.
     pub dynamic_smem: Option<u32>,
+    /// Threads of a block at that shape.
+    pub threads: Option<u32>,
 }
 
 /// What became of a job.
@@ -40,6 +42,8 @@ pub enum Compiled {
     Done {
         /// What the compiler says of it.
         resources: Resources,
+        /// Bytes of the widest load from global memory; `None` where the machine code has none, or there is none.
+        load_bytes: Option<u32>,
         /// Whether the code was in the cache.
         cached: bool,
     },
@@ -86,8 +90,10 @@ pub fn jobs(registry: &Registry, selection: &Selection) -> Vec<Job> {
                 let shape = shapes.iter().find(fits).unwrap_or(&shapes[0]);
                 let mut push = |variant: VariantId, excluded: Option<String>| {
                     let geometry = spec.geometry(&variant, shape, &limits);
-                    let dynamic_smem = geometry.ok().map(|g| g.smem);
-                    out.push(Job { spec: spec.clone(), variant, arch, excluded, dynamic_smem });
+                    let geometry = geometry.ok();
+                    let dynamic_smem = geometry.as_ref().map(|g| g.smem);
+                    let threads = geometry.map(|g| g.block.iter().product());
+                    out.push(Job { spec: spec.clone(), variant, arch, excluded, dynamic_smem, threads });
                 };
                 if selection.all {
                     spec.variants(shape, &limits).admitted.into_iter().for_each(|v| push(v, None));
@@ -109,9 +115,9 @@ pub fn run(compiler: &Compiler, jobs: &[Job], done: &(dyn Fn() + Sync)) -> Vec<C
             Some(reason) => Compiled::Excluded(reason.clone()),
             None => match compile(compiler, &job.spec, &job.variant, job.arch) {
                 Ok(cubin) => {
-                    let cached = cubin.cached();
+                    let (cached, load_bytes) = (cubin.cached(), cubin.widest_load());
                     let resources = Resources { dynamic_smem_bytes: job.dynamic_smem, ..cubin.resources };
-                    Compiled::Done { resources, cached }
+                    Compiled::Done { resources, load_bytes, cached }
                 }
                 Err(failure) => Compiled::Failed(failure),
             },
@@ -130,7 +136,7 @@ impl Job {
     /// What is wrong with the result, a sentence each: a default must not spill, and the machine code must have the
     /// instructions that the space declares.
     pub fn problems(&self, compiled: &Compiled) -> Vec<String> {
-        let Compiled::Done { resources, .. } = compiled else {
+        let Compiled::Done { resources, load_bytes, .. } = compiled else {
             return match compiled {
                 Compiled::Failed(failure) => vec![failure.to_string()],
                 _ => Vec::new(),
@@ -157,7 +163,20 @@ impl Job {
                 if resources.instructions.is_empty() { "none".to_owned() } else { resources.instructions.join(",") };
             out.push(format!("declares instruction class {expected} and its machine code has {found}"));
         }
+        if let Some(least) = self.spec.load_bytes
+            && load_bytes.is_none_or(|widest| widest < least)
+        {
+            let found = load_bytes.map_or_else(|| "none".to_owned(), |widest| format!("{widest} at most"));
+            out.push(format!("declares loads of {least} bytes and its machine code has {found}"));
+        }
         out
+    }
+
+    /// How many of its blocks a multiprocessor holds, at the shape by which constraints were judged; `None` where the
+    /// compiler did not say what they take, or the architecture is not known.
+    pub fn occupancy(&self, resources: &Resources) -> Option<Occupancy> {
+        let smem = resources.static_smem_bytes?.checked_add(resources.dynamic_smem_bytes?)?;
+        Occupancy::of(self.arch.cc, self.threads?, resources.registers?, smem)
     }
 }
 
@@ -182,7 +201,7 @@ mod tests {
             instructions: instructions.iter().map(|i| (*i).to_owned()).collect(),
             ..Default::default()
         };
-        Compiled::Done { resources, cached: false }
+        Compiled::Done { resources, load_bytes: Some(8), cached: false }
     }
 
     #[test]
@@ -194,6 +213,35 @@ mod tests {
         assert!(job.problems(&done(0, 0, &["fma"]))[0].contains("declares instruction class idp"));
         let failed = Compiled::Failed(CellFailure::new(harness_spec::Stage::Compile, "k.cu(3): error"));
         assert!(job.problems(&failed)[0].contains("k.cu(3)"));
+    }
+
+    #[test]
+    fn narrower_loads_than_a_space_declares_are_reported() {
+        let with = |least| {
+            let mut job = job();
+            job.spec.load_bytes = least;
+            job
+        };
+        let found = done(0, 0, &["idp"]);
+        assert_eq!(with(Some(8)).problems(&found), Vec::<String>::new());
+        assert!(with(Some(16)).problems(&found)[0].contains("loads of 16 bytes and its machine code has 8 at most"));
+        let Compiled::Done { resources, cached, .. } = found else { panic!("it is done") };
+        let none = Compiled::Done { resources, load_bytes: None, cached };
+        assert!(with(Some(4)).problems(&none)[0].contains("has none"));
+    }
+
+    #[test]
+    fn occupancy_needs_all_that_the_compiler_says() {
+        let job = Job { threads: Some(256), ..job() };
+        let all = Resources {
+            registers: Some(64),
+            static_smem_bytes: Some(0),
+            dynamic_smem_bytes: Some(0),
+            ..Default::default()
+        };
+        assert_eq!(job.occupancy(&all).unwrap(), Occupancy { blocks_per_sm: 4, warps: 32, most_warps: 64 });
+        assert_eq!(job.occupancy(&Resources { registers: None, ..all.clone() }), None);
+        assert_eq!(job.occupancy(&Resources { dynamic_smem_bytes: None, ..all }), None);
     }
 
     #[test]

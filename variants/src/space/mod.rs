@@ -180,6 +180,10 @@ pub struct KernelSpec {
     /// The class of instructions that its machine code must show.
     #[serde(default)]
     pub instruction: Instruction,
+    /// The least width in bytes of the widest load from global memory in its machine code, as 16 for a design whose point
+    /// is that its lanes load 16 bytes at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_bytes: Option<u32>,
     /// Whether two runs on the same input may differ, as float atomics do.
     #[serde(default)]
     pub nondet: bool,
@@ -270,7 +274,9 @@ impl KernelSpec {
 
     /// Hash of the kernel's entry in its space, in any order of its keys.
     pub fn fingerprint(&self) -> String {
-        let text = toml::to_string(self).expect("an entry was read from TOML and can be written as such");
+        // What is asked of the machine code makes no other kernel of it.
+        let entry = KernelSpec { load_bytes: None, ..self.clone() };
+        let text = toml::to_string(&entry).expect("an entry was read from TOML and can be written as such");
         hex(&Sha256::new().chain_update(&self.op).chain_update([0]).chain_update(text).finalize())
     }
 

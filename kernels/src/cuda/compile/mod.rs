@@ -44,6 +44,11 @@ impl Cubin {
     pub fn cached(&self) -> bool {
         self.time.is_zero()
     }
+
+    /// Bytes of the widest load from global memory in the machine code; `None` where there is none, or for PTX.
+    pub fn widest_load(&self) -> Option<u32> {
+        sass::widest_load(&self.bytes, &self.entry)
+    }
 }
 
 /// Compiles units, with a cache.

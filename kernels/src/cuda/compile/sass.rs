@@ -36,6 +36,26 @@ pub fn operations(cubin: &[u8], entry: &str) -> Option<BTreeMap<&'static str, u3
     Some(out)
 }
 
+/// Loads from global memory: to registers, and straight to shared memory. Bits 9 to 11 of the upper half of one say how wide
+/// it is: U8, S8, U16, S16, 32, 64, 128. Read off `nvdisasm` as above. Bulk copies have no width of this kind.
+const LOADS: [u16; 2] = [0x181, 0x1ae];
+
+/// Bytes of the widest load from global memory in the machine code of `entry`; `None` where it has none, or where the file
+/// is no cubin with such a function.
+pub fn widest_load(cubin: &[u8], entry: &str) -> Option<u32> {
+    let code = section(cubin, &format!(".text.{entry}"))?;
+    let loads = code.chunks_exact(16).filter(|i| LOADS.contains(&(u16::from_le_bytes([i[0], i[1]]) & 0x1ff)));
+    let width = |i: &[u8]| match i[9] >> 1 & 7 {
+        0 | 1 => Some(1),
+        2 | 3 => Some(2),
+        4 => Some(4),
+        5 => Some(8),
+        6 => Some(16),
+        _ => None,
+    };
+    loads.filter_map(width).max()
+}
+
 /// The instruction classes of KERNELS.md that operations make up, in a fixed order.
 ///
 /// `lut` says that shared memory is read, which a table look-up needs and a reduction does too.
@@ -127,6 +147,25 @@ mod tests {
         let found = operations(&file, "k").unwrap();
         assert_eq!(found, BTreeMap::from([("FFMA", 3), ("IDP", 2)]));
         assert_eq!(classes(&found), ["idp", "fma"]);
+    }
+
+    #[test]
+    fn the_widest_load_counts_and_a_kernel_without_one_has_no_width() {
+        let file = |loads: &[(u16, u8)]| {
+            let opcodes: Vec<u16> = loads.iter().map(|&(opcode, _)| opcode).collect();
+            let mut file = cubin("k", &opcodes);
+            // The code comes first behind the header of the file.
+            for (i, &(_, width)) in loads.iter().enumerate() {
+                file[0x40 + 16 * i + 9] = width << 1 | 1;
+            }
+            file
+        };
+        // Loads with and without a descriptor, a copy to shared memory, and a store, which is as wide and no load.
+        assert_eq!(widest_load(&file(&[(0x7381, 4), (0x7981, 5), (0x7986, 6)]), "k"), Some(8));
+        assert_eq!(widest_load(&file(&[(0x7381, 0), (0x7fae, 6)]), "k"), Some(16));
+        assert_eq!(widest_load(&file(&[(0x7981, 3)]), "k"), Some(2));
+        assert_eq!(widest_load(&file(&[(0x7986, 6)]), "k"), None);
+        assert_eq!(widest_load(&file(&[(0x7381, 4)]), "other"), None);
     }
 
     #[test]

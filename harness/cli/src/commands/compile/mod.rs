@@ -92,8 +92,10 @@ fn row(job: &Job, compiled: &Compiled) -> Value {
         "declared": job.spec.instruction.name(), "problems": job.problems(compiled),
     });
     match compiled {
-        Compiled::Done { resources, cached } => {
+        Compiled::Done { resources, load_bytes, cached } => {
             out["resources"] = json!(resources);
+            out["load_bytes"] = json!(load_bytes);
+            out["occupancy"] = json!(job.occupancy(resources));
             out["cached"] = json!(cached);
             out["instructions_from"] = json!(if job.arch.ptx { "nothing: PTX" } else { "machine code" });
         }
@@ -110,20 +112,37 @@ fn table(rows: &[(&Job, &Compiled)]) -> String {
     for (job, compiled) in rows {
         by_variant.entry(job.variant.to_string()).or_default().push((job, compiled));
     }
-    let mut lines = vec!["registers+spilled/static+dynamic shared memory in bytes, by architecture".to_owned()];
+    let mut lines = vec![
+        "registers+spilled/static+dynamic shared memory in bytes, blocks x warps of most warps on a multiprocessor, and the \
+         widest load in bytes, by architecture"
+            .to_owned(),
+    ];
     for (variant, rows) in by_variant {
         let mut cells = Vec::new();
         let mut classes: Vec<String> = Vec::new();
         for (job, compiled) in &rows {
             cells.push(match compiled {
-                Compiled::Done { resources: r, .. } => {
+                Compiled::Done { resources: r, load_bytes, .. } => {
                     for class in &r.instructions {
                         if !classes.contains(class) {
                             classes.push(class.clone());
                         }
                     }
                     let (fixed, dynamic) = (text(r.static_smem_bytes), text(r.dynamic_smem_bytes));
-                    format!("{} {}+{}/{fixed}+{dynamic}", job.arch, text(r.registers), text(r.spill_bytes))
+                    let held = job.occupancy(r).map_or_else(
+                        || "?".to_owned(),
+                        |o| {
+                            format!(
+                                "{}x{}of{}",
+                                o.blocks_per_sm,
+                                o.warps.checked_div(o.blocks_per_sm).unwrap_or(0),
+                                o.most_warps
+                            )
+                        },
+                    );
+                    let (registers, spilled) = (text(r.registers), text(r.spill_bytes));
+                    let load = text(*load_bytes);
+                    format!("{} {registers}+{spilled}/{fixed}+{dynamic} {held} {load}B", job.arch)
                 }
                 Compiled::Excluded(_) => format!("{} -", job.arch),
                 Compiled::Failed(_) => format!("{} FAILED", job.arch),

@@ -27,6 +27,14 @@ struct Entry {
     local: u32,
     static_smem: u32,
     dynamic_smem: u32,
+    /// Blocks that a multiprocessor holds, and their warps; absent where that is not known.
+    #[serde(default)]
+    blocks: Option<u32>,
+    #[serde(default)]
+    warps: Option<u32>,
+    /// Bytes of the widest load; absent where there is none.
+    #[serde(default)]
+    load: Option<u32>,
     instructions: Vec<String>,
 }
 
@@ -34,6 +42,10 @@ impl Entry {
     /// What differs from `now`, in the words of the file.
     fn changes(&self, now: &Entry) -> String {
         let number = |name: &str, was: u32, is: u32| (was != is).then(|| format!("{name} were {was} and are {is}"));
+        let word = |n: Option<u32>| n.map_or_else(|| "none".to_owned(), |n| n.to_string());
+        let maybe = |name: &str, was: Option<u32>, is: Option<u32>| {
+            (was != is).then(|| format!("{name} were {} and are {}", word(was), word(is)))
+        };
         let classes = (self.instructions != now.instructions)
             .then(|| format!("instruction classes were {:?} and are {:?}", self.instructions, now.instructions));
         let all = [
@@ -42,6 +54,9 @@ impl Entry {
             number("local bytes", self.local, now.local),
             number("bytes of static shared memory", self.static_smem, now.static_smem),
             number("bytes of dynamic shared memory", self.dynamic_smem, now.dynamic_smem),
+            maybe("blocks on a multiprocessor", self.blocks, now.blocks),
+            maybe("warps on a multiprocessor", self.warps, now.warps),
+            maybe("bytes of the widest load", self.load, now.load),
             classes,
         ];
         all.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -50,9 +65,10 @@ impl Entry {
 
 const HEAD: &str =
     "# What the default variant of every CUDA kernel needs on every architecture: registers a thread, spilled and local
-# bytes a thread, static and dynamic shared memory a block (at N = K = 4096), instruction classes of the machine code.
-# Written by `bench compile --snapshot kernels/resources/defaults.toml`, compared by CI with `--check`. Registers are
-# compared where the compiler is of this version; spills, local memory and classes always.
+# bytes a thread, static and dynamic shared memory a block (at N = K = 4096), blocks and warps that a multiprocessor holds
+# of it, bytes of its widest load from global memory (absent where it has none), instruction classes of the machine code.
+# Written by `bench compile --snapshot kernels/resources/defaults.toml`, compared by CI with `--check`. Spills, local memory
+# and classes are compared always, all else where the compiler is of this version.
 ";
 
 impl Snapshot {
@@ -60,16 +76,20 @@ impl Snapshot {
     pub fn of(nvrtc: &str, rows: &[(&Job, &Compiled)]) -> Snapshot {
         let mut variants: BTreeMap<String, BTreeMap<String, Entry>> = BTreeMap::new();
         for (job, compiled) in rows {
-            if let Compiled::Done { resources: r, .. } = compiled
+            if let Compiled::Done { resources: r, load_bytes, .. } = compiled
                 && job.is_default()
                 && !job.arch.ptx
             {
+                let occupancy = job.occupancy(r);
                 let entry = Entry {
                     registers: r.registers.unwrap_or(0),
                     spill: r.spill_bytes.unwrap_or(0),
                     local: r.local_bytes.unwrap_or(0),
                     static_smem: r.static_smem_bytes.unwrap_or(0),
                     dynamic_smem: r.dynamic_smem_bytes.unwrap_or(0),
+                    blocks: occupancy.map(|o| o.blocks_per_sm),
+                    warps: occupancy.map(|o| o.warps),
+                    load: *load_bytes,
                     instructions: r.instructions.clone(),
                 };
                 variants.entry(job.variant.to_string()).or_default().insert(job.arch.to_string(), entry);
@@ -91,8 +111,11 @@ impl Snapshot {
         for (variant, archs) in &self.variants {
             out.push_str(&format!("\n[variants.{variant:?}]\n"));
             for (arch, e) in archs {
+                let maybe = |name: &str, n: Option<u32>| n.map(|n| format!("{name} = {n}, ")).unwrap_or_default();
+                let (blocks, warps, load) = (maybe("blocks", e.blocks), maybe("warps", e.warps), maybe("load", e.load));
                 out.push_str(&format!(
-                    "{arch} = {{ registers = {}, spill = {}, local = {}, static_smem = {}, dynamic_smem = {}, instructions = {:?} }}\n",
+                    "{arch} = {{ registers = {}, spill = {}, local = {}, static_smem = {}, dynamic_smem = {}, \
+                     {blocks}{warps}{load}instructions = {:?} }}\n",
                     e.registers, e.spill, e.local, e.static_smem, e.dynamic_smem, e.instructions
                 ));
             }
@@ -141,7 +164,9 @@ mod tests {
 
     fn snapshot(nvrtc: &str, registers: u32, spill: u32) -> Snapshot {
         let instructions = vec!["idp".to_owned(), "fma".to_owned()];
-        let entry = Entry { registers, spill, local: 0, static_smem: 16, dynamic_smem: 0, instructions };
+        let (blocks, warps, load) = (Some(8), Some(64), Some(16));
+        let entry =
+            Entry { registers, spill, local: 0, static_smem: 16, dynamic_smem: 0, blocks, warps, load, instructions };
         let archs = BTreeMap::from([("sm_90".to_owned(), entry)]);
         Snapshot { nvrtc: nvrtc.to_owned(), variants: BTreeMap::from([("gemv_q4_0/x[A=1]@cuda".to_owned(), archs)]) }
     }
@@ -153,6 +178,12 @@ mod tests {
         let s = snapshot("13.0", 40, 0);
         s.write(&file).unwrap();
         assert_eq!(Snapshot::read(&file).unwrap(), s);
+        let mut without = s;
+        let entry = without.variants.values_mut().flat_map(BTreeMap::values_mut).next().unwrap();
+        (entry.blocks, entry.warps, entry.load) = (None, None, None);
+        without.write(&file).unwrap();
+        assert_eq!(Snapshot::read(&file).unwrap(), without);
+        assert!(!std::fs::read_to_string(&file).unwrap().contains("load ="), "what is not known is absent");
     }
 
     #[test]
