@@ -50,8 +50,8 @@ impl Server {
 #[test]
 fn a_served_model_answers_and_sigterm_and_ctrl_c_end_the_server_well() {
     let home = home();
-    for signal in ["-TERM", "-INT"] {
-        let mut server = start(&home, &["--model", home.model(), "--name", "my:model"]);
+    for (signal, parallel) in [("-TERM", "1"), ("-INT", "2")] {
+        let mut server = start(&home, &["--model", home.model(), "--name", "my:model", "--parallel", parallel]);
         assert!(server.ask("GET /api/ps", "").contains("\"name\":\"my:model\""), "it is loaded from the start");
         let body = r#"{"model":"my:model","prompt":"hi","raw":true,"options":{"num_predict":3,"ignore_eos":true}}"#;
         let answer = server.ask("POST /api/generate", body);

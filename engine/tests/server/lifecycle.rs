@@ -313,6 +313,7 @@ async fn a_client_that_leaves_gives_its_slot_free_and_the_other_answer_goes_on()
     assert_eq!(server.script.cancelled.load(Ordering::SeqCst), 1);
     wait_for_metric(&server, "edgellm_requests_running 2").await;
     drop((second, third));
+    wait_for_metric(&server, "edgellm_clients 0").await;
     server.script.gate.open();
     wait_for_metric(&server, "edgellm_requests_running 0").await;
     assert_eq!(server.script.cancelled.load(Ordering::SeqCst), 3);

@@ -1,5 +1,6 @@
 //! The real engine behind the server, on a model of a few thousand random weights.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,8 +36,12 @@ fn models() -> Models {
 }
 
 async fn serve(models: &Models) -> Server {
+    serve_by(models, options()).await
+}
+
+async fn serve_by(models: &Models, options: LoadOptions) -> Server {
     start_with(Script::default(), |serve| {
-        serve.loader = Arc::new(EngineLoader { options: options() });
+        serve.loader = Arc::new(EngineLoader { options });
         serve.models.clear();
         serve.store = Some(Store::at(models.dir.path()));
     })
@@ -81,6 +86,28 @@ async fn the_server_says_what_the_engine_says_a_line_for_each_token() {
     let last = lines.last().unwrap();
     assert_eq!((&last["eval_count"], &last["done_reason"]), (&json!(24), &json!("length")));
     assert!(last["prompt_eval_duration"].as_u64().unwrap() > 0 && last["load_duration"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn answers_side_by_side_are_those_of_each_alone_and_every_slot_counts_as_memory() {
+    let models = models();
+    let server = serve_by(&models, LoadOptions { slots: NonZeroUsize::new(2).unwrap(), ..options() }).await;
+    let long = "Hello there ".repeat(25);
+    // More than there are slots: the last waits for one.
+    let asked = [(long.as_str(), 30), ("Hello there", 24), ("Who is it?", 40)];
+    let answers = asked.map(|(prompt, tokens)| {
+        let body = json!({"model":"tiny-llama","prompt":prompt,"raw":true,"stream":false,
+            "options":{"num_predict":tokens,"temperature":0,"repeat_penalty":1,"ignore_eos":true}});
+        server.post_json("/api/generate", body)
+    });
+    for ((prompt, tokens), (status, body)) in asked.into_iter().zip(futures_util::future::join_all(answers).await) {
+        assert_eq!((status, &body["eval_count"]), (200, &json!(tokens)), "{body}");
+        assert_eq!(body["response"], expected(&models, prompt, tokens).1);
+    }
+    let ps = json(server.get("/api/ps").await).await;
+    let engine = Engine::load(&models.path, &options()).unwrap();
+    let kv = engine.info().kv_bytes_per_position(engine.kv()).0 * engine.context() as u64;
+    assert_eq!(ps["models"][0]["size"], engine.info().file_bytes.0 + 2 * kv);
 }
 
 #[tokio::test]
