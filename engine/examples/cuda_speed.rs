@@ -1,11 +1,12 @@
 //! Prefill and decode speed of a model file on a CUDA device, and what each step of a token takes: for work on kernels.
 //!
-//! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample]`
+//! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample|--eager]`
 //!
 //! Decoding starts at `depth` tokens of context. `EDGELLM_TABLE=default|baseline|PATH` chooses the kernels as `--table`
 //! does elsewhere, `EDGELLM_KV=int8` the type of keys and values. `EDGELLM_SAMPLE=0.7,40,0.9,0,1.1` draws tokens by temperature,
 //! top-k, top-p, min-p and repeat penalty instead of taking the most likely. `--sample` decodes in turns by each way of choosing
-//! instead, and says what a token costs more than a greedy one. `EDGELLM_PROFILE=1` lists the steps of a token. The times
+//! instead, and says what a token costs more than a greedy one. `--eager` launches the steps of a token one by one and as its
+//! graph in turns, says what either costs and launches, and fails where their tokens differ. `EDGELLM_PROFILE=1` lists the steps of a token. The times
 //! of steps come from a graph in which none overlaps another; the token's own graph is faster where steps may overlap.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use engine::cuda::CudaModel;
+use engine::cuda::{CudaModel, DecodedBy, Launching};
 use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
 use engine::gguf::Gguf;
 use engine::model::Config;
@@ -130,12 +131,52 @@ fn race_samplers(
     Ok(())
 }
 
+/// The graph and the steps of a token one by one, in turns.
+fn race_launches(
+    model: &mut CudaModel,
+    vocab: usize,
+    (prompt, tokens): (usize, usize),
+    rounds: usize,
+) -> Result<(), Box<dyn Error>> {
+    let prompt = prompt_of(prompt, vocab);
+    let mut micros = [const { Vec::new() }; Launching::ALL.len()];
+    let mut launches = [0.0; Launching::ALL.len()];
+    let mut first: Option<Vec<u32>> = None;
+    // The first round warms and is not counted; its tokens are compared as well.
+    for round in 0..=rounds {
+        for (i, way) in Launching::ALL.into_iter().enumerate() {
+            let DecodedBy { ids, nanos, counted } = model.decode_by(way, &prompt, tokens)?;
+            if let Some(at) = first.get_or_insert_with(|| ids.clone()).iter().zip(&ids).position(|(a, b)| a != b) {
+                return Err(format!("{way:?}: token {at} of {tokens} is not that of the graph").into());
+            }
+            launches[i] = (counted.graph_launches + counted.kernel_launches) as f64 / tokens as f64;
+            if round > 0 {
+                micros[i].push(nanos.iter().sum::<u64>() as f64 / 1e3 / tokens as f64);
+            }
+        }
+    }
+    println!("the same {} tokens in {} runs", tokens + 1, (rounds + 1) * Launching::ALL.len());
+    let graph = micros[0].clone();
+    for ((way, micros), launches) in Launching::ALL.iter().zip(micros).zip(launches) {
+        let more = median(micros.iter().zip(&graph).map(|(own, graph)| own - graph).collect());
+        let own = median(micros);
+        println!(
+            "{:9.1} tok/s {own:8.1} us a token, {more:+7.1} us, {launches:5.1} launches a token  {way:?}",
+            1e6 / own
+        );
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args: Vec<String> = std::env::args().collect();
     let words = args.len();
     args.retain(|arg| arg != "--sample");
     let samples = args.len() < words;
-    let usage = "usage: cuda_speed MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample]";
+    let words = args.len();
+    args.retain(|arg| arg != "--eager");
+    let eager = args.len() < words;
+    let usage = "usage: cuda_speed MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample|--eager]";
     let path = args.get(1).ok_or(usage)?;
     let number = |i: usize, default: usize| args.get(i).map_or(Ok(default), |a| a.parse());
     let (prompt, decoded, repetitions, depth) = (number(2, 512)?, number(3, 128)?, number(4, 5)?, number(5, 0)?);
@@ -166,6 +207,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     if samples {
         return race_samplers(&mut model, config.vocab, (depth.max(1), decoded.max(1)), repetitions.max(1));
+    }
+    if eager {
+        return race_launches(&mut model, config.vocab, (depth.max(1), decoded.max(1)), repetitions.max(1));
     }
     for _ in 0..repetitions {
         let mut line = String::new();

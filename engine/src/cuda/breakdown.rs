@@ -119,19 +119,10 @@ fn decode(
             of_window.push(u64::try_from((now - then).as_nanos()).unwrap_or(u64::MAX));
             then = now;
         }
-        add_difference(counted, &before, &model.counters());
+        counted.add(&model.counters().since(&before));
         gaps.push(of_window);
     }
     Ok(())
-}
-
-fn add_difference(sum: &mut Counters, before: &Counters, after: &Counters) {
-    sum.tokens += after.tokens - before.tokens;
-    sum.graph_launches += after.graph_launches - before.graph_launches;
-    sum.kernel_launches += after.kernel_launches - before.kernel_launches;
-    sum.syncs += after.syncs - before.syncs;
-    sum.h2d_bytes += after.h2d_bytes - before.h2d_bytes;
-    sum.d2h_bytes += after.d2h_bytes - before.d2h_bytes;
 }
 
 /// Times every prefix of a token's program. `restore` sets token and position as every prefix finds them, with `keys` keys
@@ -234,7 +225,7 @@ mod tests {
         let mut sum = Counters { tokens: 1, d2h_bytes: 4, ..Counters::default() };
         let before = Counters { tokens: 10, graph_launches: 7, d2h_bytes: 100, ..Counters::default() };
         let after = Counters { tokens: 13, graph_launches: 10, d2h_bytes: 112, ..before };
-        add_difference(&mut sum, &before, &after);
+        sum.add(&after.since(&before));
         assert_eq!((sum.tokens, sum.graph_launches, sum.d2h_bytes, sum.syncs), (4, 3, 16, 0));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use engine::cuda::breakdown::{Plan, measure};
-use engine::cuda::{Counters, CudaModel};
+use engine::cuda::{Counters, CudaModel, Launching};
 use engine::generate::{KvType, LoadOptions, SamplingParams, TableChoice};
 use engine::model::Config;
 use engine::sampler::Sampler;
@@ -319,5 +319,28 @@ fn a_block_of_16_bit_floats_is_five_launches_and_other_steps_stay_in_floats() {
         let int8 = model_of(&shape, scheme, TableChoice::Default, 64, KvType::Int8);
         let singly = int8.steps(0).iter().filter(|(workload, _)| workload.op == format!("gemv_{name}")).count();
         assert_eq!((singly, int8.steps(0).len()), (shape.layers, 2 + 7 * shape.layers));
+    }
+}
+
+#[test]
+fn steps_launched_one_by_one_choose_the_tokens_of_the_graph_and_are_counted_as_launches() {
+    if !inside("steps_launched_one_by_one_choose_the_tokens_of_the_graph_and_are_counted_as_launches", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    let mut model = model(&shape, Scheme::Q4_0, TableChoice::Default, 32);
+    let prompt = super::ids(&shape, 20);
+    let steps = model.steps(0).len() as u64;
+    for way in Launching::ALL {
+        // The last token stands at the end of the context.
+        let decoded = model.decode_by(way, &prompt, 12).unwrap();
+        let want: Vec<u32> = (19..32).map(|pos| behind(pos, &shape)).collect();
+        assert_eq!((&decoded.ids, decoded.nanos.len()), (&want, 12), "{way:?}");
+        let (graph_launches, kernel_launches) = if way == Launching::Graph { (12, 0) } else { (0, 12 * steps) };
+        let want = Counters { tokens: 12, graph_launches, kernel_launches, d2h_bytes: 48, ..Counters::default() };
+        assert_eq!(decoded.counted, want, "{way:?}");
+        // What follows is not that of a token that was left in the ring.
+        model.feed(&prompt[..3], 0).unwrap();
+        assert_eq!(model.next_greedy(true).unwrap(), behind(2, &shape));
     }
 }

@@ -7,7 +7,8 @@ pub struct Counters {
     pub tokens: u64,
     /// Launches of a token's graph.
     pub graph_launches: u64,
-    /// Kernels launched outside graphs: for prompts, and for the first drawn token of a request.
+    /// Kernels launched outside graphs: for prompts, for the first drawn token of a request, and for tokens whose steps are
+    /// launched one by one.
     pub kernel_launches: u64,
     /// Times that the host waited for the device.
     pub syncs: u64,
@@ -18,6 +19,28 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What came on top of an earlier state.
+    pub(in crate::cuda) fn since(&self, earlier: &Counters) -> Counters {
+        Counters {
+            tokens: self.tokens - earlier.tokens,
+            graph_launches: self.graph_launches - earlier.graph_launches,
+            kernel_launches: self.kernel_launches - earlier.kernel_launches,
+            syncs: self.syncs - earlier.syncs,
+            h2d_bytes: self.h2d_bytes - earlier.h2d_bytes,
+            d2h_bytes: self.d2h_bytes - earlier.d2h_bytes,
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(in crate::cuda) fn add(&mut self, other: &Counters) {
+        self.tokens += other.tokens;
+        self.graph_launches += other.graph_launches;
+        self.kernel_launches += other.kernel_launches;
+        self.syncs += other.syncs;
+        self.h2d_bytes += other.h2d_bytes;
+        self.d2h_bytes += other.d2h_bytes;
+    }
+
     /// A token is the launch of one graph.
     pub(super) fn count_token(&mut self) {
         self.graph_launches += 1;

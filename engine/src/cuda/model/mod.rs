@@ -4,9 +4,11 @@
 //! - `slot`: what an answer has of its own there, so that several can be under way.
 //! - `parts`: what the graphs of a token are made of.
 //! - `timed`: what its steps cost.
+//! - `eager`: the same steps launched one by one.
 //! - `counters`: what is counted.
 
 mod counters;
+mod eager;
 mod parts;
 mod slot;
 mod timed;
@@ -26,6 +28,7 @@ use kernels::cuda::library::nvrtc;
 use variants::TableFile;
 
 pub use self::counters::Counters;
+pub use self::eager::{DecodedBy, Launching};
 use self::parts::Parts;
 pub(super) use self::parts::{bytes_of, named};
 use self::work::Work;
