@@ -155,6 +155,27 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_suspect_run_leaves_table_and_cache_as_they_were_until_its_winners_are_accepted() {
+    let lab = Lab::new();
+    lab.script("canary_after = 0.9\n");
+    let out = lab.tune("o", "t.toml").output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    for part in ["the table was left as it was", "read rate moved", "--resume o --accept-suspect"] {
+        assert!(said(&out).contains(part), "{part} is not in {}", said(&out));
+    }
+    assert!(!lab.path("t.toml").exists() && lab.path("o/report.html").is_file());
+    // Nothing of it is recalled by a run on a quiet device, whose times are its own.
+    lab.script("");
+    done(&lab.tune("quiet", "u.toml").output().unwrap());
+    assert!(record(&lab.path("quiet")).cells.iter().all(|c| !c.from_cache));
+    // Its own journal is whole; what was suspect stays so, and is taken only where that is said.
+    let again = lab.bench().args(["tune", "--resume", "o"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(3), "{}", said(&again));
+    done(&lab.bench().args(["tune", "--resume", "o", "--accept-suspect"]).output().unwrap());
+    assert!(record(&lab.path("o")).suspect.is_some() && !rows(&lab.path("t.toml")).is_empty());
+}
+
+#[test]
 fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finishes() {
     let lab = Lab::new();
     let out = lab.tune("o", "t.toml").args(["--budget", "8s"]).output().unwrap();

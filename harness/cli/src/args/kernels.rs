@@ -232,6 +232,10 @@ pub struct TuneArgs {
     /// the engine is faster with them.
     #[arg(long, value_name = "MODEL")]
     pub promote: Option<String>,
+    /// Write the winners into the table although the device changed during the run (it reads or clocks otherwise than
+    /// before). With --resume: those of a run that was refused for it.
+    #[arg(long)]
+    pub accept_suspect: bool,
 }
 
 /// A time such as `3m`, `90s`, `500ms` or `1h`.

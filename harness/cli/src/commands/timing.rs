@@ -166,6 +166,7 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
         (Some(folder), Some(file)) => Identity::resumed(&file.id, &file.started, folder)?,
         _ => Identity::of(verb, job.timing.out.as_deref())?,
     };
+    let before = resumed.as_ref().and_then(|_| suspect_before(&identity.folder));
     let stop = interrupt::flag().context("watching for Ctrl-C")?;
     let file = open_journal(job, &identity, seed)?;
     let device = bench.target.device();
@@ -195,9 +196,25 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
     notes.extend(journal.cache_failed().map(str::to_owned));
     notes.extend(bar.failed.take());
     let trials = file.borrow().trials().to_vec();
-    let record = kernel_run_without_home(build(job, &bench, &plan, &planned, &identity, outcome, notes));
+    let mut record = kernel_run_without_home(build(job, &bench, &plan, &planned, &identity, outcome, notes));
+    // Trials of a run that was suspect stay so, however quiet the device is when it goes on.
+    record.suspect = [record.suspect, before].into_iter().flatten().reduce(|now, before| match now == before {
+        true => now,
+        false => format!("{before}; {now}"),
+    });
+    if record.suspect.is_some()
+        && let Some(why) = journal.forget()
+    {
+        record.notes.push(why);
+    }
     kernel_report::write(&identity, &record, &trials)?;
     Ok(Some(Timed { record, trials, identity }))
+}
+
+/// Why the run in this folder was suspect when it ended last; a run that was killed has no record, and nothing to say.
+fn suspect_before(folder: &Path) -> Option<String> {
+    let text = std::fs::read(folder.join("run.json")).ok()?;
+    serde_json::from_slice::<KernelRun>(&text).ok()?.suspect
 }
 
 fn verb(kind: KernelRunKind) -> &'static str {

@@ -25,7 +25,8 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             let (first, command) = timing::first_command(folder, "tune")?;
             let Command::Tune(first) = first else { return Err(timing::other_verb(folder, "tune")) };
             let timing = TimingArgs { resume: args.timing.resume.clone(), ..args.timing.over(first.timing) };
-            (TuneArgs { timing, ..first }, command)
+            let accept_suspect = args.accept_suspect || first.accept_suspect;
+            (TuneArgs { timing, accept_suspect, ..first }, command)
         }
     };
     if let Some(space) = &args.replay {
@@ -103,6 +104,18 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let Some(timed) = timing::time(&job, bench)? else { return Ok(Exit::Done) };
     // What cannot be printed, or written beside the table, is said at the end: the table comes first.
     let printed = kernel_report::print(&timed.record, json);
+    if let Some(why) = timed.record.suspect.as_ref().filter(|_| !args.accept_suspect) {
+        // Times of a device that was another one halfway say nothing of what the table holds: its rows stay.
+        let recorded = args.record_space.as_deref().map_or(Ok(()), |path| record_space(path, &timed.trials));
+        printed?;
+        recorded?;
+        let folder = timed.identity.folder.display();
+        return Err(anyhow!(
+            "the table was left as it was, since the run is suspect: {why}\nhint: `bench doctor` names sources of noise; tune \
+             again without them, or take the winners all the same with bench tune --resume {folder} --accept-suspect"
+        )
+        .into());
+    }
     let Merged { table: merged, changes, kept } = table.merge(&timed.record, &registry);
     for workload in &kept {
         eprintln!("note: {workload} keeps its row, which was chosen in the engine: a kernel alone says less");

@@ -1,7 +1,7 @@
 //! `trials.jsonl`, the journal of a run, and the cache of trials that earlier runs on this device have left (R18, R19).
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -167,6 +167,29 @@ impl TrialCache {
         let path = self.file(&trial.cell.workload, trial.cell.policy);
         append(&mut OpenOptions::new().append(true).create(true).open(path)?, trial)
     }
+
+    /// Takes trials out again: a later run measures them anew.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn forget(&self, trials: &[Trial]) -> std::io::Result<()> {
+        let mut by_file: HashMap<PathBuf, HashSet<&str>> = HashMap::new();
+        for trial in trials {
+            let path = self.file(&trial.cell.workload, trial.cell.policy);
+            by_file.entry(path).or_default().insert(&trial.key);
+        }
+        for (path, keys) in by_file {
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let stays = |line: &&str| {
+                serde_json::from_str::<Trial>(line).map_or(true, |trial| !keys.contains(trial.key.as_str()))
+            };
+            let left: String = text.lines().filter(stays).flat_map(|line| [line, "\n"]).collect();
+            // Another run that reads meanwhile sees the old file or the new one.
+            let new = path.with_extension("jsonl.new");
+            std::fs::write(&new, left).and_then(|()| std::fs::rename(&new, &path))?;
+        }
+        Ok(())
+    }
 }
 
 /// The journal that the tuner sees: this run's file, the cache behind it.
@@ -175,6 +198,8 @@ pub struct RunJournal {
     known: MemoryJournal,
     file: Rc<RefCell<TrialFile>>,
     cache: Option<TrialCache>,
+    /// What this run has put into the cache.
+    fresh: Vec<Trial>,
     /// Said once: a cache that cannot be written costs time later and nothing now.
     cache_failed: Option<String>,
 }
@@ -184,7 +209,22 @@ impl RunJournal {
     pub fn new(file: Rc<RefCell<TrialFile>>, cached: Vec<Trial>, cache: Option<TrialCache>) -> RunJournal {
         let mut trials = cached;
         trials.extend(file.borrow().trials().iter().cloned());
-        RunJournal { known: MemoryJournal::with(trials), file, cache, cache_failed: None }
+        RunJournal { known: MemoryJournal::with(trials), file, cache, fresh: Vec::new(), cache_failed: None }
+    }
+
+    /// Takes what this run has put into the cache out again, since its times are not to be believed; what a reader must know
+    /// of it, if there was anything. The run's own file stays whole.
+    pub fn forget(&mut self) -> Option<String> {
+        let (cache, fresh) = (self.cache.as_ref()?, std::mem::take(&mut self.fresh));
+        if fresh.is_empty() {
+            return None;
+        }
+        Some(match cache.forget(&fresh) {
+            Ok(()) => "no later run recalls the times of this one, which is suspect".to_owned(),
+            Err(e) => format!(
+                "the times of this run, which is suspect, could not be taken out of the cache: {e}; tune with --no-cache"
+            ),
+        })
     }
 
     /// Why the cache could not be written, if it could not.
@@ -202,11 +242,14 @@ impl Journal for RunJournal {
         // What is known in these very words, such as a run-off that was recalled, does not go into the cache once more.
         let fresh = !self.known.find(&trial.key).is_some_and(|known| says_the_same(known, &trial));
         self.file.borrow_mut().keep(&trial)?;
-        if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed)
-            && let Err(e) = cache.keep(&trial)
-        {
-            self.cache_failed =
-                Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
+        if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed) {
+            match cache.keep(&trial) {
+                Ok(()) => self.fresh.push(Trial { samples: Vec::new(), ..trial.clone() }),
+                Err(e) => {
+                    self.cache_failed =
+                        Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
+                }
+            }
         }
         self.known.append(trial)
     }
