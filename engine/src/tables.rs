@@ -57,7 +57,7 @@ pub(crate) fn choose_on_cuda(
 
 fn of_device(device: &DeviceKey, limits: Limits) -> (Table, Option<String>) {
     let (table, loaded) = Table::for_device(device, limits, &folders());
-    let note = loaded.is_default().then(|| loaded.to_string());
+    let note = loaded.is_default().then(|| loaded.to_string()).or_else(|| passed_over(table.file().as_ref()?));
     (table, note)
 }
 
@@ -76,7 +76,16 @@ fn of_file(
         let (there, here) = (&file.device.name, &device.name);
         format!("the table {} was measured on {there} under other conditions than {here} has now", path.display())
     });
+    let note = match (note, passed_over(&file)) {
+        (Some(note), Some(rows)) => Some(format!("{note}; {rows}")),
+        (note, rows) => note.or(rows),
+    };
     Ok((Table::of_file(file, limits), note))
+}
+
+/// What there is to say of rows that name what this program does not have.
+fn passed_over(file: &TableFile) -> Option<String> {
+    file.passed_over(variants::registry())
 }
 
 /// What there is to say of a model on a CUDA device whose table was measured with other models (R24): how many products and

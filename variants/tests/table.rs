@@ -184,8 +184,22 @@ fn a_row_that_cannot_run_is_passed_over() {
     let mut gone = row(64, 64, "plain");
     gone.variant = "gemv_q4_0/gone@cpu".parse().unwrap();
     let rows = vec![moved, gone, row(64, 64, "unsigned@vnni"), row(64, 64, "plain")];
-    let table = Table::of_file(file(rows), Limits::cpu(Isa::Avx2, 0));
+    let mut file = file(rows);
+    let table = Table::of_file(file.clone(), Limits::cpu(Isa::Avx2, 0));
     assert_eq!(chosen(&table, &shape(64, 64)), (variant("plain"), ChosenBy::Row));
+    // What the program does not have is said, with shape and variant; what this processor cannot do is no fault of the table.
+    let said = file.passed_over(registry()).unwrap();
+    for part in
+        ["rows that are passed over", "gemv_q4_0 K=64 N=64 names gemv_q4_0/gone@cpu, which this program does not"]
+    {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!(said.contains("gemv_q4_0/dequant@avx2, which reads the layout gguf now"), "{said}");
+    assert!(!said.contains("vnni"), "{said}");
+    // A row in quarantine is passed over for a reason that was said before.
+    file.rows[0].quarantined = Some("it failed".to_owned());
+    file.rows[1].quarantined = Some("it failed".to_owned());
+    assert_eq!(file.passed_over(registry()), None);
 }
 
 #[test]

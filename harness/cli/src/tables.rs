@@ -10,6 +10,7 @@ use harness_spec::{DeviceKey, Policy, Shape, VariantId, Workload};
 use serde_json::{Value, json};
 use variants::{
     LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets, built_in_tables,
+    registry,
 };
 
 use crate::places;
@@ -387,7 +388,10 @@ pub fn list() -> anyhow::Result<Vec<Value>> {
     // Every row has every field, so that all are shown whichever comes first.
     let row = |place: String, of: &str, file: Result<TableFile, variants::TableError>| {
         let (file, problem) = match file {
-            Ok(file) => (Some(file), None),
+            Ok(file) => {
+                let passed_over = file.passed_over(registry());
+                (Some(file), passed_over)
+            }
             Err(e) => (None, Some(e.to_string())),
         };
         let file = file.as_ref();

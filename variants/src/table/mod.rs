@@ -8,6 +8,7 @@ mod bucket;
 mod built_in;
 mod file;
 mod memo;
+mod unknown;
 
 use std::fmt;
 use std::path::PathBuf;

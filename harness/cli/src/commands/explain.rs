@@ -36,6 +36,9 @@ pub fn run(args: &ExplainArgs, json: bool) -> Outcome {
     };
     check_dims(&workload, &space.dims).map_err(usage)?;
     let read = read(args)?;
+    if let Some(said) = read.file.as_ref().and_then(|file| file.passed_over(registry())) {
+        eprintln!("note: {said}");
+    }
     let choice = read.table.choose(&workload.op, &workload.shape).ok_or_else(|| {
         usage(anyhow!(
             "no kernel of {workload} can run on this device\nhint: `bench list kernels --op {}`",

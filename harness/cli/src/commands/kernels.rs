@@ -43,7 +43,9 @@ pub fn open(place: Place, a: &DeviceArgs, checks: Checks, table: Option<&Path>) 
     let backend = if device.backend == "cpu" { Backend::Cpu } else { Backend::Cuda };
     let provenance = if target.simulated() { Provenance::Simulated } else { Provenance::Measured };
     let table = DeviceTable::load(&device, target.limits(), table, provenance)?;
-    if let Some(said) = &table.said {
+    // A folder of the user's may have what the program lacks, so that this is asked of both together.
+    let passed_over = table.file().and_then(|file| file.passed_over(&registry));
+    for said in table.said.iter().chain(&passed_over) {
         eprintln!("note: {said}");
     }
 
