@@ -233,7 +233,7 @@ impl Op for Sample {
             ways.iter().flat_map(move |(way, params)| {
                 [None, Some(ALMOST_ONE)].map(|u| {
                     let end = if u.is_some() { ", the last" } else { "" };
-                    case(format!("AD-27 {name}, {way}{end}"), seed, logits, *params, u)
+                    case(format!("AD-18 {name}, {way}{end}"), seed, logits, *params, u)
                 })
             })
         };
