@@ -9,18 +9,38 @@
 // Every key keeps its own scale, and every group of lanes a maximum of its own, of any sign. Otherwise as split_merged.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
-//   WARPS     warps in a block
-//   STEP      keys that a warp has under way
-//   HPB       query heads of a block; a group of more takes several blocks
-//   SPLITS    blocks to a set of heads, at most 256
-//   MIN_KEYS  the least share of a split
-//   FIXED     1: the maximum is given and not found, as in attn_token/unified
-#if !defined(WARPS) || !defined(STEP) || !defined(HPB) || !defined(SPLITS) || !defined(MIN_KEYS) || !defined(FIXED)
+//   WARPS        warps in a block
+//   STEP         keys that a warp has under way
+//   HPB          query heads of a block; a group of more takes several blocks
+//   SPLITS       blocks to a set of heads, at most 256
+//   MIN_KEYS     the least share of a split
+//   TURNS_AHEAD  turns that a warp asks to come into L2 before it waits for the kernel ahead
+//   FIXED        1: the maximum is given and not found, as in attn_token/unified
+#if !defined(WARPS) || !defined(STEP) || !defined(HPB) || !defined(SPLITS) || !defined(MIN_KEYS) || \
+    !defined(TURNS_AHEAD) || !defined(FIXED)
 #error "attn_token/dp4a: every tunable must be set by the build"
 #endif
 #include "attn_decode/group.cuh"
 #include "attn_token/codes.cuh"
 #include "attn_token/finish.cuh"
+
+// Asks for the keys and values of the warp's first turns, and their scales. They may be asked for before they are written: L2 is
+// where they are written to.
+__device__ __forceinline__ void ask_ahead(const u8* k, const u8* v, const float* k_scale, const float* v_scale, u64 slots,
+                                          Share share, int dim) {
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+#pragma unroll 1
+    for (int turn = 0; turn < TURNS_AHEAD; ++turn) {
+        const int first = share.begin + (turn * WARPS + warp) * STEP, rows = min(STEP, share.end - first);
+        if (rows <= 0) return;
+        const u64 slot = slots + first;
+        for (int at = lane * 128; at < rows * dim; at += WARP * 128) {
+            prefetch_l2(k + slot * dim + at);
+            prefetch_l2(v + slot * dim + at);
+        }
+        if (lane < 2) prefetch_l2((lane == 0 ? k_scale : v_scale) + slot);
+    }
+}
 
 // A warp whose keys are too far from the given maximum runs them again and finds it.
 template <int DIM>
@@ -53,6 +73,7 @@ attn_token_dp4a(const float* q,          // [HEADS, DIM]
     const int split = blockIdx.y;
     // The length stands since before this token.
     const Share share = share_of(split, *(const volatile int*)len, MIN_KEYS, STEP);
+    ask_ahead(k, v, k_scale, v_scale, (u64)set.kv * MAX_LEN, share, DIM);
     pdl_wait();
     if (split >= share.active) return;
     stage_queries(queries, q, set, DIM);
