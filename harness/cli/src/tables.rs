@@ -10,7 +10,6 @@ use harness_spec::{DeviceKey, Policy, Shape, VariantId, Workload};
 use serde_json::{Value, json};
 use variants::{
     LEAST_SHAPES, Limits, Loaded, Registry, Row, ShapeTimes, TABLE_SCHEMA, Table, TableFile, buckets, built_in_tables,
-    registry,
 };
 
 use crate::places;
@@ -369,11 +368,12 @@ fn add_buckets(file: &mut TableFile, run: &KernelRun, policy: Policy) {
     }
 }
 
-/// Every table that can be found, for `bench list tables`: those of this user, and those that the program carries.
+/// Every table that can be found, for `bench list tables`: those of this user, and those that the program carries,
+/// with what is wrong with them: a file that is no table, rows that name what the registry does not have.
 ///
 /// # Errors
 /// The user's folder is not known, or cannot be read.
-pub fn list() -> anyhow::Result<Vec<Value>> {
+pub fn list(registry: &Registry) -> anyhow::Result<Vec<Value>> {
     let folder = places::tables()?;
     let reading = || format!("reading the tables in {}\nhint: set EDGELLM_HOME to a folder of yours", folder.display());
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(&folder) {
@@ -389,7 +389,7 @@ pub fn list() -> anyhow::Result<Vec<Value>> {
     let row = |place: String, of: &str, file: Result<TableFile, variants::TableError>| {
         let (file, problem) = match file {
             Ok(file) => {
-                let passed_over = file.passed_over(registry());
+                let passed_over = file.passed_over(registry);
                 (Some(file), passed_over)
             }
             Err(e) => (None, Some(e.to_string())),

@@ -30,7 +30,7 @@ pub fn run(what: Listing, kernels: &[PathBuf], ops_only: &[String], json: bool) 
         Listing::Suites => suites()?,
         Listing::Devices => devices(),
         Listing::Models => models()?,
-        Listing::Tables => crate::tables::list()?,
+        Listing::Tables => crate::tables::list(&registry)?,
     };
     if json {
         print_json(&rows)?;
