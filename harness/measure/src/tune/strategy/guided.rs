@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::lattice::Lattice;
+use super::outlook::Outlook;
 use super::surrogate::Surrogate;
 use super::{Ask, Known, Seen, Strategy};
 use crate::tune::plan::Candidate;
@@ -160,6 +161,7 @@ impl Strategy for Guided {
             return Ask { batch: self.spread(seen), ..Ask::default() };
         };
         surrogate.fit(seen);
+        let outlook = Outlook::of(surrogate, seen);
         let many = BATCH.min(seen.left);
         let best = seen.best().map_or(f64::INFINITY, |(_, time)| time);
         let contenders = Guided::contenders(seen);
@@ -170,16 +172,16 @@ impl Strategy for Guided {
             if room == 0 {
                 break;
             }
-            batch.extend(surrogate.choose(seen, &around, room, best));
+            batch.extend(outlook.choose(&around, room, best));
         }
         for &(group, goal) in contenders.iter().cycle().skip(self.turn).take(IN_TURN.min(many - batch.len())) {
             let own = |i: &usize| seen.candidates[*i].group == group && !batch.contains(i);
             let own: Vec<usize> = pool.iter().copied().filter(own).collect();
-            batch.extend(surrogate.choose(seen, &own, 1, goal));
+            batch.extend(outlook.choose(&own, 1, goal));
         }
         self.turn = (self.turn + IN_TURN) % contenders.len().max(1);
         let others: Vec<usize> = pool.into_iter().filter(|i| !batch.contains(i)).collect();
-        let wanted = surrogate.choose(seen, &others, many - batch.len() + BATCH, best);
+        let wanted = outlook.choose(&others, many - batch.len() + BATCH, best);
         let (now, soon) = wanted.split_at((many - batch.len()).min(wanted.len()));
         batch.extend_from_slice(now);
         Ask { batch, look: None, soon: soon.to_vec() }

@@ -8,9 +8,11 @@ mod guided;
 mod halving;
 mod lattice;
 mod local;
+mod outlook;
 mod random;
 mod roofline;
 mod surrogate;
+mod triangle;
 
 use std::fmt;
 use std::str::FromStr;
