@@ -5,6 +5,7 @@
 //! file, speaks to no server and has never heard of CUDA, so scripted sides and a scripted device test all of it. The rules are those of MEASURING.md; comments name the
 //! section they follow.
 
+pub mod agreement;
 pub mod bandwidth;
 pub mod bootstrap;
 pub mod breakdown;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use engine::generate::DeviceChoice;
+use harness_measure::agreement::greedy_agreement;
 use harness_measure::{AnalysisOptions, Schedule, analyse, describe_one_side};
 use harness_spec::record::{ManifestField, Provenance, RunKind, RunRecord};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,9 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         RunKind::E2e => describe_one_side(&samples, p.sides[0].role, &options),
     };
     record::mark(&mut samples, &analysis.reasons);
+    if p.kind == RunKind::Compare {
+        notes.extend(greedy_agreement(&samples, &analysis.reasons).map(|a| a.to_string()));
+    }
     match &ended {
         Ended::Complete => {}
         Ended::Interrupted => notes.push("interrupted by a signal: what was measured until then".into()),
