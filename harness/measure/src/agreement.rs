@@ -20,7 +20,7 @@ impl std::fmt::Display for Agreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "greedy answers of both sides: {} of {} pairs are the same text, the median pair begins with the same {:.0} % of it",
+            "greedy answers of both sides: {} of {} pairs are the same text, the median pair begins with the same {:.0} %",
             self.same,
             self.pairs,
             self.prefix * 100.0
@@ -28,8 +28,8 @@ impl std::fmt::Display for Agreement {
     }
 }
 
-/// Of runs whose sampler is greedy on both sides, as that of every comparison is. It describes and judges nothing: where two
-/// logits are level, as in a model of random weights, engines that are both right part early. `None` without a pair.
+/// Of runs whose sampler is greedy on both sides, as that of every comparison is. It describes and judges nothing: where
+/// two logits are level, as in a model of random weights, engines that are both right part early. `None` without a pair.
 pub fn greedy_agreement(samples: &[Sample], reasons: &[Option<DropReason>]) -> Option<Agreement> {
     let pairs = kept(samples, reasons);
     let texts = pairs.iter().map(|p| (p.engine.text.as_str(), p.peer.text.as_str()));

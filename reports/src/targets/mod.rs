@@ -1,4 +1,5 @@
-//! Targets as data (SPEC.md H17): what has to hold, on which device, from which records one can tell, and what physics allows.
+//! Targets as data (SPEC.md H17): what has to hold, on which device, from which records one can tell, and what physics
+//! allows.
 //!
 //! The list itself is a file (`suites/targets.toml`); whoever reads it hands it over here. A target beyond its ceiling is
 //! refused on entry: nobody can meet it, and whoever seems to has measured something else.
@@ -234,8 +235,8 @@ pub enum TargetError {
     },
     /// Beyond physics.
     #[error(
-        "target {id}: its {what} {value} lies beyond its ceiling {ceiling:.3} ({why})\nhint: lower the target, or mend the bytes or \
-         the rate that the ceiling is made of"
+        "target {id}: its {what} {value} lies beyond its ceiling {ceiling:.3} ({why})\nhint: lower the target, or mend the bytes \
+         or the rate that the ceiling is made of"
     )]
     BeyondCeiling {
         /// The target.

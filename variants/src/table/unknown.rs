@@ -29,8 +29,8 @@ impl TableFile {
         let named = all[..all.len().min(MOST_NAMED)].join("; ");
         let rows = if all.len() == 1 { "a row that is" } else { "rows that are" };
         Some(format!(
-            "the table of {} has {rows} passed over: {named}{more}: what stands behind runs there, or the default; `bench tune` \
-             measures which is faster",
+            "the table of {} has {rows} passed over: {named}{more}: what stands behind runs there, or the default; `bench \
+             tune` measures which is faster",
             self.device.name
         ))
     }

@@ -69,8 +69,8 @@ pub fn on_target(
     Ok(out)
 }
 
-/// Each duel is a family of one. A slowdown is injected into the recorded times of one side: what the noise of this host lets
-/// be seen of it describes the host, and is no fault of the statistics.
+/// Each duel is a family of one. A slowdown is injected into the recorded times of one side: what the noise of this host
+/// lets be seen of it describes the host, and is no fault of the statistics.
 fn figures(duels: &[DuelSamples], cell: &Cell, settings: &Settings, seed: u64) -> Vec<SelftestFigure> {
     let (mut false_verdicts, mut covered, mut found, mut beyond) =
         (Count::new(), Count::new(), Count::new(), Count::new());
