@@ -161,7 +161,7 @@ inline uint64_t meet(const char* op, unsigned mask, uint64_t in, long long argum
         if (other >= in_block) fail("%s: mask %08x names lane %d, and the block ends before it", op, mask, other);
         Thread& t = lanes[other];
         if (t.state == State::Ended) fail("%s: mask %08x names lane %d, which has returned", op, mask, other);
-        if (t.state == State::InWarp && (strcmp(t.op, op) != 0 || t.mask != mask)) {
+        if (t.state == State::InWarp && ((t.op != op && strcmp(t.op, op) != 0) || t.mask != mask)) {
             if (t.mask >> lane & 1) fail("%s: lane %d waits in %s with mask %08x", op, other, t.op, t.mask);
         }
         if (t.state != State::InWarp || t.mask != mask) {

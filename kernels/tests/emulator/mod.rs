@@ -9,6 +9,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use harness_spec::{CellFailure, Shape, Stage, VariantId};
 use kernels::op::{Arg, Op, Problem, Runner};
@@ -96,6 +97,43 @@ fn hash_of_sources() -> u64 {
     hasher.finish()
 }
 
+/// What every compilation is given. A device rounds a product and its sum apart unless the source says fma.
+const FLAGS: [&str; 7] =
+    ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off", "-w"];
+
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated")
+}
+
+fn sources() -> u64 {
+    static SOURCES: LazyLock<u64> = LazyLock::new(hash_of_sources);
+    *SOURCES
+}
+
+/// A folder with the emulator's header precompiled, which is much of the work of a compilation: there are hundreds.
+/// Where the compiler makes none of it, or none that fits a unit, the header itself is read.
+fn precompiled() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = cache().join(format!("{:016x}.headers", sources()));
+        let header = folder.join("cuda_on_cpu.hpp.gch");
+        if !header.exists() && fs::create_dir_all(&folder).is_ok() {
+            let part = folder.join(format!("{}.part", std::process::id()));
+            let made = Command::new(compiler().expect("callers have looked for a compiler"))
+                .args(FLAGS)
+                .args(["-x", "c++-header"])
+                .arg(crate_root().join("tests/emulator/cuda_on_cpu.hpp"))
+                .arg("-o")
+                .arg(&part)
+                .output();
+            if made.is_ok_and(|output| output.status.success()) {
+                let _ = fs::rename(&part, &header);
+            }
+        }
+        folder
+    });
+    &FOLDER
+}
+
 impl Emulated {
     /// Compiles `text`, which defines `entry`; `folder` is where it may include from besides the crate's own headers.
     pub fn compile(
@@ -104,11 +142,10 @@ impl Emulated {
         entry: &str,
         defines: &[(String, String)],
     ) -> Result<Emulated, CellFailure> {
-        static SOURCES: std::sync::LazyLock<u64> = std::sync::LazyLock::new(hash_of_sources);
         let failed = |what: String| CellFailure::new(Stage::Compile, what);
         let mut hasher = DefaultHasher::new();
-        (*SOURCES, text, folder, entry, defines).hash(&mut hasher);
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulated");
+        (sources(), text, folder, entry, defines).hash(&mut hasher);
+        let cache = cache();
         fs::create_dir_all(&cache).map_err(|e| failed(e.to_string()))?;
         let object = cache.join(format!("{:016x}.so", hasher.finish()));
         if !object.exists() {
@@ -117,10 +154,11 @@ impl Emulated {
             fs::write(&unit, wrapped).map_err(|e| failed(e.to_string()))?;
             let part = unit.with_extension("part");
             let output = Command::new(compiler().expect("callers have looked for a compiler"))
-                .args(["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique"])
-                // A device rounds a product and its sum apart unless the source says fma.
-                .args(["-ffp-contract=off", "-w"])
+                .args(FLAGS)
+                .arg("-shared")
                 .args(defines.iter().map(|(name, value)| format!("-D{name}={value}")))
+                .arg("-I")
+                .arg(precompiled())
                 .arg("-I")
                 .arg(crate_root().join("tests/emulator"))
                 .arg("-I")
