@@ -59,7 +59,7 @@ impl<'a> Outlook<'a> {
             let chances = chances_of_valid(seen, &members);
             let each = factors.iter().zip(members).zip(chances).enumerate();
             each.map(|(g, (((factor, z), members), valid))| {
-                let (rows, forecasts) = forecasts(surrogate, seen, &data.points[g], &members, factor, z);
+                let (rows, forecasts) = forecasts(surrogate, seen, (g, &data.points[g], &members), (factor, z));
                 Block { members, rows, forecasts, valid }
             })
             .collect()
@@ -130,17 +130,11 @@ impl Block {
 fn forecasts(
     surrogate: &Surrogate,
     seen: &Seen<'_>,
-    points: &[usize],
-    members: &[usize],
-    factor: &Triangle,
-    z: &[f64],
+    (group, points, members): (usize, &[usize], &[usize]),
+    (factor, z): (&Triangle, &[f64]),
 ) -> (Vec<f64>, Vec<Forecast>) {
     let mut forecasts = vec![Forecast { mean: 0.0, variance: 0.0 }; members.len()];
-    let mut rows = Vec::with_capacity(points.len() * members.len());
-    for &point in points {
-        let there = &seen.candidates[point];
-        rows.extend(members.iter().map(|&m| surrogate.covariance(&seen.candidates[m], there)));
-    }
+    let mut rows = surrogate.covariances(seen, group, points, members);
     if !members.is_empty() {
         factor.forward_all(&mut rows, members.len());
         for (row, z) in rows.chunks_exact(members.len()).zip(z) {

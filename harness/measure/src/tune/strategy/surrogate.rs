@@ -4,8 +4,8 @@
 //! scales, one an axis, are those under which the measured points are most likely.
 //! Source: Rasmussen and Williams (2006), "Gaussian Processes for Machine Learning", chapters 2 and 5.
 
-use super::triangle::Triangle;
 use super::Seen;
+use super::triangle::Triangle;
 use crate::tune::plan::Candidate;
 
 /// Length scales that an axis may take, in steps of its lattice; the last is "does not matter".
@@ -81,6 +81,36 @@ impl Surrogate {
             square += axis.squares[x.abs_diff(y)];
         }
         LEVEL + (1.0 - LEVEL) * matern(square)
+    }
+
+    /// Prior covariances of points and members of one kernel: a row a point. They depend on the steps between the two alone,
+    /// which are few where the lattice is small.
+    pub fn covariances(&self, seen: &Seen<'_>, group: usize, points: &[usize], members: &[usize]) -> Vec<f64> {
+        let axes = &self.axes[group];
+        let pairs =
+            points.iter().flat_map(|&p| members.iter().map(move |&m| (&seen.candidates[m], &seen.candidates[p])));
+        let size = axes.iter().fold(1usize, |size, axis| size.saturating_mul(axis.squares.len()));
+        if size > points.len() * members.len() {
+            return pairs.map(|(a, b)| self.covariance(a, b)).collect();
+        }
+        let at_place = |mut place: usize| {
+            let mut square = 0.0;
+            for axis in axes {
+                square += axis.squares[place % axis.squares.len()];
+                place /= axis.squares.len();
+            }
+            LEVEL + (1.0 - LEVEL) * matern(square)
+        };
+        let table: Vec<f64> = (0..size).map(at_place).collect();
+        let place = |(a, b): (&Candidate, &Candidate)| {
+            let (mut place, mut stride) = (0, 1);
+            for ((&x, &y), axis) in a.coordinates.iter().zip(&b.coordinates).zip(axes) {
+                place += x.abs_diff(y) * stride;
+                stride *= axis.squares.len();
+            }
+            place
+        };
+        pairs.map(|pair| table[place(pair)]).collect()
     }
 
     /// Fits the scales to what is known, by coordinate ascent from where they stood.
