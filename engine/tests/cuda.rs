@@ -467,7 +467,7 @@ fn a_model_larger_than_the_memory_is_refused_with_the_numbers_before_anything_is
 
 fn fixture(options: &LoadOptions) -> Option<EvalReport> {
     let path = real_model::path()?;
-    let reference = ReferenceFile::read(&gpu::source("tests/fixtures/smollm2_greedy.json")).unwrap();
+    let reference = ReferenceFile::read(&scripted::libraries::source("tests/fixtures/smollm2_greedy.json")).unwrap();
     let mut engine = Engine::load(&path, &LoadOptions { context: Some(256), ..*options }).unwrap();
     let report = evaluate(&mut engine, &reference, &mut |_| {}).unwrap();
     println!("{:?} {:?}\n{report}", options.precision, options.kv);

@@ -7,7 +7,6 @@ mod tiny;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -135,8 +134,7 @@ fn decode_loops(shape: &Shape, device: DeviceChoice) {
 /// for a token is the same.
 fn again_on_a_scripted_gpu() {
     let folder = tempfile::tempdir().unwrap();
-    let source = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    if libraries::gpu(source, folder.path(), &folder.path().join("libnvrtc.so")).is_none() {
+    if libraries::gpu(folder.path(), &folder.path().join("libnvrtc.so")).is_none() {
         return println!("skipped: there is no C compiler");
     }
     let mut again = Command::new(std::env::current_exe().unwrap());

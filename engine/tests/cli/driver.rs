@@ -15,8 +15,7 @@ fn folder() -> &'static Path {
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("compiler")).unwrap();
-        let source = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        libraries::gpu(source, &folder, &folder.join("compiler/libnvrtc.so"))
+        libraries::gpu(&folder, &folder.join("compiler/libnvrtc.so"))
             .expect("there is the compiler that links every Rust program");
         folder
     })

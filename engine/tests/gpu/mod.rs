@@ -1,6 +1,5 @@
-//! The GPU that some tests need, one at a time, and files that they read.
+//! The GPU that some tests need, one at a time.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernels::cuda::driver::Device;
@@ -19,15 +18,4 @@ pub fn hold() -> Option<MutexGuard<'static, ()>> {
             None
         }
     }
-}
-
-/// A file of this crate. A program of tests may run elsewhere than where it was built: in the checkout that `EDGELLM_SOURCE`
-/// names, else in that of the current folder, else where it was built.
-pub fn source(path: &str) -> PathBuf {
-    let places = match std::env::var_os("EDGELLM_SOURCE").filter(|v| !v.is_empty()) {
-        Some(checkout) => vec![PathBuf::from(checkout).join("engine")],
-        None => vec![PathBuf::from("engine"), PathBuf::from("."), PathBuf::from(env!("CARGO_MANIFEST_DIR"))],
-    };
-    let found = places.iter().map(|folder| folder.join(path)).find(|file| file.exists());
-    found.unwrap_or_else(|| panic!("no {path} in {places:?}: run in a checkout, or name one by EDGELLM_SOURCE"))
 }

@@ -3,7 +3,7 @@
 //! before any other.
 
 mod launched;
-mod libraries;
+pub mod libraries;
 mod slots;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use kernels::cuda::CudaError;
 use kernels::cuda::library::{driver_version, load_driver};
 use variants::{Activations, Row, TABLE_SCHEMA, TableFile, registry};
 
-use super::{gpu, on_gpu, tiny, wide};
+use super::{on_gpu, tiny, wide};
 
 /// The libraries' folder, set in the process that has them.
 const INSIDE: &str = "EDGELLM_SCRIPTED_GPU";
@@ -36,8 +36,8 @@ fn folder() -> Option<&'static Path> {
         let parent = if built.is_dir() { built.to_owned() } else { std::env::temp_dir() };
         let folder = parent.join(format!("scripted-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("stub")).unwrap_or_else(|e| panic!("making {}: {e}", folder.display()));
-        libraries::gpu(gpu::source, &folder, &folder.join("libnvrtc.so"))?;
-        libraries::build(&gpu::source("tests/cli/driver.c"), &folder.join("stub/libcuda.so"), &["-DSTUB"])?;
+        libraries::gpu(&folder, &folder.join("libnvrtc.so"))?;
+        libraries::build("tests/cli/driver.c", &folder.join("stub/libcuda.so"), &["-DSTUB"])?;
         Some(folder)
     };
     BUILT.get_or_init(all).as_deref()
