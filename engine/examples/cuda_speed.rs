@@ -1,13 +1,15 @@
 //! Prefill and decode speed of a model file on a CUDA device, and what each step of a token takes: for work on kernels.
 //!
-//! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample|--eager]`
+//! `cargo run --release -p engine --example cuda_speed -- MODEL [prompt tokens] [decoded tokens] [repetitions] [depth]
+//! [--sample|--eager]`
 //!
-//! Decoding starts at `depth` tokens of context. `EDGELLM_TABLE=default|baseline|PATH` chooses the kernels as `--table`
-//! does elsewhere, `EDGELLM_KV=int8` the type of keys and values. `EDGELLM_SAMPLE=0.7,40,0.9,0,1.1` draws tokens by temperature,
-//! top-k, top-p, min-p and repeat penalty instead of taking the most likely. `--sample` decodes in turns by each way of choosing
-//! instead, and says what a token costs more than a greedy one. `--eager` launches the steps of a token one by one and as its
-//! graph in turns, says what either costs and launches, and fails where their tokens differ. `EDGELLM_PROFILE=1` lists the steps of a token. The times
-//! of steps come from a graph in which none overlaps another; the token's own graph is faster where steps may overlap.
+//! Decoding starts at `depth` tokens of context. `EDGELLM_TABLE=default|baseline|PATH` chooses the kernels as `--table` does
+//! elsewhere, `EDGELLM_KV=int8` the type of keys and values. `EDGELLM_SAMPLE=0.7,40,0.9,0,1.1` draws tokens by temperature,
+//! top-k, top-p, min-p and repeat penalty instead of taking the most likely. `--sample` decodes in turns by each way of
+//! choosing instead, and says what a token costs more than a greedy one. `--eager` launches the steps of a token as its graph
+//! and one by one, with early starts and without, in turns; it says what a token costs and launches each way, and fails where
+//! tokens differ. `EDGELLM_PROFILE=1` lists the steps of a token. The times of steps come from a graph in which none overlaps
+//! another; the token's own graph is faster where steps may overlap.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -131,7 +133,7 @@ fn race_samplers(
     Ok(())
 }
 
-/// The graph and the steps of a token one by one, in turns.
+/// Every way to launch the steps of a token, in turns.
 fn race_launches(
     model: &mut CudaModel,
     vocab: usize,
@@ -177,6 +179,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     args.retain(|arg| arg != "--eager");
     let eager = args.len() < words;
     let usage = "usage: cuda_speed MODEL [prompt tokens] [decoded tokens] [repetitions] [depth] [--sample|--eager]";
+    if samples && eager {
+        return Err(usage.into());
+    }
     let path = args.get(1).ok_or(usage)?;
     let number = |i: usize, default: usize| args.get(i).map_or(Ok(default), |a| a.parse());
     let (prompt, decoded, repetitions, depth) = (number(2, 512)?, number(3, 128)?, number(4, 5)?, number(5, 0)?);

@@ -182,8 +182,8 @@ impl Engine {
         self.backend.logits()
     }
 
-    /// Answers one request, in the first slot. `on_event` hears what happens as it happens, and breaks off by returning `Break`; after
-    /// that it hears `Finished` and no more.
+    /// Answers one request, in the first slot. `on_event` hears what happens as it happens, and breaks off by returning
+    /// `Break`; after that it hears `Finished` and no more.
     ///
     /// # Errors
     /// [`GenerateError`] where the request cannot be answered; nothing was generated then, and no event was sent. Only

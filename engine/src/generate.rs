@@ -206,7 +206,8 @@ pub struct Finish {
     pub reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Time to process the prompt, the choice of the first token excluded.
+    /// Time to process the prompt, the choice of the first token excluded. As below, what answers beside this one took
+    /// meanwhile is in it.
     pub prompt_time: Duration,
     /// Tokens generated, the end token included.
     pub generated: usize,

@@ -18,8 +18,8 @@ use super::weights::{DeviceModel, Layer, Product, takes_prompts};
 /// takes longer than reading them for each.
 pub const FEW: usize = 12;
 
-/// Runs chunks of prompts. Clones share its memory.
-#[derive(Clone, Debug)]
+/// Runs chunks of prompts.
+#[derive(Debug)]
 pub struct Prompt {
     /// The matrices of one product in f16, where some are decoded before they are multiplied.
     halves: Option<Span>,

@@ -128,21 +128,22 @@ where
     if need.total().0 <= free.0 {
         return Ok(need);
     }
-    let fits = |context, kv| of(context, kv, slots).total().0 <= free.0;
-    let mut fewer = (1..slots.get()).rev().filter_map(NonZeroUsize::new);
-    let fewer = fewer.find(|&slots| of(context, kv, slots).total().0 <= free.0);
+    let fits = |context, kv, slots| of(context, kv, slots).total().0 <= free.0;
+    let fewer = (1..slots.get()).rev().filter_map(NonZeroUsize::new).find(|&fewer| fits(context, kv, fewer));
     // Halved until it fits, in steps that people choose.
-    let shorter = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
-    let shorter = shorter.map(|c| 1 << c.ilog2()).find(|&c| fits(c, kv));
-    let fix = match (fewer, shorter) {
-        (Some(fewer), _) => {
-            format!("--parallel {fewer} fits; or take a smaller --ctx, a smaller model, or --device cpu")
-        }
-        _ if kv != KvType::Int8 && fits(context, KvType::Int8) => {
-            "--kv int8 fits; or take a smaller --ctx, a smaller model, or --device cpu".to_owned()
-        }
-        (None, Some(shorter)) => format!("--ctx {shorter} fits; or take a smaller model, or --device cpu"),
-        (None, None) => "no --ctx and no --kv makes it fit: take a smaller model, or --device cpu".to_owned(),
+    let shorter = |slots| {
+        let halves = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
+        halves.map(|c| 1 << c.ilog2()).find(|&c| fits(c, kv, slots))
+    };
+    let advice = |slots| match kv != KvType::Int8 && fits(context, KvType::Int8, slots) {
+        true => Some("--kv int8 fits; or take a smaller --ctx, a smaller model, or --device cpu".to_owned()),
+        false => shorter(slots).map(|ctx| format!("--ctx {ctx} fits; or take a smaller model, or --device cpu")),
+    };
+    let fix = match fewer {
+        Some(fewer) => format!("--parallel {fewer} fits; or take a smaller --ctx, a smaller model, or --device cpu"),
+        None => advice(slots)
+            .or_else(|| advice(NonZeroUsize::MIN).map(|fix| format!("--parallel 1 with {fix}")))
+            .unwrap_or_else(|| "no --ctx and no --kv makes it fit: take a smaller model, or --device cpu".to_owned()),
     };
     Err(LoadError::Vram { need: need.total().0, free: free.0, device: device.to_owned(), fix })
 }
@@ -255,5 +256,26 @@ mod tests {
         let five = NonZeroUsize::new(5).unwrap();
         let said = check(&config, || gguf.tensors(), 4096, KvType::F16, five, three.total(), "A GPU").unwrap_err();
         assert!(said.to_string().contains("--parallel 3 fits"), "{said}");
+    }
+
+    #[test]
+    fn where_no_number_of_slots_fits_as_asked_a_shorter_context_of_as_many_or_of_one_is_named() {
+        let gguf = gguf(true);
+        let config = Config::from_gguf(&gguf).unwrap();
+        let many = NonZeroUsize::new(200).unwrap();
+        let total = |context, kv, slots| VramNeed::of_slots(&config, gguf.tensors(), context, kv, slots).total().0;
+        let said = |kv, free| {
+            let refused = check(&config, || gguf.tensors(), 4096, kv, many, Bytes(free), "A GPU");
+            refused.unwrap_err().to_string()
+        };
+        let one = NonZeroUsize::MIN;
+        let short = total(1024, KvType::Int8, one);
+        assert!(short < total(256, KvType::Int8, many), "else as many fit with a short context");
+        let said_of_short = said(KvType::Int8, short);
+        assert!(said_of_short.contains("--parallel 1 with --ctx 1024 fits"), "{said_of_short}");
+        let int8 = said(KvType::F16, total(4096, KvType::Int8, one));
+        assert!(int8.contains("--parallel 1 with --kv int8 fits"), "{int8}");
+        let none = said(KvType::Int8, 1 << 20);
+        assert!(none.contains("no --ctx and no --kv makes it fit"), "{none}");
     }
 }
