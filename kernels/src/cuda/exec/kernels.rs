@@ -217,10 +217,7 @@ impl Exec {
         let (present, on) = self.present(op, shape)?;
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let others = kernels.iter().filter(|k| {
-            k.backend == Backend::Cuda
-                && !k.baseline
-                && !std::ptr::eq(*k, present)
-                && self.cannot_replace(op, k, on).is_none()
+            k.backend == Backend::Cuda && !k.baseline && !std::ptr::eq(*k, present) && on.refuse(op, k).is_none()
         });
         Ok([present].into_iter().chain(others).flat_map(|k| k.variants(shape, &self.limits).admitted).collect())
     }
@@ -257,7 +254,7 @@ impl Exec {
                     .filter(|_| variant.op == op)
                     .ok_or_else(|| refused(format!("no space has {variant}: `bench list variants` prints them")))?;
                 let (_, on) = self.present(op, shape)?;
-                if let Some(why) = self.cannot_replace(op, spec, on) {
+                if let Some(why) = on.refuse(op, spec) {
                     return Err(refused(format!("{variant} cannot be tried: {why}")));
                 }
                 Some(Choice { spec, variant: variant.clone(), from: ChosenBy::Row })

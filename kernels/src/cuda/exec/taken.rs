@@ -27,9 +27,25 @@ impl OnWeights {
     }
 
     fn name(self) -> String {
-        let dtype = self.dtype.map_or("", DType::name);
-        self.layout.map_or_else(|| dtype.to_owned(), |layout| format!("{dtype} in the layout {}", layout.name()))
+        of_type_and_layout(self.dtype.as_slice(), self.layout)
     }
+
+    /// Why a kernel of an op cannot take the place of the present one, if it cannot: the weights stay as they lie.
+    pub(super) fn refuse(self, op: &str, spec: &KernelSpec) -> Option<String> {
+        if !self.are_read_by(spec) {
+            let reads = of_type_and_layout(&spec.dtypes, spec.layout);
+            return Some(format!("it reads {reads}, and the weights are {}", self.name()));
+        }
+        lacks_input(op, spec)
+    }
+}
+
+/// Any of some types in a layout, in words: none and `None` are any.
+fn of_type_and_layout(dtypes: &[DType], layout: Option<Layout>) -> String {
+    let types: Vec<&str> = dtypes.iter().map(|dtype| dtype.name()).collect();
+    let layout = layout.map(|layout| format!("in the layout {}", layout.name()));
+    let words = [types.join(" or "), layout.unwrap_or_default()];
+    words.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// Why no step of a token gives a kernel of an op its activations, if none does. Products alone have kernels of several
@@ -94,15 +110,6 @@ impl Exec {
             }
         }
     }
-
-    /// Why a kernel cannot take the place of the present one, if it cannot: the weights stay as they lie.
-    pub(super) fn cannot_replace(&self, op: &str, spec: &KernelSpec, on: OnWeights) -> Option<String> {
-        if !on.are_read_by(spec) {
-            let layout = spec.layout.map_or("none", Layout::name);
-            return Some(format!("it reads the layout {layout}, and the weights are {}", on.name()));
-        }
-        lacks_input(op, spec)
-    }
 }
 
 #[cfg(test)]
@@ -138,5 +145,23 @@ mod tests {
                 assert_eq!(reads, kernel.layout == Some(layout), "{op}/{}", kernel.name);
             }
         }
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_replace_another_is_refused_by_what_it_reads() {
+        let (op, ternary) = products().find(|(op, _)| *op == "gemv_ternary").unwrap();
+        let own = ternary.layout.unwrap();
+        let other = if own == Layout::Gguf { Layout::Planes } else { Layout::Gguf };
+        let said = |dtype, layout| OnWeights { dtype, layout: Some(layout) }.refuse(op, ternary);
+        let (own_name, other_name) = (own.name(), other.name());
+        let reads = format!("it reads TQ2_0 in the layout {own_name}, and the weights are");
+        for (dtype, layout, want) in [
+            (Some(DType::TQ1_0), own, format!("{reads} TQ1_0 in the layout {own_name}")),
+            (Some(DType::TQ2_0), other, format!("{reads} TQ2_0 in the layout {other_name}")),
+            (None, other, format!("{reads} in the layout {other_name}")),
+        ] {
+            assert_eq!(said(dtype, layout), Some(want));
+        }
+        assert_eq!(said(Some(DType::TQ2_0), own), None);
     }
 }
