@@ -23,15 +23,7 @@
 #include "cluster.cuh"
 #include "pdl.cuh"
 
-// A block starts early where its registers fit beside the blocks of the kernel ahead. Those of five warps do where a thread has
-// at most 152, two less than the compiler takes by itself.
-#if WARPS == 5 && __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1204
-#define REGISTERS __maxnreg__(152)
-#else
-#define REGISTERS __launch_bounds__(THREADS)
-#endif
-
-extern "C" __global__ void CLUSTER_OF(1, SPLITS, 1) REGISTERS
+extern "C" __global__ void CLUSTER_OF(1, SPLITS, 1) __launch_bounds__(THREADS)
 attn_token_cluster(const float* q,          // [HEADS, DIM]
                    const u8* k,             // see above
                    const u8* v,             // see above
