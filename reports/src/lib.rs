@@ -38,6 +38,6 @@ pub use selftest::{
 };
 pub use targets::{
     Ceiling as TargetCeiling, Metric as TargetMetric, TARGETS_SCHEMA, Target, TargetError, TargetOutcome, TargetStatus,
-    Targets,
+    Targets, TargetsStand,
 };
 pub use terminal::terminal;

@@ -32,7 +32,7 @@ struct Row {
 
 impl Row {
     fn of(f: &SelftestFigure) -> Row {
-        let percent = |v: f64| if v.is_finite() { format!("{:.2} %", v * 100.0) } else { format::NONE.to_owned() };
+        let percent = |v: f64| format!("{:.2} %", v * 100.0);
         let range = match (f.at_least, f.at_most) {
             (None, None) => "describes the host".to_owned(),
             (Some(least), None) => format!("at least {}", percent(least)),
@@ -41,7 +41,7 @@ impl Row {
         };
         Row {
             name: f.name.clone(),
-            value: percent(f.value),
+            value: f.value.map_or_else(|| format::NONE.to_owned(), percent),
             count: f.hits.map_or_else(|| f.of.to_string(), |hits| format!("{hits} of {}", f.of)),
             range,
             outcome: match (f.passed, f.at_least.is_none() && f.at_most.is_none()) {
@@ -65,9 +65,16 @@ impl Row {
 pub fn selftest_headline(run: &SelftestRun) -> String {
     let held = run.figures.iter().filter(|f| f.at_least.is_some() || f.at_most.is_some()).count();
     let on = run.device.as_ref().map_or_else(String::new, |d| format!(" and {}", format::one_line(&d.name)));
-    match run.failed().count() {
-        0 => format!("The statistics hold on the scripted device{on}: all {held} figures lie within their ranges"),
-        n => {
+    match (run.failed().count(), &run.incomplete) {
+        (0, None) => {
+            format!("The statistics hold on the scripted device{on}: all {held} figures lie within their ranges")
+        }
+        // What was not tried does not hold.
+        (0, Some(_)) if held == 0 => "The statistics were not tried: there is no figure".to_owned(),
+        (0, Some(_)) => {
+            format!("The statistics were not tried to the end: the {held} figures so far lie within their ranges")
+        }
+        (n, _) => {
             let names: Vec<&str> = run.failed().map(|f| f.name.as_str()).collect();
             format!(
                 "The statistics do not hold: {n} of {} figures lie outside ({})",

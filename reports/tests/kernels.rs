@@ -374,7 +374,7 @@ fn selftest() -> SelftestRun {
         name: name.into(),
         over: "duels of 30 pairs".into(),
         provenance: Provenance::Simulated,
-        value,
+        value: Some(value),
         hits,
         of: 100,
         at_least,
@@ -409,6 +409,26 @@ fn selftest() -> SelftestRun {
         incomplete: None,
         notes: vec!["a <note>".into()],
     }
+}
+
+#[test]
+fn a_selftest_that_ended_early_does_not_say_that_the_statistics_hold() {
+    let mut run = selftest();
+    run.figures.retain(|f| f.passed);
+    assert!(reports::selftest_headline(&run).starts_with("The statistics hold on the scripted device: all 1 figures"));
+    run.incomplete = Some("interrupted by a signal after 3 of 100 duels".into());
+    assert!(reports::selftest_headline(&run).starts_with("The statistics were not tried to the end: the 1 figures"));
+    run.figures.clear();
+    assert_eq!(reports::selftest_headline(&run), "The statistics were not tried: there is no figure");
+    // A figure of no experiment is null in the record, fails, and can be read again.
+    run.figures = selftest().figures;
+    (run.figures[1].value, run.figures[1].hits) = (None, Some(0));
+    let dir = tempfile::tempdir().unwrap();
+    reports::write_selftest(dir.path(), &run).unwrap();
+    assert_eq!(reports::rebuild_selftest(dir.path()).unwrap().0, run);
+    assert!(
+        reports::selftest_terminal(&run).contains("FAILS") && reports::selftest_headline(&run).contains("do not hold")
+    );
 }
 
 #[test]

@@ -219,7 +219,12 @@ fn a_target_stands_by_the_records_alone_and_is_missed_by_a_share_of_its_floor() 
         Target { device: "Another GPU".into(), ..target("elsewhere", decode(&peer), 1.0, None, 100.0) },
     ];
     let targets = Targets { schema: 1, targets }.checked().unwrap();
-    let stands = targets.status(&dir.path().join("records")).unwrap();
+    // A record that cannot be read has no figure, and that is said.
+    fs::create_dir_all(dir.path().join("records/torn")).unwrap();
+    fs::write(dir.path().join("records/torn/run.json"), "{").unwrap();
+    let found = targets.status(&dir.path().join("records")).unwrap();
+    assert!(found.left_out.len() == 1 && found.left_out[0].starts_with("torn: "), "{:?}", found.left_out);
+    let stands = found.targets;
     use TargetOutcome::{AimMet, Met, Missed, NoRecord};
     let outcomes: Vec<_> = stands.iter().map(|s| s.outcome).collect();
     assert_eq!(outcomes, [Met, AimMet, Missed, NoRecord, Met, NoRecord]);

@@ -116,7 +116,6 @@ fn the_content_hash_changes_with_entry_source_and_headers() {
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
 }
 
-/// A default must be there at shapes of every kind on the least device, or an op could not run without a table.
 #[test]
 fn a_width_that_is_asked_of_the_machine_code_is_read_and_makes_no_other_kernel() {
     let fused = registry().space("gate_up_q4_0").unwrap().kernels.iter().find(|k| k.name == "fused").unwrap();
@@ -126,6 +125,7 @@ fn a_width_that_is_asked_of_the_machine_code_is_read_and_makes_no_other_kernel()
     assert_eq!(other.fingerprint(), fused.fingerprint());
 }
 
+/// A default must be there at shapes of every kind on the least device, or an op could not run without a table.
 #[test]
 fn every_op_has_a_variant_on_the_least_device_of_each_backend() {
     for space in registry().spaces() {

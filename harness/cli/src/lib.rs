@@ -1,5 +1,5 @@
-//! The `bench` command: doctor, list, verify, sweep, tune, explain, compare, e2e, report, selftest, log. The one crate that
-//! wires all the others.
+//! The `bench` command: doctor, list, verify, sweep, tune, explain, compare, e2e, report, targets, selftest, log. The one
+//! crate that wires all the others.
 //!
 //! It is a library so that scripted peers can drive a whole comparison inside a test; the program is `main.rs`.
 //! Data goes to stdout, words for people to stderr.

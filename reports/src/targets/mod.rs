@@ -194,6 +194,15 @@ impl Metric {
     }
 }
 
+/// How targets stand by the records of a folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetsStand {
+    /// Every target, in the order of the list.
+    pub targets: Vec<TargetStatus>,
+    /// Folders of records that could not be asked, and why.
+    pub left_out: Vec<String>,
+}
+
 /// A list that cannot be right.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TargetError {
@@ -274,9 +283,9 @@ impl Targets {
     ///
     /// # Errors
     /// [`ReportError`] where the folder cannot be read.
-    pub fn status(&self, records: &Path) -> Result<Vec<TargetStatus>, ReportError> {
+    pub fn status(&self, records: &Path) -> Result<TargetsStand, ReportError> {
         let found = read::records(records)?;
-        Ok(status::all(self, &found))
+        Ok(TargetsStand { targets: status::all(self, &found), left_out: found.left_out })
     }
 }
 

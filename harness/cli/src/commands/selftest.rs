@@ -107,12 +107,12 @@ fn conclude(record: SelftestRun, identity: &Identity, json: bool) -> Outcome {
 }
 
 fn said(f: &SelftestFigure) -> String {
+    let Some(value) = f.value else { return format!("{}: of no experiment is there a figure", f.name) };
     let bound = match (f.at_least, f.at_most) {
-        (Some(least), _) if f.value.is_nan() || f.value < least => format!("less than {:.1} %", least * 100.0),
-        (_, Some(most)) => format!("more than {:.1} %", most * 100.0),
-        _ => "no number".to_owned(),
+        (Some(least), _) if value < least => format!("less than {:.1} %", least * 100.0),
+        (_, most) => format!("more than {:.1} %", most.unwrap_or(1.0) * 100.0),
     };
-    format!("{} in {:.1} % of {}, {bound}", f.name, f.value * 100.0, f.of)
+    format!("{} in {:.1} % of {}, {bound}", f.name, value * 100.0, f.of)
 }
 
 /// A kernel on an open device.

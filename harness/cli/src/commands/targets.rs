@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::Context;
-use reports::Targets;
+use anyhow::{Context, anyhow};
+use reports::{Targets, TargetsStand};
 
 use super::{print_json, print_text};
 use crate::args::TargetsArgs;
@@ -15,9 +15,16 @@ const BUILT_IN: &str = include_str!("../../../../suites/targets.toml");
 /// `bench targets`.
 pub fn run(args: &TargetsArgs, json: bool) -> Outcome {
     let targets = load(args.targets.as_deref())?;
-    let all = targets.status(&args.records).with_context(|| {
-        format!("reading the records in {}\nhint: name their folder with --records DIR", args.records.display())
-    })?;
+    let records = &args.records;
+    if !records.is_dir() {
+        let hint = "hint: name the folder of records with --records DIR";
+        return Err(usage(anyhow!("there is no folder {}\n{hint}", records.display())));
+    }
+    let reading = || format!("reading the records in {}", records.display());
+    let TargetsStand { targets: all, left_out } = targets.status(records).with_context(reading)?;
+    for left_out in &left_out {
+        eprintln!("warning: no figure is taken from {left_out}");
+    }
     if json {
         print_json(&all)?;
         return Ok(Exit::Done);
@@ -96,11 +103,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_records_that_is_none_is_refused_by_name() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let refused = run(&TargetsArgs { records: file.into(), targets: None }, false).unwrap_err();
+        assert!(refused.to_string().contains("there is no folder") && refused.to_string().contains("--records DIR"));
+        assert_eq!(refused.exit(), Exit::Usage);
+    }
+
+    #[test]
     fn the_figure_of_a_target_is_that_of_the_published_record() {
         let records = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../reports/published"));
         // One record, since reading all of them takes seconds.
         let folder = records.join("2026-11-21-h200-llama-server-0c1e570-llama-3.1-8b-q4_0-synthetic");
-        let all = load(None).unwrap().status(&folder).unwrap();
+        let all = load(None).unwrap().status(&folder).unwrap().targets;
         let eight = all.iter().find(|s| s.target.id == "h200-decode-llama-3.1-8b-q4_0").unwrap();
         // What the record says is read here once more, by its text alone.
         let run: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();

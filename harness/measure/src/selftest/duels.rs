@@ -216,6 +216,6 @@ pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> boo
 
 /// The median of floors as a figure that describes.
 pub(super) fn median_floor(floors: &[f64], over: String, provenance: Provenance) -> SelftestFigure {
-    let value = median(floors).unwrap_or(f64::NAN);
-    of_value("noise floor: median over duels", over, provenance, value, floors.len() as u64, [None, None])
+    let of = floors.len() as u64;
+    of_value("noise floor: median over duels", over, provenance, median(floors), of, [None, None])
 }

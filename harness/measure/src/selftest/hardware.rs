@@ -65,7 +65,9 @@ pub fn on_target(
         out.duels.push(samples);
         progress();
     }
-    out.figures = figures(&out.duels, cell, &settings, seed);
+    if !out.duels.is_empty() {
+        out.figures = figures(&out.duels, cell, &settings, seed);
+    }
     Ok(out)
 }
 
@@ -147,5 +149,9 @@ mod tests {
         assert_eq!(out.figures[2].hits, Some(20));
         let wrong = go("[[rules]]\nvariant = \"*\"\nfail = { stage = \"check\", message = \"output 3 is wrong\" }").0;
         assert!(wrong.unwrap_err().to_string().contains("output 3 is wrong"));
+        // Stopped before the first duel, there is nothing to say.
+        let mut fake = Fake::new(Script::parse("seed = 3").unwrap());
+        let stopped = on_target(&mut fake, &cell, 1, 20, 300, &AtomicBool::new(true), &mut || {}).unwrap();
+        assert!(stopped.stopped && stopped.figures.is_empty(), "{:#?}", stopped.figures);
     }
 }

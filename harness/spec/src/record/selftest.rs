@@ -29,8 +29,8 @@ pub struct SelftestFigure {
     pub over: String,
     /// `simulated` on the scripted device, `derived` from samples of real hardware.
     pub provenance: Provenance,
-    /// The figure, a share of 1.
-    pub value: f64,
+    /// The figure, a share of 1; `null` where no experiment had one.
+    pub value: Option<f64>,
     /// How many of `of` it counts; `null` where it is no count.
     pub hits: Option<u64>,
     /// Experiments that it was taken from.
@@ -39,7 +39,7 @@ pub struct SelftestFigure {
     pub at_least: Option<f64>,
     /// The most that it may be; `null` is no bound. A figure without either bound describes the host.
     pub at_most: Option<f64>,
-    /// Whether it lies within its bounds; NaN does not.
+    /// Whether it lies within its bounds; one that could not be taken does not.
     pub passed: bool,
 }
 
