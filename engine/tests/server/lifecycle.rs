@@ -341,6 +341,25 @@ async fn a_device_that_fails_fails_every_answer_under_way_and_the_next_request_l
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_fails_every_answer_under_way_and_the_next_request_loads_the_model_anew() {
+    let server = start(Script { slots: 2, ..Script::endless() }).await;
+    server.script.gate.close();
+    let answers = [ask(&server, "tiny:1b", "one"), ask(&server, "tiny:1b", "two")];
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    step_until_begun(&server, 2).await;
+    server.script.panics.store(true, Ordering::SeqCst);
+    server.script.gate.open();
+    for answer in answers {
+        let (status, body) = answer.await.unwrap();
+        assert_eq!(status, 500);
+        assert!(body["error"].as_str().unwrap().contains("the engine failed"), "{body}");
+    }
+    server.script.panics.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&server, "tiny:1b", "three").await.unwrap().0, 200);
+    assert_eq!(server.script.loads.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_is_to_go_with_its_request_stays_for_the_others_under_way() {
     let server = start(Script { slots: 2, batch: 1, ..Script::saying(&["a", "b"]) }).await;
     server.script.gate.close();
