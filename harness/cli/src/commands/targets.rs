@@ -82,6 +82,7 @@ pub fn load(path: Option<&Path>) -> Result<Targets, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reports::TargetCeiling;
 
     #[test]
     fn the_targets_of_the_project_are_within_their_ceilings_and_one_beyond_is_refused_by_name() {
@@ -108,6 +109,23 @@ mod tests {
         let refused = run(&TargetsArgs { records: file.into(), targets: None }, false).unwrap_err();
         assert!(refused.to_string().contains("there is no folder") && refused.to_string().contains("--records DIR"));
         assert_eq!(refused.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn the_read_rate_of_a_ceiling_is_that_of_the_record_it_names() {
+        let records = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../reports/published"));
+        let mut rates = 0;
+        for target in load(None).unwrap().targets {
+            let TargetCeiling::Read { read_gb_per_s, source, .. } = &target.ceiling else { continue };
+            let name = source.strip_prefix("the ceiling of ").and_then(|s| s.split(';').next()).unwrap();
+            let file = records.join(name).join("run.json");
+            let text = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {}: {e}", target.id, file.display()));
+            let run: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let rate = run["ceiling"]["read_gb_per_s"].as_f64().unwrap();
+            assert!((rate / read_gb_per_s - 1.0).abs() < 1e-3, "{}: {rate} GB/s in {name}", target.id);
+            rates += 1;
+        }
+        assert!(rates > 5);
     }
 
     #[test]
