@@ -103,13 +103,7 @@ impl Metrics {
 
     /// Adds what was done on a GPU between two states of a model's counters.
     pub(super) fn on_device(&self, before: Counters, after: Counters) {
-        let device = &mut self.inner().device;
-        device.graph_launches += after.graph_launches - before.graph_launches;
-        device.kernel_launches += after.kernel_launches - before.kernel_launches;
-        device.syncs += after.syncs - before.syncs;
-        device.h2d_bytes += after.h2d_bytes - before.h2d_bytes;
-        device.d2h_bytes += after.d2h_bytes - before.d2h_bytes;
-        device.tokens += after.tokens - before.tokens;
+        self.inner().device.add(&after.since(&before));
     }
 
     /// The text that Prometheus reads.

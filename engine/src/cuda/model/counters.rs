@@ -20,7 +20,7 @@ pub struct Counters {
 
 impl Counters {
     /// What came on top of an earlier state.
-    pub(in crate::cuda) fn since(&self, earlier: &Counters) -> Counters {
+    pub(crate) fn since(&self, earlier: &Counters) -> Counters {
         Counters {
             tokens: self.tokens - earlier.tokens,
             graph_launches: self.graph_launches - earlier.graph_launches,
@@ -32,7 +32,7 @@ impl Counters {
     }
 
     /// Adds what was counted elsewhere.
-    pub(in crate::cuda) fn add(&mut self, other: &Counters) {
+    pub(crate) fn add(&mut self, other: &Counters) {
         self.tokens += other.tokens;
         self.graph_launches += other.graph_launches;
         self.kernel_launches += other.kernel_launches;
