@@ -240,7 +240,7 @@ pub struct ServeArgs {
     /// long prompt does not hold up the others
     #[arg(long, env = "EDGELLM_NUM_PARALLEL", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallel: u16,
-    /// How many requests may wait beside these; one more is refused with status 503
+    /// How many requests may wait beside those that are answered; one more is refused with status 503
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub queue: u32,
     /// The largest request body in MiB
