@@ -247,6 +247,26 @@ fn a_target_stands_by_the_records_alone_and_is_missed_by_a_share_of_its_floor() 
 }
 
 #[test]
+fn a_target_that_a_record_without_a_verdict_reaches_is_not_called_met() {
+    use harness_spec::record::{MetricId, Verdict};
+    let dir = tempfile::tempdir().unwrap();
+    let (mut record, samples) = deep();
+    let peer = record.sides[1].label.to_lowercase();
+    let is_decode = |id, group: &str| id == MetricId::DecodeTokPerS && group == "all";
+    let metric = record.metrics.iter_mut().find(|m| is_decode(m.id, &m.group)).unwrap();
+    metric.verdict = Some(Verdict::Withheld);
+    let ratio = metric.ratio.as_ref().unwrap().ratio;
+    written(&dir.path().join("one"), &record, &samples);
+    let reached = target("reached", decode(&peer), ratio - 0.2, Some(ratio - 0.1), 100.0);
+    let missed = target("missed", decode(&peer), 2.0 * ratio, None, 100.0);
+    let targets = Targets { schema: 1, targets: vec![reached, missed] }.checked().unwrap();
+    let stands = targets.status(dir.path()).unwrap().targets;
+    assert_eq!(stands.iter().map(|s| s.outcome).collect::<Vec<_>>(), [TargetOutcome::Unproven, TargetOutcome::Missed]);
+    assert_eq!(stands[0].outcome_text(), "reached, unproven");
+    assert_eq!(stands[0].note.as_deref(), Some("the record withholds its verdict"));
+}
+
+#[test]
 fn a_target_beyond_its_ceiling_or_with_numbers_that_are_none_is_refused_on_entry() {
     let refused = |target: Target| Targets { schema: 1, targets: vec![target] }.checked().unwrap_err();
     let beyond = refused(target("a", decode("p"), 2.0, Some(3.0), 2.5));

@@ -575,7 +575,7 @@ fn target_rows(found: &Found, out: &Path, targets: &Targets) -> Vec<TargetRow> {
             class: match s.outcome {
                 TargetOutcome::AimMet | TargetOutcome::Met => "faster",
                 TargetOutcome::Missed => "slower",
-                TargetOutcome::NoRecord => "inconclusive",
+                TargetOutcome::Unproven | TargetOutcome::NoRecord => "inconclusive",
             },
             link: s.entry.map_or_else(String::new, |at| link(&found.entries[at], out)),
             note: s.note.clone().unwrap_or_default(),

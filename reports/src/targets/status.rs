@@ -18,6 +18,8 @@ pub enum TargetOutcome {
     AimMet,
     /// What must be reached is.
     Met,
+    /// It is by the figure, and the record gives no verdict on it.
+    Unproven,
     /// It is not.
     Missed,
     /// No record has the figure.
@@ -30,6 +32,7 @@ impl TargetOutcome {
         match self {
             TargetOutcome::AimMet => "aim met",
             TargetOutcome::Met => "met",
+            TargetOutcome::Unproven => "reached, unproven",
             TargetOutcome::Missed => "missed",
             TargetOutcome::NoRecord => "no record",
         }
@@ -75,6 +78,8 @@ struct Figure {
     value: f64,
     entry: usize,
     note: Option<String>,
+    /// Whether the record stands behind the figure.
+    proven: bool,
 }
 
 /// Every target, in the order of the list.
@@ -94,6 +99,7 @@ fn status(target: &Target, found: &Found) -> TargetStatus {
     let value = figure.as_ref().map(|f| f.value);
     let outcome = match value {
         None => TargetOutcome::NoRecord,
+        Some(v) if reached(v, target.floor) && figure.as_ref().is_some_and(|f| !f.proven) => TargetOutcome::Unproven,
         Some(v) if target.aim.is_some_and(|aim| reached(v, aim)) => TargetOutcome::AimMet,
         Some(v) if reached(v, target.floor) => TargetOutcome::Met,
         Some(_) => TargetOutcome::Missed,
@@ -129,7 +135,9 @@ fn newest(target: &Target, found: &Found) -> Option<Figure> {
             Record::Selftest(_) => return None,
         };
         // A record whose figure is no number lacks it.
-        value.is_finite().then_some(Figure { value, entry: at, note })
+        // Only a verdict that was not given leaves a note here.
+        let proven = note.is_none();
+        value.is_finite().then_some(Figure { value, entry: at, note, proven })
     });
     figures.max_by(|a, b| started(&found.entries[a.entry]).cmp(&started(&found.entries[b.entry])))
 }
@@ -191,7 +199,8 @@ fn tune_seconds(target: &Target, run: &KernelRun) -> Option<f64> {
     let Metric::TuneSeconds { suite, cached } = &target.metric else { return None };
     let recalled = run.cells.iter().filter(|c| c.from_cache).count();
     let fits = if *cached { 2 * recalled > run.cells.len() } else { recalled == 0 };
-    let whole = run.kind == KernelRunKind::Tune && run.incomplete.is_none() && !run.cells.is_empty();
+    let whole = run.kind == KernelRunKind::Tune && run.incomplete.is_none() && run.suspect.is_none();
+    let whole = whole && !run.cells.is_empty();
     (whole && fits && run.plan.suite == *suite && run.device.name.contains(&target.device)).then(|| run.wall_ns.secs())
 }
 
@@ -220,5 +229,5 @@ fn over_read(target: &Target, found: &Found) -> Option<Figure> {
     let held = shapes.values().filter(|(_, over, _)| *over <= target.floor).count();
     let of = shapes.len();
     let (shape, (_, value, entry)) = shapes.into_iter().max_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
-    Some(Figure { value, entry, note: Some(format!("{held} of {of} shapes hold; the worst is {shape}")) })
+    Some(Figure { value, entry, note: Some(format!("{held} of {of} shapes hold; the worst is {shape}")), proven: true })
 }

@@ -47,12 +47,13 @@ pub fn run(args: &TargetsArgs, json: bool) -> Outcome {
     }
     print_text(&grid.render())?;
     let count = |outcome| all.iter().filter(|s| s.outcome == outcome).count();
-    use reports::TargetOutcome::{AimMet, Met, Missed, NoRecord};
+    use reports::TargetOutcome::{AimMet, Met, Missed, NoRecord, Unproven};
     eprintln!(
-        "{} targets: {} met, {} of them as wanted, {} missed, {} without a record",
+        "{} targets: {} met, {} of them as wanted, {} reached without a verdict, {} missed, {} without a record",
         all.len(),
         count(Met) + count(AimMet),
         count(AimMet),
+        count(Unproven),
         count(Missed),
         count(NoRecord)
     );
