@@ -246,7 +246,7 @@ fn the_embedded_peer_is_measured_from_start_to_report() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("run");
     let run = bench()
-        .args(["compare", "--runs", "3", "--lengths", "24", "--warmup", "1", "--json", "--model"])
+        .args(["compare", "--runs", "3", "--lengths", "8", "--warmup", "1", "--json", "--model"])
         .arg(&path)
         .arg("--out")
         .arg(&out)
@@ -336,7 +336,7 @@ fn wait_for_samples(out: &Path, count: usize) {
 
 fn long_run(path: &Path, out: &Path) -> std::process::Child {
     bench()
-        .args(["compare", "--against", "baseline", "--runs", "200", "--lengths", "16", "--warmup", "1", "--model"])
+        .args(["compare", "--against", "baseline", "--runs", "200", "--lengths", "8", "--warmup", "1", "--model"])
         .arg(path)
         .arg("--out")
         .arg(out)
