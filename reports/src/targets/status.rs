@@ -134,9 +134,9 @@ fn newest(target: &Target, found: &Found) -> Option<Figure> {
             Record::Kernels(run) => (tune_seconds(target, run)?, None),
             Record::Selftest(_) => return None,
         };
-        // A record whose figure is no number lacks it.
         // Only a verdict that was not given leaves a note here.
         let proven = note.is_none();
+        // A record whose figure is no number lacks it.
         value.is_finite().then_some(Figure { value, entry: at, note, proven })
     });
     figures.max_by(|a, b| started(&found.entries[a.entry]).cmp(&started(&found.entries[b.entry])))
@@ -199,9 +199,13 @@ fn tune_seconds(target: &Target, run: &KernelRun) -> Option<f64> {
     let Metric::TuneSeconds { suite, cached } = &target.metric else { return None };
     let recalled = run.cells.iter().filter(|c| c.from_cache).count();
     let fits = if *cached { 2 * recalled > run.cells.len() } else { recalled == 0 };
-    let whole = run.kind == KernelRunKind::Tune && run.incomplete.is_none() && run.suspect.is_none();
-    let whole = whole && !run.cells.is_empty();
-    (whole && fits && run.plan.suite == *suite && run.device.name.contains(&target.device)).then(|| run.wall_ns.secs())
+    let sound = run.incomplete.is_none() && run.suspect.is_none() && !run.cells.is_empty();
+    (run.kind == KernelRunKind::Tune
+        && sound
+        && fits
+        && run.plan.suite == *suite
+        && run.device.name.contains(&target.device))
+    .then(|| run.wall_ns.secs())
 }
 
 /// The worst shape: of each shape its newest record, of these the largest ratio.

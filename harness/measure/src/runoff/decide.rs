@@ -51,7 +51,7 @@ pub fn decide(
             }
         })
     };
-    let told_apart = |a: usize, b: usize| matches!(verdict(a, b), Some(Verdict::Faster | Verdict::Slower));
+    let told_apart = |a: usize, b: usize| verdict(a, b).is_some_and(Verdict::is_difference);
     let others: Vec<usize> = finalists.iter().copied().filter(|&f| f != defender).collect();
     let ties_with = |winner: usize| -> Vec<usize> {
         finalists.iter().copied().filter(|&f| f != winner && !told_apart(winner, f)).collect()

@@ -88,6 +88,7 @@ pub(super) fn floor(samples: &DuelSamples, seed: u64) -> Option<f64> {
 }
 
 /// What the suites came to.
+#[derive(Default)]
 pub(super) struct Tally {
     /// Suites of equals with a verdict of faster or slower.
     pub false_verdicts: Count,
@@ -109,16 +110,7 @@ pub(super) struct Tally {
 
 fn tally(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<Tally> {
     let settings = Settings { resamples: effort.resamples, ..Settings::default() };
-    let mut out = Tally {
-        false_verdicts: Count::new(),
-        replaced: Count::new(),
-        found: Count::new(),
-        won: Count::new(),
-        covered: Count::new(),
-        median_covered: Count::new(),
-        beyond_floor: Count::new(),
-        floors: Vec::new(),
-    };
+    let mut out = Tally::default();
     let finalists: Vec<usize> = (0..=effort.challengers).collect();
     for suite in 0..effort.suites {
         for slowed in [0.0, INJECTED] {
@@ -140,8 +132,7 @@ fn tally(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<
                 out.found.add(judged[0].verdict == Verdict::Faster);
                 out.won.add(winner == 1);
             } else {
-                let told_apart = |v: Verdict| matches!(v, Verdict::Faster | Verdict::Slower);
-                out.false_verdicts.add(judged.iter().any(|j| told_apart(j.verdict)));
+                out.false_verdicts.add(judged.iter().any(|j| j.verdict.is_difference()));
                 out.replaced.add(winner != 0);
                 if let (Some(time), Some(floor)) = (&alone[0].time, floor(&duels[0].samples, seed ^ suite)) {
                     out.beyond_floor.add((time.ratio - 1.0).abs() > floor);

@@ -12,7 +12,7 @@ use crate::schedule::{LONGEST_BLOCK, Schedule, ScheduleSpec};
 const TOKENS: u64 = 8;
 
 pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<Vec<SelftestFigure>> {
-    let (mut false_verdicts, mut found) = (Count::new(), Count::new());
+    let (mut false_verdicts, mut found) = (Count::default(), Count::default());
     for comparison in 0..effort.comparisons {
         for slowed in [0.0, INJECTED] {
             if !go_on() {
@@ -41,8 +41,7 @@ pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> boo
                     .and_then(verdict);
                 found.add(decode == Some(Verdict::Slower));
             } else {
-                let told_apart = |v: Verdict| matches!(v, Verdict::Faster | Verdict::Slower);
-                false_verdicts.add(analysis.metrics.iter().filter_map(verdict).any(told_apart));
+                false_verdicts.add(analysis.metrics.iter().filter_map(verdict).any(Verdict::is_difference));
             }
         }
     }

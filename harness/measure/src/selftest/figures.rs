@@ -3,16 +3,13 @@
 use harness_spec::record::{Provenance, SelftestFigure};
 
 /// A count of experiments.
+#[derive(Default)]
 pub(super) struct Count {
     hits: u64,
     of: u64,
 }
 
 impl Count {
-    pub(super) fn new() -> Count {
-        Count { hits: 0, of: 0 }
-    }
-
     /// One more experiment.
     pub(super) fn add(&mut self, hit: bool) {
         self.hits += u64::from(hit);
@@ -69,7 +66,7 @@ mod tests {
         assert!(of(0.95, [Some(0.95), None]) && !of(0.94, [Some(0.95), None]));
         assert!(of(0.05, [None, Some(0.05)]) && !of(0.06, [None, Some(0.05)]));
         assert!(of(0.5, [None, None]) && !of(f64::NAN, [None, None]));
-        let nothing = Count::new().figure("n", String::new(), Provenance::Simulated, [None, Some(1.0)]);
+        let nothing = Count::default().figure("n", String::new(), Provenance::Simulated, [None, Some(1.0)]);
         assert!(!nothing.passed && nothing.value.is_none(), "{nothing:?}");
     }
 }

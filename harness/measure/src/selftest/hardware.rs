@@ -75,7 +75,7 @@ pub fn on_target(
 /// lets be seen of it describes the host, and is no fault of the statistics.
 fn figures(duels: &[DuelSamples], cell: &Cell, settings: &Settings, seed: u64) -> Vec<SelftestFigure> {
     let (mut false_verdicts, mut covered, mut found, mut beyond) =
-        (Count::new(), Count::new(), Count::new(), Count::new());
+        (Count::default(), Count::default(), Count::default(), Count::default());
     let mut floors = Vec::new();
     for (i, samples) in duels.iter().enumerate() {
         let seed = seed ^ i as u64;
@@ -84,7 +84,7 @@ fn figures(duels: &[DuelSamples], cell: &Cell, settings: &Settings, seed: u64) -
             judge(&[duel], settings, seed).remove(0)
         };
         let plain = judged(samples.clone());
-        false_verdicts.add(matches!(plain.verdict, Verdict::Faster | Verdict::Slower));
+        false_verdicts.add(plain.verdict.is_difference());
         if let (Some(time), Some(floor)) = (&plain.time, floor(samples, seed)) {
             covered.add(time.ci[0] <= 1.0 && 1.0 <= time.ci[1]);
             beyond.add((time.ratio - 1.0).abs() > floor);

@@ -152,6 +152,13 @@ pub enum Verdict {
     Withheld,
 }
 
+impl Verdict {
+    /// Whether the sides were told apart.
+    pub const fn is_difference(self) -> bool {
+        matches!(self, Verdict::Faster | Verdict::Slower)
+    }
+}
+
 /// One metric of both sides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricComparison {
