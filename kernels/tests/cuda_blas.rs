@@ -2,9 +2,14 @@
 
 mod cuda_support;
 
+use std::process::Command;
+
 use cuda_support::device;
 use half::f16;
+use harness_spec::CellFailure;
+use harness_spec::record::Outcome;
 use kernels::cuda::driver::{Buffer, Stream};
+use kernels::cuda::library::cublaslt;
 use kernels::cuda::{Blas, CudaError, Product};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,6 +20,24 @@ fn halves(rng: &mut ChaCha8Rng, count: usize) -> Vec<f16> {
 
 fn bytes_of(values: &[f16]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Set in the process of [`an_absent_library_is_skipped_with_the_places_and_the_variable`] that has no library.
+const INSIDE: &str = "EDGELLM_TEST_WITHOUT_CUBLASLT";
+
+#[test]
+fn an_absent_library_is_skipped_with_the_places_and_the_variable() {
+    if std::env::var_os(INSIDE).is_none() {
+        // A process looks for the library once.
+        let name = "an_absent_library_is_skipped_with_the_places_and_the_variable";
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let status = alone.args([name, "--exact"]).env(INSIDE, "1").env("EDGELLM_CUBLASLT", "/none").status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let outcome = Outcome::of_failure(CellFailure::from(cublaslt().unwrap_err()));
+    let Outcome::Skipped { reason } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("/none") && reason.contains("set EDGELLM_CUBLASLT"), "{reason}");
 }
 
 #[test]
@@ -49,6 +72,7 @@ fn a_product_by_the_library_is_that_of_f64_and_is_added_where_that_is_asked_for(
                 k,
                 m,
                 row,
+                half: true,
                 accumulate,
             };
             // SAFETY: the buffers have these sizes, are used by nothing else, and live until the download below has waited.

@@ -43,7 +43,7 @@ fn limits() -> Limits {
 fn cuda_kernels(op: &str) -> Vec<&'static KernelSpec> {
     registry()
         .kernels()
-        .filter(|(name, spec)| *name == op && spec.backend == Backend::Cuda)
+        .filter(|(name, spec)| *name == op && spec.backend == Backend::Cuda && !spec.is_library())
         .map(|(_, spec)| spec)
         .collect()
 }

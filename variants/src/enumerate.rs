@@ -40,8 +40,8 @@ pub struct Geometry {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GeometryError {
     /// The kernel is not one that is launched.
-    #[error("{0} runs on the processor and is not launched")]
-    NotCuda(String),
+    #[error("{0} has no launch geometry: it runs on the processor or in a library")]
+    NotLaunched(String),
     /// An expression has no value here.
     #[error("{kernel}: {what} `{expression}` {source}")]
     Expression {
@@ -149,7 +149,7 @@ impl KernelSpec {
                 Err(e) => return Err(format!("the constraint `{}` {e}", constraint.text)),
             }
         }
-        if self.backend == Backend::Cuda {
+        if self.backend == Backend::Cuda && !self.is_library() {
             self.geometry(id, shape, limits).map_err(|e| e.to_string())?;
         }
         Ok(())
@@ -160,7 +160,7 @@ impl KernelSpec {
     /// # Errors
     /// [`GeometryError`] names the kernel and the expression.
     pub fn geometry(&self, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<Geometry, GeometryError> {
-        let Some(smem) = &self.programs.0.smem else { return Err(GeometryError::NotCuda(self.id())) };
+        let Some(smem) = &self.programs.0.smem else { return Err(GeometryError::NotLaunched(self.id())) };
         let names = Names { tunables: &id.tunables, shape, limits, blocks: None };
         let size = |what: &'static str, expr: &Expr, least: i64, most: i64| {
             let expression = || expr.text.clone();

@@ -80,7 +80,9 @@ fn source(file: &str, folder: &Path, kernel: &KernelSpec) -> Result<(), SpaceErr
         return Err(SpaceError::NoSource { file, kernel: name, path: at.display().to_string() });
     }
     let text = std::fs::read_to_string(&at).map_err(|e| unreadable(&at, &e))?;
-    let entry = kernel.entry.clone().expect("a CUDA kernel without an entry does not pass the check of its space");
+    let missing = || SpaceError::MissingKey { file: file.clone(), kernel: name.clone(), backend: "cuda", key: "entry" };
+    // Only a library has none, and those are built in.
+    let entry = kernel.entry.clone().ok_or_else(missing)?;
     if !mentions(&text, &entry) {
         return Err(SpaceError::NoEntry { file, kernel: name, path, name: entry });
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use harness_spec::{DType, Shape, VariantId};
-use variants::{Backend, Isa, KernelSpec, Limits, Space, registry};
+use variants::{Backend, Isa, KernelSpec, Limits, Space, Table, registry};
 
 fn kernels_crate() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels")
@@ -187,7 +187,7 @@ fn the_default_of_every_cuda_kernel_is_admitted_at_some_shape() {
 /// STYLE.md section 8: a missing tunable is a compile error, never a default.
 #[test]
 fn every_cuda_source_guards_each_of_its_tunables() {
-    for (_, kernel) in registry().kernels().filter(|(_, k)| k.backend == Backend::Cuda) {
+    for (_, kernel) in registry().kernels().filter(|(_, k)| k.backend == Backend::Cuda && !k.is_library()) {
         let text = source(kernel);
         let entry = kernel.entry.as_deref().unwrap();
         assert!(has_word(&text, entry), "{}: {} has no {entry}", kernel.id(), kernel.source);
@@ -202,6 +202,21 @@ fn every_cuda_source_guards_each_of_its_tunables() {
             });
             assert!(guarded, "{}: {} has no `#if !defined({tunable})` with an #error", kernel.id(), kernel.source);
         }
+    }
+}
+
+#[test]
+fn a_library_is_admitted_without_a_launch_and_never_chosen() {
+    let limits = Limits::of_architecture(90).unwrap();
+    let libraries: Vec<_> = registry().kernels().filter(|(_, k)| k.is_library()).collect();
+    assert_eq!(libraries.iter().map(|(op, _)| *op).collect::<Vec<_>>(), ["gemv_f16", "gemv_f32"]);
+    for (op, kernel) in libraries {
+        let id = kernel.default_variant();
+        let shape = |k| Shape::of([("N", 4096), ("K", k)]);
+        assert_eq!(kernel.variants(&shape(4096), &limits).admitted, std::slice::from_ref(&id), "{op}");
+        assert!(kernel.admits(&id, &shape(33), &limits).is_err() && kernel.geometry(&id, &shape(64), &limits).is_err());
+        let chosen = Table::default_on(Backend::Cuda, limits);
+        assert!(!chosen.choose(op, &shape(4096)).unwrap().spec.is_library(), "{op}");
     }
 }
 

@@ -219,6 +219,19 @@ fn keys_of_the_other_backend_are_refused() {
 }
 
 #[test]
+fn a_library_has_no_source_to_compile_and_is_built_in() {
+    let library = broken("backend = \"cuda\"", "backend = \"cuda\"\nrole = \"library\"");
+    assert!(library.to_string().contains("`entry` means nothing to a library kernel"), "{library}");
+    let space = "op = \"gemv_q4_0\"\ndoc = \"x\"\n[[kernels]]\nname = \"mine\"\nbackend = \"cuda\"\nrole = \"library\"\n\
+                 dtypes = [\"Q4_0\"]\nlayout = \"gguf\"\ndoc = \"x\"\nsource = \"mine.cu\"\n";
+    let error = load(&[("mine.toml", space), ("mine.cu", SOURCE)]).unwrap_err();
+    assert!(matches!(&error, SpaceError::MissingKey { key: "entry", .. }), "{error}");
+    let on_a_processor = space.replace("\"cuda\"", "\"cpu\"");
+    let error = load(&[("mine.toml", &on_a_processor), ("mine.cu", SOURCE)]).unwrap_err();
+    assert!(matches!(&error, SpaceError::UselessKey { key: "backend", .. }), "{error}");
+}
+
+#[test]
 fn code_for_a_processor_is_built_in_and_not_loaded() {
     let cut = |text: &str, from: &str, to: &str| {
         let (a, b) = (text.find(from).unwrap(), text.find(to).unwrap());

@@ -1,5 +1,5 @@
-//! Products of 16-bit matrices by NVIDIA's library, for prompts: the baseline that own kernels are held against, and what
-//! runs where they are slower.
+//! Products of 16-bit or 32-bit matrices by NVIDIA's library: the baseline that own kernels are held against, and for prompts
+//! what runs where they are slower.
 //!
 //! The library is loaded when this is opened, from wherever it is, and is not needed for anything else.
 
@@ -19,9 +19,9 @@ const MOST_ALIGNED: u64 = 256;
 /// `y = W x` or `y += W x` for many tokens, by addresses on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
-    /// Weights, f16 `[n, k]`.
+    /// Weights, f16 or f32 `[n, k]`.
     pub w: u64,
-    /// Activations, f16 `[m, k]`.
+    /// Activations of the same type, `[m, k]`.
     pub x: u64,
     /// f32: `m` rows of `n`, `row` elements from the start of one to that of the next.
     pub y: u64,
@@ -33,6 +33,8 @@ pub struct Product {
     pub m: usize,
     /// Elements of a row of `y`; `n` where there is nothing between rows.
     pub row: usize,
+    /// Whether weights and activations are f16, and not f32.
+    pub half: bool,
     /// Whether the product is added to what `y` holds.
     pub accumulate: bool,
 }
@@ -44,6 +46,7 @@ struct Key {
     k: usize,
     m: usize,
     row: usize,
+    half: bool,
     alignments: [u32; 3],
 }
 
@@ -91,13 +94,13 @@ impl Blas {
     /// # Errors
     /// The library's error.
     pub unsafe fn matmul(&self, stream: &Stream, product: &Product) -> Result<(), CudaError> {
-        let &Product { w, x, y, n, k, m, row, accumulate } = product;
+        let &Product { w, x, y, n, k, m, row, half, accumulate } = product;
         assert!(row >= n, "rows of {n} elements do not fit {row} apart");
         if n == 0 || m == 0 {
             return Ok(());
         }
         self.device.bind()?;
-        let key = Key { n, k, m, row, alignments: [w, x, y].map(alignment) };
+        let key = Key { n, k, m, row, half, alignments: [w, x, y].map(alignment) };
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -130,10 +133,10 @@ fn alignment(address: u64) -> u32 {
 /// The matrices as the library sees them, column by column: a row-major matrix is its own transpose. `yᵀ = W xᵀ`, where W is
 /// read as `[k, n]` and transposed.
 fn operands(key: &Key) -> [Operand; 3] {
-    let &Key { n, k, m, row, .. } = key;
+    let &Key { n, k, m, row, half, .. } = key;
     [
-        Operand { half: true, rows: k, columns: n, stride: k },
-        Operand { half: true, rows: k, columns: m, stride: k },
+        Operand { half, rows: k, columns: n, stride: k },
+        Operand { half, rows: k, columns: m, stride: k },
         Operand { half: false, rows: n, columns: m, stride: row },
     ]
 }
@@ -150,10 +153,11 @@ mod tests {
 
     #[test]
     fn matrices_are_described_column_by_column() {
-        let key = Key { n: 5, k: 7, m: 3, row: 11, alignments: [256; 3] };
+        let key = Key { n: 5, k: 7, m: 3, row: 11, half: true, alignments: [256; 3] };
         let [w, x, y] = operands(&key);
         assert_eq!((w.rows, w.columns, w.stride, w.half), (7, 5, 7, true));
         assert_eq!((x.rows, x.columns, x.stride, x.half), (7, 3, 7, true));
         assert_eq!((y.rows, y.columns, y.stride, y.half), (5, 3, 11, false));
+        assert!(operands(&Key { half: false, ..key }).iter().all(|operand| !operand.half));
     }
 }

@@ -8,6 +8,9 @@ impl From<&CudaError> for CellFailure {
     fn from(error: &CudaError) -> CellFailure {
         let stage = match error {
             CudaError::Rejected { .. } => Stage::Compile,
+            // A library that is not there, or has no way to this product (CUBLAS_STATUS_NOT_SUPPORTED), is no error of a variant.
+            CudaError::NoCublasLt { .. } | CudaError::CublasLt { code: 15, .. } => Stage::Constraint,
+            CudaError::CublasLt { .. } => Stage::Launch,
             CudaError::Resources { .. } | CudaError::Cluster { .. } => Stage::Resources,
             // CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: more registers or shared memory than a block has.
             CudaError::Driver { code: 701, .. } => Stage::Resources,
@@ -42,6 +45,8 @@ mod tests {
         assert_eq!(stage(driver("cuLaunchKernel", 1)), Stage::Launch);
         assert_eq!(stage(driver("cuLaunchKernelEx", 719)), Stage::Fault);
         assert_eq!(stage(driver("cuMemAlloc", 2)), Stage::Harness);
+        let library = |code| CudaError::CublasLt { call: "cublasLtMatmul", code, text: "t", doing: "d".to_owned() };
+        assert_eq!([stage(library(15)), stage(library(13))], [Stage::Constraint, Stage::Launch]);
         let rejected = CudaError::Rejected { file: "k.cu".into(), arch: "sm_90".into(), log: "k.cu(3): error".into() };
         assert_eq!(stage(rejected.clone()), Stage::Compile);
         assert!(CellFailure::from(rejected).message.contains("k.cu(3)"));

@@ -53,6 +53,14 @@ pub fn compile(compiler: &Compiler, spec: &KernelSpec, id: &VariantId, arch: Arc
     })
 }
 
+/// That a variant takes a shape here.
+///
+/// # Errors
+/// [`Stage::Constraint`] with what it lacks.
+pub fn admitted(spec: &KernelSpec, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<(), CellFailure> {
+    spec.admits(id, shape, limits).map_err(|e| CellFailure::new(Stage::Constraint, e.to_string()))
+}
+
 /// How a variant is launched at a shape.
 ///
 /// # Errors
@@ -63,7 +71,7 @@ pub fn launch_shape(
     shape: &Shape,
     limits: &Limits,
 ) -> Result<LaunchShape, CellFailure> {
-    spec.admits(id, shape, limits).map_err(|e| CellFailure::new(Stage::Constraint, e.to_string()))?;
+    admitted(spec, id, shape, limits)?;
     let g = spec
         .geometry(id, shape, limits)
         .map_err(|e| CellFailure::new(Stage::Launch, format!("the launch of {id} at {shape}: {e}")))?;

@@ -5,13 +5,15 @@
 //! - [`compile`]: source to cubin, in parallel, cached by content; registers, spills, instruction classes.
 //! - [`driver`]: a device, its memory, modules, streams and graphs.
 //! - [`kernel`]: from a kernel of a space to what compiler and launch need.
-//! - [`blas`]: products of 16-bit floats by the library.
+//! - [`blas`]: products of 16-bit and 32-bit floats by the library.
+//! - [`code`]: what computes a variant, ours or the library's.
 //! - [`exec`]: kernels put together to programs.
 //! - [`survey`]: every variant compiled for every architecture.
 //! - [`CudaRunner`]: one variant, as the correctness gate runs it.
 //! - [`target`]: the device as the measurement core sees it.
 
 pub mod blas;
+pub mod code;
 pub mod compile;
 pub mod driver;
 mod error;

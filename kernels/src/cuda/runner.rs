@@ -6,8 +6,8 @@ use harness_spec::{CellFailure, Shape, Stage, VariantId};
 use variants::{KernelSpec, Limits};
 
 use super::CudaError;
-use super::driver::{Buffer, Function, Guarded, LaunchShape, Stream, Value};
-use super::kernel::launch_shape;
+use super::code::{Code, Launch};
+use super::driver::{Buffer, Guarded, Stream, Value};
 use super::packed::{Packed, PackedWeights};
 use super::target::{Late, Support, With};
 use crate::op::{Arg, Op, Problem, Runner};
@@ -33,8 +33,8 @@ pub struct CudaRunner<'a> {
     pub variant: &'a VariantId,
     /// What the device allows.
     pub limits: &'a Limits,
-    /// The loaded function.
-    pub function: &'a Function,
+    /// What computes it.
+    pub code: &'a Code,
     /// The stream.
     pub stream: &'a Stream,
     /// The harness's own kernels.
@@ -119,7 +119,7 @@ impl CudaRunner<'_> {
         problem: &Problem,
         packed: &Packed,
         active: &[(usize, Arc<[u8]>)],
-        shape: &LaunchShape,
+        launch: &Launch,
         early: bool,
     ) -> Result<Vec<Vec<u8>>, Attempt> {
         let args = &packed.args;
@@ -137,7 +137,7 @@ impl CudaRunner<'_> {
         };
         // SAFETY: the op gives the arguments of its kernels in their order, and `held` and the table keep what is pointed to
         // until the stream has been waited for below. That a kernel stays inside is what the guard bands are there to tell.
-        unsafe { self.function.launch(self.stream, shape, early, &values)? };
+        unsafe { launch.launch(self.stream, early, &values)? };
         let doing = || format!("running {} on {} ({})", self.variant, problem.workload, problem.case);
         let mut outputs: Vec<Option<Vec<u8>>> = vec![None; problem.outputs.len()];
         for (arg, h) in args.iter().zip(&held) {
@@ -216,16 +216,15 @@ impl Held {
 
 impl Runner for CudaRunner<'_> {
     fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure> {
-        let shape = launch_shape(self.spec, self.variant, &problem.workload.shape, self.limits)?;
-        self.function.allow(shape.threads(), shape.smem)?;
+        let launch = self.code.at(self.spec, self.variant, &problem.workload.shape, self.limits)?;
         let packed = self.packed.get(self.stream, self.op, problem, self.spec)?;
         // Arguments without packed weights are those of this very problem.
         let active = if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
         let outcome = if self.early && !self.warm {
-            self.attempt(problem, &packed, &active, &shape, false)
-                .and_then(|_| self.attempt(problem, &packed, &active, &shape, true))
+            self.attempt(problem, &packed, &active, &launch, false)
+                .and_then(|_| self.attempt(problem, &packed, &active, &launch, true))
         } else {
-            self.attempt(problem, &packed, &active, &shape, self.early)
+            self.attempt(problem, &packed, &active, &launch, self.early)
         };
         self.warm = true;
         outcome.map_err(|e| match e {

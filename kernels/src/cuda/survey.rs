@@ -27,7 +27,7 @@ pub struct Job {
     pub variant: VariantId,
     /// The architecture.
     pub arch: Arch,
-    /// Why it is not compiled, where constraints exclude it.
+    /// Why it is not compiled: constraints exclude it, or it is a library's.
     pub excluded: Option<String>,
     /// Bytes of dynamic shared memory at the shape by which constraints were judged.
     pub dynamic_smem: Option<u32>,
@@ -47,11 +47,14 @@ pub enum Compiled {
         /// Whether the code was in the cache.
         cached: bool,
     },
-    /// The architecture or a constraint excludes it.
+    /// The architecture or a constraint excludes it, or a library computes it.
     Excluded(String),
     /// It did not compile.
     Failed(CellFailure),
 }
+
+/// Why there is nothing to compile.
+const OF_A_LIBRARY: &str = "a library computes it, which has no source here";
 
 /// The shape by which constraints are judged without a workload: a layer of a 7B model over a cache of `kv` bits.
 fn typical_shape(dims: &[String], kv: u64) -> Shape {
@@ -95,7 +98,9 @@ pub fn jobs(registry: &Registry, selection: &Selection) -> Vec<Job> {
                     let threads = geometry.map(|g| g.block.iter().product());
                     out.push(Job { spec: spec.clone(), variant, arch, excluded, dynamic_smem, threads });
                 };
-                if selection.all {
+                if spec.is_library() {
+                    push(spec.default_variant(), Some(OF_A_LIBRARY.to_owned()));
+                } else if selection.all {
                     spec.variants(shape, &limits).admitted.into_iter().for_each(|v| push(v, None));
                 } else {
                     let variant = spec.default_variant();
@@ -250,6 +255,8 @@ mod tests {
         let kernels = registry.kernels().filter(|(_, k)| k.backend == Backend::Cuda).count();
         let selection = Selection { archs: Arch::ALL.to_vec(), ops: Vec::new(), all: false };
         assert_eq!(jobs(registry, &selection).len(), kernels * 6);
+        let library = jobs(registry, &selection).into_iter().filter(|j| j.spec.is_library());
+        assert!(library.into_iter().all(|j| j.excluded.as_deref() == Some(OF_A_LIBRARY)));
         let one = Selection { ops: vec!["stream_read".to_owned()], ..selection };
         assert!(jobs(registry, &one).iter().all(|j| j.variant.op == "stream_read"));
     }

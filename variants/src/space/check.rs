@@ -108,30 +108,35 @@ fn tunables(file: &str, spec: &KernelSpec) -> Result<(), SpaceError> {
 
 /// The keys that belong to one backend alone.
 fn backend(file: &str, spec: &KernelSpec) -> Result<(), SpaceError> {
-    let (file, kernel, backend) = (file.to_owned(), spec.name.clone(), spec.backend.name());
-    match spec.backend {
-        Backend::Cuda => {
-            let missing = [("entry", spec.entry.is_none()), ("launch", spec.launch.is_none())];
-            match missing.into_iter().find(|(_, missing)| *missing) {
-                Some((key, _)) => Err(SpaceError::MissingKey { file, kernel, backend, key }),
-                None if spec.isa != crate::Isa::Scalar => {
-                    Err(SpaceError::UselessKey { file, kernel, backend, key: "isa" })
-                }
-                None => Ok(()),
-            }
-        }
-        Backend::Cpu => {
-            let useless = [
-                ("entry", spec.entry.is_some()),
-                ("launch", spec.launch.is_some()),
-                ("defines", !spec.defines.is_empty()),
-                ("redundant", spec.redundant.is_some()),
-            ];
-            match useless.into_iter().find(|(_, useless)| *useless) {
-                Some((key, _)) => Err(SpaceError::UselessKey { file, kernel, backend, key }),
-                None => Ok(()),
-            }
-        }
+    let (file, kernel) = (file.to_owned(), spec.name.clone());
+    let library = spec.is_library();
+    let backend = if library { "library" } else { spec.backend.name() };
+    let of_a_source = [
+        ("entry", spec.entry.is_some()),
+        ("launch", spec.launch.is_some()),
+        ("defines", !spec.defines.is_empty()),
+        ("redundant", spec.redundant.is_some()),
+    ];
+    let of_a_choice = [
+        ("backend", spec.backend != Backend::Cuda),
+        ("baseline", spec.baseline),
+        ("tunables", !spec.tunables.is_empty()),
+        ("load_bytes", spec.load_bytes.is_some()),
+    ];
+    let no_isa = [("isa", spec.isa != crate::Isa::Scalar)];
+    let useless: Vec<_> = match spec.backend {
+        _ if library => of_a_source.into_iter().chain(of_a_choice).chain(no_isa).collect(),
+        Backend::Cuda => no_isa.to_vec(),
+        Backend::Cpu => of_a_source.to_vec(),
+    };
+    let needs = spec.backend == Backend::Cuda && !library;
+    let missing = [("entry", spec.entry.is_none()), ("launch", spec.launch.is_none())];
+    if let Some((key, _)) = missing.into_iter().find(|(_, missing)| needs && *missing) {
+        return Err(SpaceError::MissingKey { file, kernel, backend, key });
+    }
+    match useless.into_iter().find(|(_, useless)| *useless) {
+        Some((key, _)) => Err(SpaceError::UselessKey { file, kernel, backend, key }),
+        None => Ok(()),
     }
 }
 

@@ -59,6 +59,9 @@ pub enum Role {
     Slow,
     /// Slow and exact, for hunting errors. Never a default.
     Oracle,
+    /// A call of a vendor's library: what is practically reached. It has no code of its own that is compiled, is timed beside the
+    /// others and never wins, and no table may name it.
+    Library,
 }
 
 impl Role {
@@ -192,7 +195,8 @@ pub struct KernelSpec {
     pub designs: Vec<String>,
     /// What it does, in a sentence or two.
     pub doc: String,
-    /// The source file, from the root of the `kernels` crate, or from the folder of a user's space file.
+    /// The source file, from the root of the `kernels` crate, or from the folder of a user's space file. Of a library it is the
+    /// file that calls it.
     pub source: String,
     /// The `extern "C"` function of a CUDA kernel.
     #[serde(default)]
@@ -232,6 +236,11 @@ const fn oldest_cc() -> u32 {
 }
 
 impl KernelSpec {
+    /// Whether a vendor's library computes it.
+    pub fn is_library(&self) -> bool {
+        self.role == Role::Library
+    }
+
     /// The name without what follows the `@`.
     pub fn algorithm(&self) -> &str {
         self.name.split_once('@').map_or(self.name.as_str(), |(algorithm, _)| algorithm)

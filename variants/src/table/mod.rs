@@ -309,6 +309,7 @@ impl Table {
         let failed = self.failed();
         let may_run = |kernel: &KernelSpec, variant: &VariantId| {
             kernel.backend == self.0.backend
+                && !kernel.is_library()
                 && fits(kernel)
                 && kernel.admits(variant, shape, limits).is_ok()
                 && !failed.iter().any(|f| f.is(op, shape, variant))

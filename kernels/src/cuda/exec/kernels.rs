@@ -217,7 +217,8 @@ impl Exec {
         let (present, on) = self.present(op, shape)?;
         let kernels = registry().space(op).map_or(&[][..], |space| &space.kernels);
         let others = kernels.iter().filter(|k| {
-            k.backend == Backend::Cuda && !k.baseline && !std::ptr::eq(*k, present) && on.refuse(op, k).is_none()
+            let own = k.backend == Backend::Cuda && !k.baseline && !k.is_library();
+            own && !std::ptr::eq(*k, present) && on.refuse(op, k).is_none()
         });
         Ok([present].into_iter().chain(others).flat_map(|k| k.variants(shape, &self.limits).admitted).collect())
     }

@@ -134,7 +134,7 @@ impl Exec {
             return Ok(());
         }
         let y = y.address() + 4 * column as u64;
-        let product = Product { w: w.address(), x: x.address(), y, n, k, m, row, accumulate: add };
+        let product = Product { w: w.address(), x: x.address(), y, n, k, m, row, half: true, accumulate: add };
         // SAFETY: the spans are as large as asserted and are kept by the caller, who waits for the stream before it lets them
         // go; everything of an `Exec` is queued on its one stream.
         unsafe { blas.matmul(self.stream(), &product) }

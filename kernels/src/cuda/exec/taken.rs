@@ -90,6 +90,7 @@ impl Exec {
         let found = kernels.iter().rev().filter(|k| precision == Precision::Table || k.baseline).find(|k| {
             let variant = k.default_variant();
             k.backend == Backend::Cuda
+                && !k.is_library()
                 && on.are_read_by(k)
                 && lacks_input(op, k).is_none()
                 && k.admits(&variant, shape, &self.limits).is_ok()

@@ -53,6 +53,8 @@ pub(crate) struct Operand {
 pub struct CublasLt {
     /// Its version, as (13, 0).
     pub version: (u32, u32),
+    /// The same with the patch level, as the library tells it: 120805 for 12.8.5.
+    pub number: usize,
     /// The library.
     pub path: PathBuf,
     /// Why it was looked for there, such as `Python environment`.
@@ -168,10 +170,12 @@ impl CublasLt {
     fn load(path: &Path, origin: &'static str) -> Result<CublasLt, String> {
         let lib = open(path)?;
         let version: unsafe extern "C" fn() -> usize = symbol(lib, c"cublasLtGetVersion")?;
-        // SAFETY: the function takes nothing and returns a number, 120805 for 12.8.5.
-        let version = unsafe { version() } as u32;
+        // SAFETY: the function takes nothing and returns a number.
+        let number = unsafe { version() };
+        let version = number as u32;
         Ok(CublasLt {
             version: (version / 10_000, version / 100 % 100),
+            number,
             path: path.to_owned(),
             origin,
             create: symbol(lib, c"cublasLtCreate")?,

@@ -1,7 +1,7 @@
 //! The CUDA device as the measurement core sees it.
 //!
 //! ```text
-//! prepare   compile, in parallel                                   builds
+//! prepare   compile, in parallel; a library is found                builds
 //! check     the gate on fresh guarded buffers                      CudaRunner
 //! sample    redraw -> poison -> flush -> [hold  stamp  event  graph  event  stamp] -> verify
 //!                                         inputs, rotation         timed, support
@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use harness_spec::policy::{CacheState, LaunchMode};
-use harness_spec::target::{Canary, Cell, CellSample, CheckReport, DeviceKey, Prepared, Target};
+use harness_spec::target::{Canary, Cell, CellSample, CheckReport, DeviceKey, Prepared, Resources, Target};
 use harness_spec::{Bytes, CellFailure, Nanos, Stage, VariantId, Workload};
 use variants::{Activations, KernelSpec, Layout, Limits, Registry};
 
@@ -32,12 +32,14 @@ pub use builds::Builds;
 pub use rotation::{Plan, Sizes, plan};
 pub use support::{Interval, Late, Slots, Support, With, compile_support, is_poisoned};
 
-use super::CudaError;
+use super::code::Code;
 use super::compile::{Arch, Compiler, digest};
 use super::driver::{Buffer, Device, Function, Module, Stream};
-use super::kernel::{launch_shape, limits};
+use super::kernel::{admitted, launch_shape, limits};
+use super::library::cublaslt;
 use super::packed::PackedWeights;
 use super::runner::CudaRunner;
+use super::{Blas, CudaError};
 use crate::check::Gate;
 use crate::op::{self, Depth, Op};
 use inputs::Inputs;
@@ -60,6 +62,10 @@ static TIMED_BY: LazyLock<String> = LazyLock::new(|| {
         [include_str!("timed.rs"), include_str!("rotation.rs"), include_str!("inputs.rs"), include_str!("support.cu")];
     texts.map(|text| digest(text.as_bytes())).join(" ")
 });
+
+/// What calls the library.
+static CALLED_BY: LazyLock<String> =
+    LazyLock::new(|| [include_str!("../blas.rs"), include_str!("../code.rs")].map(|t| digest(t.as_bytes())).join(" "));
 
 /// Why a kernel is right by itself and wrong in a chain of programmatic launches.
 const TOO_EARLY: &str = "right by itself and wrong behind a kernel that writes late: before `pdl_wait` it reads what is no \
@@ -89,6 +95,8 @@ pub struct CudaTarget {
     gate: Gate,
     packed: PackedWeights,
     functions: HashMap<VariantId, Function>,
+    /// Opened where a variant first asks for it.
+    library: Option<Arc<Blas>>,
     inputs: HashMap<InputsKey, Arc<Inputs>>,
     cells: HashMap<Cell, (RotationKey, Timed, u64)>,
     rotations: HashMap<RotationKey, Rotation>,
@@ -142,6 +150,7 @@ impl CudaTarget {
             gate: Gate::new(GATE_BYTES),
             packed: PackedWeights::new((device.facts().memory / 16) as usize),
             functions: HashMap::new(),
+            library: None,
             inputs: HashMap::new(),
             cells: HashMap::new(),
             rotations: HashMap::new(),
@@ -210,41 +219,65 @@ impl CudaTarget {
         self.registry.find(id).map(|(_, spec)| spec.clone()).ok_or_else(missing)
     }
 
+    /// The variants of cells that are compiled.
+    fn compiled(&self, cells: &[Cell]) -> Vec<(KernelSpec, VariantId)> {
+        let specs = cells.iter().filter_map(|c| Some((self.find(&c.variant).ok()?, c.variant.clone())));
+        specs.filter(|(spec, _)| !spec.is_library()).collect()
+    }
+
     fn op_of(&self, cell: &Cell) -> Result<&'static dyn Op, CellFailure> {
         let name = &cell.workload.op;
         op::op(name).ok_or_else(|| CellFailure::new(Stage::Harness, format!("there is no op {name}")))
     }
 
-    /// The loaded function of a variant.
-    fn function(&mut self, spec: &KernelSpec, id: &VariantId) -> Result<Function, CellFailure> {
+    /// What computes a variant: its function, loaded, or the library.
+    fn code(&mut self, spec: &KernelSpec, id: &VariantId) -> Result<Code, CellFailure> {
+        if spec.is_library() {
+            let library = match self.library.take() {
+                Some(library) => library,
+                None => Arc::new(Blas::open(&self.device)?),
+            };
+            return Ok(Code::Library(self.library.insert(library).clone()));
+        }
         if let Some(f) = self.functions.get(id) {
-            return Ok(f.clone());
+            return Ok(Code::Function(f.clone()));
         }
         let cubin = self.builds.get(spec, id)?;
         let function = Module::load(&self.device, &cubin)?.function(&cubin.entry)?;
         self.functions.insert(id.clone(), function.clone());
-        Ok(function)
+        Ok(Code::Function(function))
+    }
+
+    /// What decided the code of a variant, what the compiler says of it, and how long that took. A library compiles nothing
+    /// here and tells nothing.
+    fn built(&self, spec: &KernelSpec, cell: &Cell) -> Result<(String, Resources, Nanos), CellFailure> {
+        if spec.is_library() {
+            admitted(spec, &cell.variant, &cell.workload.shape, &self.limits)?;
+            let library = cublaslt()?;
+            let key = format!("cublaslt {} {} {}", library.number, spec.fingerprint(), *CALLED_BY);
+            return Ok((key, Resources::default(), Nanos(0)));
+        }
+        let shape = launch_shape(spec, &cell.variant, &cell.workload.shape, &self.limits)?;
+        let cubin = self.builds.get(spec, &cell.variant)?;
+        let resources = Resources { dynamic_smem_bytes: Some(shape.smem), ..cubin.resources.clone() };
+        Ok((cubin.key.clone(), resources, Nanos::from(cubin.time)))
     }
 
     fn prepared(&self, cell: &Cell) -> Result<Prepared, CellFailure> {
         let (spec, op) = (self.find(&cell.variant)?, self.op_of(cell)?);
-        let shape = launch_shape(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
-        let cubin = self.builds.get(&spec, &cell.variant)?;
-        let mut resources = cubin.resources.clone();
-        resources.dynamic_smem_bytes = Some(shape.smem);
+        let (code, resources, compile) = self.built(&spec, cell)?;
         let redundant = spec
             .redundancy(&cell.variant, &cell.workload.shape, &self.limits)
             .map_err(|e| CellFailure::new(Stage::Launch, e.to_string()))?;
         // What decided the code, and what it is checked by (MEASURING.md §10).
-        let contract =
-            format!("{} {} {} {} {}", cubin.key, op.name(), env!("CARGO_PKG_VERSION"), self.key_text(), *TIMED_BY);
+        let contract = format!("{code} {} {} {} {}", op.name(), env!("CARGO_PKG_VERSION"), self.key_text(), *TIMED_BY);
         Ok(Prepared {
             bytes: op.bytes(&cell.workload.shape, &spec),
             flops: op.flops(&cell.workload.shape),
             redundant,
             resources,
             key: digest(contract.as_bytes()),
-            compile: Nanos::from(cubin.time),
+            compile,
         })
     }
 
@@ -254,17 +287,17 @@ impl CudaTarget {
 
     fn checked(&mut self, cell: &Cell, seed: u64) -> Result<CheckReport, CellFailure> {
         let (spec, op) = (self.find(&cell.variant)?, self.op_of(cell)?);
-        launch_shape(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
-        let function = self.function(&spec, &cell.variant)?;
+        admitted(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
+        let code = self.code(&spec, &cell.variant)?;
         let mut runner = CudaRunner {
             op,
             spec: &spec,
             variant: &cell.variant,
             limits: &self.limits,
-            function: &function,
+            code: &code,
             stream: &self.stream,
             support: &self.support,
-            early: cell.policy.launch == LaunchMode::GraphPdl && self.limits.cc >= 90,
+            early: cell.policy.launch == LaunchMode::GraphPdl && self.limits.cc >= 90 && !spec.is_library(),
             warm: false,
             packed: &mut self.packed,
             fatal: None,
@@ -288,8 +321,9 @@ impl CudaTarget {
         self.clock += 1;
         let inputs = self.inputs(op, cell, &spec)?;
         if !self.cells.contains_key(cell) {
-            let shape = launch_shape(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
-            let function = self.function(&spec, &cell.variant)?;
+            admitted(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
+            let code = self.code(&spec, &cell.variant)?;
+            let launch = code.at(&spec, &cell.variant, &cell.workload.shape, &self.limits)?;
             let key = self.rotation(op, cell, &spec, &inputs)?;
             let rotation = self.rotations.get_mut(&key).expect("it was made just now");
             let mut tools = Tools {
@@ -299,7 +333,7 @@ impl CudaTarget {
                 flush: &self.flush,
                 mem_clock_mhz: None,
             };
-            let timed = Timed::new(cell, function, shape, &inputs, rotation, &mut tools)?;
+            let timed = Timed::new(cell, launch, &inputs, rotation, &mut tools)?;
             self.forget_oldest_cell();
             self.cells.insert(cell.clone(), (key, timed, self.clock));
         }
@@ -418,14 +452,12 @@ impl Target for CudaTarget {
     }
 
     fn prepare(&mut self, cells: &[Cell]) -> Vec<Result<Prepared, CellFailure>> {
-        let specs = cells.iter().filter_map(|c| Some((self.find(&c.variant).ok()?, c.variant.clone())));
-        self.builds.all(&specs.collect::<Vec<_>>());
+        self.builds.all(&self.compiled(cells));
         cells.iter().map(|c| self.prepared(c)).collect()
     }
 
     fn prefetch(&mut self, cells: &[Cell]) {
-        let specs = cells.iter().filter_map(|c| Some((self.find(&c.variant).ok()?, c.variant.clone())));
-        self.builds.ahead(specs.collect());
+        self.builds.ahead(self.compiled(cells));
     }
 
     fn transfer_time(&self) -> Option<Nanos> {

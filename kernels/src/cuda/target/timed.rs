@@ -10,8 +10,9 @@ use super::rotation::Rotation;
 use super::support::{Support, is_poisoned};
 use crate::check::compare;
 use crate::cuda::CudaError;
+use crate::cuda::code::Launch;
 use crate::cuda::compile::parallel;
-use crate::cuda::driver::{Buffer, Function, Graph, LaunchShape, Stream, Value};
+use crate::cuda::driver::{Buffer, Graph, Stream, Value};
 use crate::op::Arg;
 
 /// One sample in this many is verified on average; the floor is one in twenty (R4).
@@ -23,8 +24,7 @@ const TRIES: usize = 3;
 /// A variant on a workload under a policy, warmed, its graph on the device.
 pub struct Timed {
     name: String,
-    function: Function,
-    shape: LaunchShape,
+    code: Launch,
     launch: LaunchMode,
     cache: CacheState,
     values: Vec<Vec<Value>>,
@@ -56,8 +56,7 @@ impl Timed {
     /// The failure of the cell, or what is wrong with the policy.
     pub fn new(
         cell: &Cell,
-        function: Function,
-        shape: LaunchShape,
+        code: Launch,
         inputs: &Inputs,
         rotation: &mut Rotation,
         tools: &mut Tools<'_>,
@@ -73,9 +72,8 @@ impl Timed {
                 let message = format!("graph_pdl needs compute capability 9.0, this is {}", stream.device().arch());
                 return Err(CellFailure::new(Stage::Constraint, message));
             }
-            launch => launch == LaunchMode::GraphPdl,
+            launch => launch == LaunchMode::GraphPdl && code.can_be_early(),
         };
-        function.allow(shape.threads(), shape.smem)?;
         let mut scratch = Vec::new();
         for arg in inputs.args() {
             if let Arg::Scratch { bytes, .. } = arg {
@@ -90,8 +88,8 @@ impl Timed {
         let name = format!("{} on {} under {}", cell.variant, cell.workload, cell.policy);
         rotation.redraw(stream, inputs, tools.random)?;
         // SAFETY: the values are the arguments of this kernel in the order that the op gives, and point into buffers that
-        // the rotation and this cell keep.
-        let launch = |stream: &Stream, i: usize| unsafe { function.launch(stream, &shape, early && i > 0, &values[i]) };
+        // the rotation and this cell keep. A target has one stream.
+        let launch = |stream: &Stream, i: usize| unsafe { code.launch(stream, early && i > 0, &values[i]) };
         // The first launch loads the code, which neither a capture nor a held stream survives.
         launch(stream, 0)?;
         stream.wait(|| format!("warming {name}"))?;
@@ -99,7 +97,7 @@ impl Timed {
             LaunchMode::Eager | LaunchMode::InEngine => None,
             LaunchMode::Graph | LaunchMode::GraphPdl => {
                 let graph = Graph::capture(stream, |s| (0..launches).try_for_each(|i| launch(s, i)))?;
-                if graph.nodes() != launches {
+                if !code.makes(graph.nodes(), launches) {
                     let message =
                         format!("{name}: the captured graph has {} nodes for {launches} launches", graph.nodes());
                     return Err(CellFailure::new(Stage::Harness, message));
@@ -117,8 +115,7 @@ impl Timed {
         };
         Ok(Timed {
             name,
-            function,
-            shape,
+            code,
             launch: cell.policy.launch,
             cache: cell.policy.cache,
             values,
@@ -194,7 +191,7 @@ impl Timed {
 
     fn launch_one(&self, stream: &Stream, i: usize) -> Result<(), CudaError> {
         // SAFETY: as in `new`.
-        unsafe { self.function.launch(stream, &self.shape, self.launch == LaunchMode::GraphPdl, &self.values[i]) }
+        unsafe { self.code.launch(stream, self.launch == LaunchMode::GraphPdl, &self.values[i]) }
     }
 
     /// Brings the cache into the state that the policy names.

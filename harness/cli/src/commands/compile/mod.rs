@@ -74,7 +74,8 @@ pub fn run(args: CompileArgs, json: bool) -> Outcome {
     }
     let count = |of: fn(&Compiled) -> bool| results.iter().filter(|r| of(r)).count();
     eprintln!(
-        "{} compiled ({} from the cache), {} excluded by a constraint, {} failed; {} problem(s), {} difference(s)",
+        "{} compiled ({} from the cache), {} excluded by a constraint or a library's, {} failed; {} problem(s), \
+         {} difference(s)",
         count(|r| matches!(r, Compiled::Done { .. })),
         count(|r| matches!(r, Compiled::Done { cached: true, .. })),
         count(|r| matches!(r, Compiled::Excluded(_))),
@@ -147,6 +148,12 @@ fn table(rows: &[(&Job, &Compiled)]) -> String {
                 Compiled::Excluded(_) => format!("{} -", job.arch),
                 Compiled::Failed(_) => format!("{} FAILED", job.arch),
             });
+        }
+        if let Some((Job { spec, .. }, Compiled::Excluded(why))) = rows.first()
+            && spec.is_library()
+        {
+            lines.push(format!("{variant}\n    not compiled: {why}"));
+            continue;
         }
         let found = if classes.is_empty() { "none".to_owned() } else { classes.join(",") };
         let declared = rows.first().map_or("none", |(job, _)| job.spec.instruction.name());
