@@ -41,7 +41,7 @@ impl fmt::Display for Activations {
 
 macro_rules! layouts {
     ($($(#[$doc:meta])* $case:ident = $name:literal,)*) => {
-        /// How weights lie in memory for a kernel. The `kernels` crate packs and unpacks each of them.
+        /// How weights lie in memory for a kernel, or, in pages, keys and values. The `kernels` crate packs each of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Layout {
             $($(#[$doc])* #[serde(rename = $name)] $case,)*
@@ -100,6 +100,12 @@ layouts! {
     Rows16Cols4 = "rows16_cols4",
     /// Tiles of 16 rows, pairs of neighbouring columns as indices into a table.
     Rows16Pairs = "rows16_pairs",
+    /// Keys and values in pages of 16 positions that a block table finds.
+    Paged16 = "paged_16",
+    /// The same in pages of 32 positions.
+    Paged32 = "paged_32",
+    /// The same in pages of 64 positions.
+    Paged64 = "paged_64",
 }
 
 impl fmt::Display for Layout {

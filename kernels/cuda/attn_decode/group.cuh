@@ -7,6 +7,9 @@
 //
 // int8 keys and values (KV is 8) have a scale for each position: that of a key goes on its score, that of a value on its weight.
 //
+// Where a key lies, its place says: `enter` is called with the first key of every turn and that of the warp's next turn, before
+// `slot` is asked for a key of the turn.
+//
 //   WARPS  warps in a block          STEP  keys that a warp has under way      HPB  query heads of a block
 #ifndef EDGELLM_GROUP_CUH
 #define EDGELLM_GROUP_CUH
@@ -55,14 +58,21 @@ struct FloatQuery {
     }
 };
 
+// The keys of a head that lie one behind the other.
+struct InOrder {
+    const u64 first;
+    __device__ __forceinline__ void enter(int, int, int) {}
+    __device__ __forceinline__ u64 slot(int key) const { return first + key; }
+};
+
 // Runs the keys from `begin` to `end` over the warps of the block and leaves each warp's results in `states`.
 //
 // GIVEN: the maximum is given as 2^0 instead of found, so that nothing fades inside the loop. Answers whether that was near
 // enough for this warp's keys: a sum of weights out of GIVEN_REACH may have overflowed, or lost digits below it, and its warp
 // must run again without. The same in all lanes of a warp; always true without GIVEN, and of a warp without keys.
-template <int DIM, int KV, class Query = FloatQuery<KV>, bool GIVEN = false>
-__device__ __forceinline__ bool attend(float* states, typename Query::Queries q, const u8* k, const u8* v, const float* k_scale,
-                                       const float* v_scale, HeadSet set, int begin, int end, int max_len) {
+template <int DIM, int KV, class Query, bool GIVEN, class Place>
+__device__ __forceinline__ bool attend_at(float* states, typename Query::Queries q, const u8* k, const u8* v, const float* k_scale,
+                                          const float* v_scale, HeadSet set, int begin, int end, Place keys_at) {
     constexpr int PER = Query::PER, LANES = DIM / PER, KEYS = WARP / LANES, TURNS = STEP / KEYS;
     static_assert(STEP % KEYS == 0, "the keys of a turn are shared evenly");
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, part = lane % LANES, place = lane / LANES;
@@ -76,8 +86,8 @@ __device__ __forceinline__ bool attend(float* states, typename Query::Queries q,
         m[h] = GIVEN ? 0.0f : -F32_MAX;
         l[h] = 0.0f;
     }
-    const u64 slots = (u64)set.kv * max_len;
     for (int first = begin + warp * STEP; first < end; first += WARPS * STEP) {
+        keys_at.enter(first, first + WARPS * STEP, end);
         typename Query::Piece keys[TURNS], values[TURNS];
         float key_scales[TURNS], value_scales[TURNS];
 #pragma unroll
@@ -85,11 +95,11 @@ __device__ __forceinline__ bool attend(float* states, typename Query::Queries q,
             const int at = first + t * KEYS + place;
             key_scales[t] = value_scales[t] = 1.0f;
             if (at < end) {
-                keys[t].load(k, (slots + at) * DIM + part * PER);
-                values[t].load(v, (slots + at) * DIM + part * PER);
+                keys[t].load(k, keys_at.slot(at) * DIM + part * PER);
+                values[t].load(v, keys_at.slot(at) * DIM + part * PER);
                 if (KV == 8) {
-                    key_scales[t] = k_scale[slots + at];
-                    value_scales[t] = v_scale[slots + at];
+                    key_scales[t] = k_scale[keys_at.slot(at)];
+                    value_scales[t] = v_scale[keys_at.slot(at)];
                 }
             } else {
                 keys[t].clear();
@@ -168,6 +178,14 @@ __device__ __forceinline__ bool attend(float* states, typename Query::Queries q,
         }
     }
     return near;
+}
+
+// The same over a cache [KV_HEADS, max_len, DIM].
+template <int DIM, int KV, class Query = FloatQuery<KV>, bool GIVEN = false>
+__device__ __forceinline__ bool attend(float* states, typename Query::Queries q, const u8* k, const u8* v, const float* k_scale,
+                                       const float* v_scale, HeadSet set, int begin, int end, int max_len) {
+    const InOrder place = {(u64)set.kv * max_len};
+    return attend_at<DIM, KV, Query, GIVEN>(states, q, k, v, k_scale, v_scale, set, begin, end, place);
 }
 
 // The same over a cache in f16.

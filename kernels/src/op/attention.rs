@@ -5,11 +5,15 @@
 //! Device arguments: `(const float* q, const u16* k, const u16* v, float* out, u8* scratch, const int* len, int HEADS,
 //! int KV_HEADS, int DIM, int MAX_LEN)`. The scratch is zeroed once, before the first launch; what must be zero at the start
 //! of a launch is left zero by the one before. Positions from LEN on hold NaN.
+//!
+//! A kernel whose layout is of pages takes pools of them and their block table (see [`super::pages`]): `const int* table` stands
+//! behind `len`, and there is no MAX_LEN. The table is state of which a token's kernels write nothing.
 
 use half::f16;
 use harness_spec::{Bytes, CellFailure, Shape, Workload};
 use variants::{Activations, KernelSpec};
 
+use super::pages::{self, Pages};
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::random::Rng;
 use super::recipe::{Recipe, Scores};
@@ -132,9 +136,10 @@ impl Op for AttnDecode {
         &["HEADS", "KV_HEADS", "DIM", "LEN", "MAX_LEN"]
     }
 
-    fn bytes(&self, shape: &Shape, _: &KernelSpec) -> Bytes {
+    fn bytes(&self, shape: &Shape, spec: &KernelSpec) -> Bytes {
         let s = sizes(shape);
-        Bytes((2 * 2 * s.kv_heads * s.len * s.dim + 2 * 4 * s.heads * s.dim) as u64)
+        let table = pages::page_of(spec.layout).map_or(0, |page| Pages::table_bytes(page, s.len));
+        Bytes((2 * 2 * s.kv_heads * s.len * s.dim + 2 * 4 * s.heads * s.dim + table) as u64)
     }
 
     fn flops(&self, shape: &Shape) -> u64 {
@@ -200,27 +205,32 @@ impl Op for AttnDecode {
         Some(Expected { outputs: vec![Want::Floats(judged(want, square, s.dim))] })
     }
 
-    fn arguments(&self, problem: &Problem, _: &KernelSpec) -> Result<Vec<Arg>, CellFailure> {
+    fn arguments(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Arg>, CellFailure> {
         let [Tensor::F32(q), Tensor::F16(k), Tensor::F16(v), Tensor::I32(len)] = &problem.inputs[..] else {
             panic!("attention takes queries, keys, values and a length")
         };
         let s = sizes(&problem.workload.shape);
+        let pages = pages::page_of(spec.layout).map(|page| Pages::new(page, s));
         let halves = |all: &[u16]| all.iter().flat_map(|h| h.to_le_bytes()).collect();
-        let input = |bytes| Arg::In { bytes, weights: false };
+        let words = |all: &[i32]| all.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let rows = |all: &[u16]| match &pages {
+            Some(pages) => Arg::State { bytes: halves(&pages.pool(all)), late: pages.bytes_at(s.len - 1) },
+            None => cache::state(halves(all), s.kv_heads, s.max_len, &(s.len - 1..s.len)),
+        };
         // A partial result is its values, a maximum and a sum; a head has a counter.
         let scratch = MOST_SPLITS * s.heads * (s.dim + 2) * 4 + s.heads * 4;
-        Ok(vec![
-            input(q.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            cache::state(halves(k), s.kv_heads, s.max_len, &(s.len - 1..s.len)),
-            cache::state(halves(v), s.kv_heads, s.max_len, &(s.len - 1..s.len)),
+        let mut args = vec![
+            Arg::In { bytes: q.iter().flat_map(|v| v.to_le_bytes()).collect(), weights: false },
+            rows(k),
+            rows(v),
             Arg::Out(0),
             Arg::Scratch { bytes: scratch, zeroed: true },
-            Arg::Settled { bytes: len.iter().flat_map(|v| v.to_le_bytes()).collect() },
-            Arg::I32(s.heads as i32),
-            Arg::I32(s.kv_heads as i32),
-            Arg::I32(s.dim as i32),
-            Arg::I32(s.max_len as i32),
-        ])
+            Arg::Settled { bytes: words(len) },
+        ];
+        args.extend(pages.as_ref().map(|pages| Arg::State { bytes: words(&pages.table), late: Vec::new() }));
+        args.extend([s.heads, s.kv_heads, s.dim].map(|v| Arg::I32(v as i32)));
+        args.extend(pages.is_none().then_some(Arg::I32(s.max_len as i32)));
+        Ok(args)
     }
 
     fn redraw(&self, problem: &mut Problem, seed: u64) {

@@ -42,6 +42,7 @@ mod gemv_add;
 mod logits;
 mod norm_logits;
 mod normed;
+mod pages;
 mod problem;
 mod product;
 mod qkv_rope;
