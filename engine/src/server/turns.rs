@@ -45,6 +45,9 @@ struct Current {
     backend: Box<dyn Backend>,
     /// What the metrics have been told.
     counted: Option<Counters>,
+    /// How long it stays after its last answer: what the last request that it took says.
+    stays: KeepAlive,
+    /// When it goes, where nothing is under way.
     unload_at: Option<Instant>,
 }
 
@@ -130,7 +133,7 @@ impl Turns {
                 let Some(answer) = self.slots[slot].take() else { return };
                 let error = ApiError::from(error);
                 self.mind_the_device(&error);
-                self.keep(&answer.job);
+                self.keep();
                 self.count_running(0);
                 send(&answer.job, Reply::Failed(error));
             }
@@ -153,7 +156,7 @@ impl Turns {
         }
         let is_cancelled = DoneReason::of(finish.reason).is_none();
         self.shared.metrics.finished(finish.prompt_tokens, finish.generated, is_cancelled);
-        self.keep(&answer.job);
+        self.keep();
         self.count_running(0);
         send(&answer.job, answer.last_reply(finish));
     }
@@ -224,7 +227,7 @@ impl Turns {
             }
             Input::Load => {
                 let load_time = self.load(job)?;
-                self.keep(job);
+                self.keep();
                 Ok(done(DoneReason::Load, load_time))
             }
             Input::Generate { prompt, settings } => {
@@ -233,16 +236,22 @@ impl Turns {
                 let current = self.current.as_mut().expect("the model was loaded just before");
                 let begun = under_way::begin(job, prompt, settings, slot, current.backend.as_mut());
                 if begun.is_err() {
-                    self.keep(job);
+                    self.keep();
                 }
                 begun.map(|()| Begun::Answer { slot, load_time })
             }
         }
     }
 
-    /// Makes the job's model the current one and returns the time that took.
+    /// Makes the job's model the current one, to stay as long as the job says, and returns the time that loading took.
     fn load(&mut self, job: &Job) -> Result<Duration, ApiError> {
-        if self.current.as_ref().is_some_and(|current| current.serves(job)) {
+        let stays = job.keep_alive.unwrap_or(self.default_keep_alive);
+        if let Some(current) = self.current.as_mut().filter(|current| current.serves(job)) {
+            current.stays = stays;
+            if let Some(loaded) = self.shared.lock_loaded().as_mut() {
+                (loaded.stays, loaded.idle_since) = (stays, None);
+                loaded.model = job.model.name.clone();
+            }
             return Ok(Duration::ZERO);
         }
         // The old one goes first, so that two models are never in memory at once.
@@ -260,10 +269,11 @@ impl Turns {
             memory_bytes: backend.memory_bytes(),
             device: backend.device(),
             counters: counted,
-            expires: None,
+            stays,
+            idle_since: None,
         });
         let (path, wish) = (job.model.path.clone(), job.wish);
-        self.current = Some(Current { path, wish, backend, counted, unload_at: None });
+        self.current = Some(Current { path, wish, backend, counted, stays, unload_at: None });
         Ok(took)
     }
 
@@ -274,20 +284,17 @@ impl Turns {
         }
     }
 
-    /// Sets how long the model stays from the end of a job on. Where others are under way, it stays for these.
-    fn keep(&mut self, job: &Job) {
-        let is_used = self.slots.iter().any(Option::is_some);
-        let Some(current) = &mut self.current else { return };
-        let stays = match job.keep_alive.unwrap_or(self.default_keep_alive) {
-            KeepAlive::For(time) if time.is_zero() && !is_used => return self.unload(),
-            KeepAlive::For(time) => Some(time),
+    /// At the end of a job: the model's time begins, unless others are under way.
+    fn keep(&mut self) {
+        let Some(current) = self.current.as_mut().filter(|_| self.slots.iter().all(Option::is_none)) else { return };
+        current.unload_at = match current.stays {
+            KeepAlive::For(time) if time.is_zero() => return self.unload(),
+            // A time beyond what the clock can count is forever.
+            KeepAlive::For(time) => Instant::now().checked_add(time),
             KeepAlive::Forever => None,
         };
-        // A time beyond what the clock can count is forever.
-        current.unload_at = stays.and_then(|time| Instant::now().checked_add(time));
         if let Some(loaded) = self.shared.lock_loaded().as_mut() {
-            loaded.expires = stays.and_then(|time| SystemTime::now().checked_add(time));
-            loaded.model = job.model.name.clone();
+            loaded.idle_since = Some(SystemTime::now());
         }
     }
 

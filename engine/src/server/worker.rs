@@ -53,8 +53,21 @@ pub(super) struct Loaded {
     pub device: DeviceFacts,
     /// What it has done there, up to the last answer.
     pub counters: Option<Counters>,
-    /// When it will be unloaded; `None` is never.
-    pub expires: Option<SystemTime>,
+    /// How long it stays after its last answer.
+    pub stays: KeepAlive,
+    /// Since when no answer is under way; `None` while there is one.
+    pub idle_since: Option<SystemTime>,
+}
+
+impl Loaded {
+    /// When it will be unloaded, were the answers under way to end now; `None` is never.
+    pub fn expires(&self) -> Option<SystemTime> {
+        match self.stays {
+            // A time beyond what the clock can count is forever.
+            KeepAlive::For(time) => self.idle_since.unwrap_or_else(SystemTime::now).checked_add(time),
+            KeepAlive::Forever => None,
+        }
+    }
 }
 
 impl Shared {

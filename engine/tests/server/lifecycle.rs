@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use engine::server::{KeepAlive, ServeError};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::script::{Script, Server, THREADS, json, lines, start, start_with};
 
@@ -360,19 +362,56 @@ async fn a_panic_fails_every_answer_under_way_and_the_next_request_loads_the_mod
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_another_model_fills_the_queue_and_goes_on_when_the_answers_ahead_have_ended() {
+    let script = Script { slots: 2, ..Script::saying(&["a", "b"]) };
+    let server = start_with(script, |options| options.queue_limit = 1).await;
+    server.script.gate.close();
+    let ahead = connect(&server, true);
+    server.until("the first request's start", |script| script.requests.lock().unwrap().len() == 1).await;
+    let other = ask(&server, "other", "x");
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    // A slot is free, and nothing overtakes.
+    let behind = ask(&server, "tiny:1b", "x");
+    wait_for_metric(&server, "edgellm_clients 3").await;
+    assert_eq!(server.post("/api/generate", request("tiny:1b", true)).await.status(), 503);
+    // The first client gives up.
+    drop(ahead);
+    wait_for_metric(&server, "edgellm_clients 2").await;
+    server.script.gate.open();
+    assert_eq!((other.await.unwrap().0, behind.await.unwrap().0), (200, 200));
+}
+
+/// For how long `/api/ps` says that the model stays, in seconds from when it was asked.
+async fn stays(server: &Server) -> f64 {
+    let asked = OffsetDateTime::now_utc();
+    let ps = json(server.get("/api/ps").await).await;
+    let expires = OffsetDateTime::parse(ps["models"][0]["expires_at"].as_str().unwrap(), &Rfc3339).unwrap();
+    (expires - asked).as_seconds_f64()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_that_is_to_go_with_its_request_stays_for_the_others_under_way() {
-    let server = start(Script { slots: 2, batch: 1, ..Script::saying(&["a", "b"]) }).await;
+    let script = Script { slots: 2, batch: 1, ..Script::saying(&["a", "b"]) };
+    let server = start_with(script, |options| options.keep_alive = KeepAlive::For(Duration::from_secs(300))).await;
     server.script.gate.close();
     let other = ask(&server, "tiny:1b", "a prompt of many batches");
     server.until("the first request's start", |script| script.requests.lock().unwrap().len() == 1).await;
+    assert!((300.0..400.0).contains(&stays(&server).await));
     let body = json!({"model":"tiny:1b","prompt":"x","raw":true,"stream":false,"keep_alive":0,
         "options":{"num_predict":1}});
     let sent = server.client.post(format!("{}/api/generate", server.url)).body(body.to_string()).send();
     let brief = tokio::spawn(sent);
     wait_for_metric(&server, "edgellm_clients 2").await;
     step_until_begun(&server, 2).await;
-    server.script.gate.open();
+    // The brief one's batch and its token, between batches of the other.
+    for _ in 0..4 {
+        server.script.gate.let_one_through();
+    }
     assert_eq!(brief.await.unwrap().unwrap().status(), 200);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(stays(&server).await >= 0.0, "a model that answers has not expired");
+    server.script.gate.open();
     assert_eq!(other.await.unwrap().1["response"], "ab");
     assert_eq!(server.script.loads.lock().unwrap().len(), 1);
+    server.until("unloading", |script| script.unloads.load(Ordering::SeqCst) == 1).await;
 }

@@ -104,7 +104,7 @@ pub(in crate::server) async fn ps(State(app): Shared) -> Result<Response, Ollama
         });
         // A model that stays for ever has a time that no client will live to see.
         let forever = || "9999-12-31T23:59:59Z".to_owned();
-        model["expires_at"] = json!(loaded.expires.map_or_else(forever, rfc3339));
+        model["expires_at"] = json!(loaded.expires().map_or_else(forever, rfc3339));
         Ok::<_, ApiError>(model)
     });
     Ok(json_response(&json!({ "models": [model.await?] })))
