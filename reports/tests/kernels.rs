@@ -254,6 +254,23 @@ fn a_fused_product_is_held_against_the_sum_of_the_separate_launches_and_says_how
 }
 
 #[test]
+fn a_library_stands_beside_the_floor_with_its_time_or_why_it_has_none() {
+    let (mut run, _) = fabricated();
+    let workload = run.results[0].workload.clone();
+    let mut vendor = cell("gemv_q4_0/cublaslt@cuda", &workload, 9.0, CellRole::Library);
+    vendor.of_floor = Measure::derived(0.889);
+    run.cells.push(vendor);
+    let said = kernel_terminal(&run);
+    let line = said.lines().find(|l| l.starts_with("library: ")).expect("a line of the library");
+    assert!(line.contains("9.000 µs") && line.contains("of the floor, cublaslt@cuda"), "{line}");
+    assert!(kernel_markdown(&run).contains("; library 9.000 µs"));
+    assert!(kernel_html(&run, &[]).unwrap().contains("Library: 9.000 µs"));
+    let vendor = run.cells.last_mut().unwrap();
+    (vendor.time_ns, vendor.outcome) = (None, Outcome::Skipped { reason: "no cuBLASLt: nowhere\nhint: set it".into() });
+    assert!(kernel_terminal(&run).contains("\nlibrary: cublaslt@cuda skipped: no cuBLASLt: nowhere hint: set it\n"));
+}
+
+#[test]
 fn every_chart_is_drawn_from_a_full_record() {
     let (run, trials) = fabricated();
     for outcome in draw_kernels(&run, &trials).unwrap() {

@@ -25,6 +25,8 @@ pub struct Enumerated {
     pub baseline: Option<VariantId>,
     /// A pure read of the same bytes, in its configurations.
     pub floor: Vec<(VariantId, Workload)>,
+    /// Kernels of a vendor's library that the constraints admit. They do not compete and are not among `admitted`.
+    pub library: Vec<VariantId>,
     /// Least time by the roofline model, ns.
     pub predicted_ns: BTreeMap<VariantId, f64>,
 }
@@ -162,6 +164,7 @@ fn plan_one(
         candidates: points,
         pruned: found.pruned.clone(),
         floor: found.floor.iter().filter(|_| !held).map(cell).collect(),
+        library: found.library.iter().filter(|_| !held).cloned().collect(),
     };
     (plan, not_asked)
 }

@@ -112,6 +112,11 @@ impl Spaces for RegistrySpaces {
         let mut floor_bytes = None;
         for kernel in kernels {
             let all = kernel.variants(&workload.shape, &self.limits);
+            if kernel.is_library() {
+                out.library.extend(all.admitted);
+                out.pruned.extend(all.pruned);
+                continue;
+            }
             let bytes = contract.bytes(&workload.shape, kernel).0;
             let own = kernel.default_variant();
             if all.admitted.contains(&own) {

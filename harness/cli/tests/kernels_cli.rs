@@ -102,6 +102,28 @@ fn a_constraint_that_nothing_satisfies_is_said_and_the_sweep_goes_on() {
 }
 
 #[test]
+fn a_library_is_timed_beside_a_sweep_or_skipped_with_the_reason() {
+    let lab = Lab::new();
+    let sweep = |out: &str| {
+        let mut c = lab.simulated("sweep");
+        let out = c.args(["--workload", "gemv_f16 N=4096 K=4096", "--seed", "1", "--out", out]).output().unwrap();
+        done(&out);
+        said(&out)
+    };
+    let line = |said: &str| said.lines().find(|l| l.starts_with("library: ")).unwrap_or_default().to_owned();
+    assert!(line(&sweep("with")).ends_with(" µs, cublaslt@cuda"), "a time, and no rate of what is simulated");
+    lab.script(
+        "[[rules]]\nvariant = \"*/cublaslt*\"\nfail = { stage = \"constraint\", message = \"no cuBLASLt\\nhint: x\" }\n",
+    );
+    assert_eq!(line(&sweep("without")), "library: cublaslt@cuda skipped: no cuBLASLt hint: x");
+    for name in ["with", "without"] {
+        let run = record(&lab.path(name));
+        assert!(run.accounts[0].balances(), "{name}: {:?}", run.accounts);
+        assert!(run.results[0].winner.as_ref().is_some_and(|w| w.kernel != "cublaslt"), "{name}");
+    }
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_run_and_leaves_nothing() {
     let lab = Lab::new();
     let out = lab.tune("never", "never.toml").args(["--dry-run", "--json"]).output().unwrap();

@@ -8,7 +8,8 @@ use super::{fusion, view};
 pub fn kernel_markdown(run: &KernelRun) -> String {
     let mut out = format!("{}.\n", view::headline(run));
     for w in view::workloads(run) {
-        out += &format!("\n**{}**, {}; floor {}. {}\n\n", w.title, w.policy, w.floor, w.reason);
+        let library = if w.library.is_empty() { String::new() } else { format!("; library {}", w.library) };
+        out += &format!("\n**{}**, {}; floor {}{library}. {}\n\n", w.title, w.policy, w.floor, w.reason);
         out += "| variant | µs | 95 % | GB/s | of floor | |\n|---|--:|---|--:|--:|---|\n";
         for r in &w.rows {
             out += &format!(

@@ -24,6 +24,9 @@ pub fn kernel_terminal(run: &KernelRun) -> String {
     }
     for w in view::workloads(run) {
         out += &format!("\n{}  {}  floor {}\n{}\n", w.title, w.policy, w.floor, w.numbered_reason);
+        if !w.library.is_empty() {
+            out += &format!("library: {}\n", w.library);
+        }
         if !w.incomplete.is_empty() {
             out += &format!("incomplete: {}\n", w.incomplete);
         }

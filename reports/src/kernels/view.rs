@@ -42,6 +42,8 @@ pub(super) struct WorkloadView {
     /// The reason with the numbers of the ranking in place of long names.
     pub numbered_reason: String,
     pub floor: String,
+    /// What the kernels of libraries reached, or why they did not; empty where there are none.
+    pub library: String,
     pub incomplete: String,
     pub rows: Vec<Row>,
     /// What [`Row::name`] leaves out.
@@ -251,6 +253,7 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             || "no floor was measured".to_owned(),
             |f| format!("{} µs, {}", number(f.median_ns / 1000.0), f.variant.short()),
         ),
+        library: library(run, result),
         incomplete: result.incomplete.clone().unwrap_or_default(),
         more: result.ranking.len() - rows.len(),
         rows,
@@ -263,6 +266,25 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             )
         }),
     }
+}
+
+/// What the kernels of libraries reached on a workload, or why one has no time.
+fn library(run: &KernelRun, result: &WorkloadResult) -> String {
+    let said = |c: &CellResult| {
+        let name = c.cell.variant.short();
+        match (&c.time_ns, &c.outcome) {
+            (Some(time), Outcome::Measured) => {
+                let rate = format::measure(&c.gb_per_s, number).map(|r| format!(", {r} GB/s"));
+                let of_floor = format::measure(&c.of_floor, percent).map(|p| format!(", {p} of the floor"));
+                let (rate, of_floor) = (rate.unwrap_or_default(), of_floor.unwrap_or_default());
+                format!("{} µs{rate}{of_floor}, {name}", number(time.median / 1000.0))
+            }
+            (_, Outcome::Skipped { reason }) => format!("{name} skipped: {}", format::one_line(reason)),
+            _ => format!("{name} without a valid result"),
+        }
+    };
+    let cells = cells(run, result).filter(|c| c.role == CellRole::Library && c.outcome != Outcome::Verified);
+    cells.map(said).collect::<Vec<_>>().join("; ")
 }
 
 /// How often a launch does the work that it repeats, in words. So far that is always the norm in front of a product.
@@ -283,6 +305,7 @@ fn role(role: CellRole) -> Option<&'static str> {
         CellRole::Default => Some("default"),
         CellRole::Baseline => Some("baseline"),
         CellRole::Floor => Some("floor"),
+        CellRole::Library => Some("library"),
         CellRole::Candidate => None,
     }
 }

@@ -196,8 +196,10 @@ impl EngineSpaces {
 impl Spaces for EngineSpaces {
     fn enumerate(&self, workload: &Workload) -> Result<Enumerated, SpaceError> {
         let mut found = self.inner.enumerate(workload)?;
-        // A read of the same bytes bounds a launch; that of a token is the ceiling of the device.
+        // A read of the same bytes bounds a launch; that of a token is the ceiling of the device. The engine runs no library
+        // for one token.
         found.floor.clear();
+        found.library.clear();
         if let Some((_, variants)) = self.steps.get(workload) {
             cut(&mut found, variants);
         }

@@ -14,17 +14,18 @@ use crate::runoff::derived;
 
 /// The account of a workload's space (R2).
 pub(super) fn account(race: &Race) -> SpaceAccount {
+    let admitted = race.plan.candidates.len() + race.plan.library.len();
     let mut account = SpaceAccount {
         workload: race.plan.workload.clone(),
         policy: race.plan.policy,
-        enumerated: (race.plan.candidates.len() + race.plan.pruned.len()) as u64,
+        enumerated: (admitted + race.plan.pruned.len()) as u64,
         pruned: race.plan.pruned.len() as u64,
         compile_failed: 0,
         invalid: 0,
         timed: 0,
-        not_reached: (race.plan.candidates.len() - race.entries.len()) as u64,
+        not_reached: (admitted - race.entries.len() - race.library.len()) as u64,
     };
-    for entry in race.entries.values() {
+    for entry in race.entries.values().chain(&race.library) {
         // A time that cannot be is told from the ceiling, which the trial does not know.
         let impossible = entry.known == Known::Invalid;
         match &entry.trial.outcome {
@@ -179,7 +180,7 @@ fn ranking(race: &Race, plan: &Plan) -> Vec<RankRow> {
             })
         })
         .collect();
-    debug_assert!(rows.iter().all(|r| r.role != CellRole::Floor));
+    debug_assert!(rows.iter().all(|r| !matches!(r.role, CellRole::Floor | CellRole::Library)));
     rows.sort_by(|a, b| a.median_ns.total_cmp(&b.median_ns).then_with(|| a.variant.cmp(&b.variant)));
     rows
 }

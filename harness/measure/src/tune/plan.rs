@@ -76,16 +76,19 @@ pub struct WorkloadPlan {
     pub baseline: Option<usize>,
     /// Reads of the same bytes, as cells of their own workload under this policy. They do not compete.
     pub floor: Vec<Cell>,
+    /// Kernels of a vendor's library on this workload. They do not compete, and are part of its space otherwise.
+    pub library: Vec<VariantId>,
 }
 
 impl WorkloadPlan {
     /// The cell of a candidate.
     pub fn cell(&self, candidate: usize) -> Cell {
-        Cell {
-            variant: self.candidates[candidate].variant.clone(),
-            workload: self.workload.clone(),
-            policy: self.policy,
-        }
+        self.cell_of(&self.candidates[candidate].variant)
+    }
+
+    /// The cell of a variant.
+    pub fn cell_of(&self, variant: &VariantId) -> Cell {
+        Cell { variant: variant.clone(), workload: self.workload.clone(), policy: self.policy }
     }
 
     /// The part that a candidate has; the incumbent's comes before the others.

@@ -48,6 +48,7 @@ pub(super) struct Race<'a> {
     /// By candidate.
     pub entries: BTreeMap<usize, Entry>,
     pub floor: Vec<Entry>,
+    pub library: Vec<Entry>,
     /// Candidates asked for, failed ones included, and those of them from the journal.
     pub evaluations: u64,
     pub from_cache: u64,
@@ -108,6 +109,7 @@ impl<'a> Race<'a> {
             limit,
             entries: BTreeMap::new(),
             floor: Vec::new(),
+            library: Vec::new(),
             evaluations: 0,
             from_cache: 0,
             trace: Vec::new(),
@@ -127,8 +129,16 @@ impl<'a> Race<'a> {
 
     /// What the floor's trials say.
     pub fn floor_results(&self, plan: &Plan) -> Vec<CellResult> {
-        let of = |e: &Entry| cell_result(&e.trial, CellRole::Floor, e.from_cache, self.ceiling, None, &plan.settings);
-        self.floor.iter().map(of).collect()
+        self.results(&self.floor, CellRole::Floor, None, plan)
+    }
+
+    /// What the trials of libraries say.
+    pub fn library_results(&self, plan: &Plan) -> Vec<CellResult> {
+        self.results(&self.library, CellRole::Library, self.floor_ns(plan), plan)
+    }
+
+    fn results(&self, of: &[Entry], role: CellRole, floor: Option<f64>, plan: &Plan) -> Vec<CellResult> {
+        of.iter().map(|e| cell_result(&e.trial, role, e.from_cache, self.ceiling, floor, &plan.settings)).collect()
     }
 
     /// The least valid time of a floor.
@@ -175,10 +185,27 @@ impl<'a> Race<'a> {
         Ok(halted)
     }
 
+    /// Times the kernels of libraries, apart from the candidates: neither eliminates the other.
+    pub fn evaluate_library(
+        &mut self,
+        shared: &mut Shared,
+        halt: Halt<'_>,
+    ) -> Result<Option<&'static str>, JournalError> {
+        if self.plan.library.is_empty() {
+            return Ok(None);
+        }
+        let cells = self.plan.library.iter().map(|v| self.plan.cell_of(v)).enumerate().collect();
+        self.trials(shared, cells, None, halt, TrialPurpose::Library)
+    }
+
     /// Takes in a trial that is in the journal.
     fn take(&mut self, shared: &mut Shared, slot: usize, trial: Trial, from_cache: bool, look: Option<u32>) {
-        let floor = trial.purpose == TrialPurpose::Floor;
-        let role = if floor { CellRole::Floor } else { self.plan.role(slot) };
+        let competing = trial.purpose == TrialPurpose::Candidate;
+        let role = match trial.purpose {
+            TrialPurpose::Floor => CellRole::Floor,
+            TrialPurpose::Library => CellRole::Library,
+            TrialPurpose::Candidate | TrialPurpose::RunOff => self.plan.role(slot),
+        };
         let result = cell_result(&trial, role, from_cache, self.ceiling, None, &shared.plan.settings);
         let time = result.time_ns.as_ref().filter(|_| competes(&result));
         let known = match (time, look) {
@@ -186,13 +213,14 @@ impl<'a> Race<'a> {
             (Some(t), Some(_)) => Known::Glimpse(t.median),
             (None, _) => Known::Invalid,
         };
-        let before = self.entries.get(&slot).filter(|_| !floor);
+        let before = self.entries.get(&slot).filter(|_| competing);
         // A look says less than a full time, and what this run has measured is not from the journal for being asked twice.
         let keep = look.is_some() && before.is_some_and(|e| matches!(e.known, Known::Time(_)));
         let from_cache = from_cache && before.is_none_or(|e| e.from_cache);
         let entry = Entry { known, least: time.map_or(f64::INFINITY, |t| t.min), from_cache, trial: trial.clone() };
-        if floor {
-            self.floor.push(entry);
+        if !competing {
+            let apart = if role == CellRole::Floor { &mut self.floor } else { &mut self.library };
+            apart.push(entry);
         } else if !keep {
             if self.entries.insert(slot, entry).is_none() {
                 self.evaluations += 1;
@@ -266,9 +294,9 @@ impl<'a> Race<'a> {
                 self.fail(shared, p, failure, Some(runner), look)?;
             }
         }
-        // Floors are not held against candidates, nor the other way round.
+        // Floors and libraries are not held against candidates, nor the other way round.
         let earlier = self.entries.values().map(|e| e.least).fold(f64::INFINITY, f64::min);
-        let best_before = if purpose == TrialPurpose::Floor { f64::INFINITY } else { earlier };
+        let best_before = if purpose == TrialPurpose::Candidate { earlier } else { f64::INFINITY };
         runners.truncate(warmed);
         let halt = Halt { deadline: None, ..halt };
         let robin = RoundRobin { settings: &plan.settings, clock: shared.clock, halt, ghosts: &ghosts, best_before };

@@ -39,7 +39,7 @@ pub struct KernelOutcome {
     pub cost: CostReport,
     /// What became of each search space.
     pub accounts: Vec<SpaceAccount>,
-    /// Every cell that was reached, floors included.
+    /// Every cell that was reached, floors and kernels of libraries included.
     pub cells: Vec<CellResult>,
     /// Every workload.
     pub results: Vec<WorkloadResult>,
@@ -117,6 +117,7 @@ pub fn run(
         shared.progress.event(&Event::Finished { result: &result, elapsed: ended });
         accounts.push(account(&race));
         cells.extend(race.floor_results(plan));
+        cells.extend(race.library_results(plan));
         cells.extend((0..workload.candidates.len()).filter_map(|i| race.result(i, plan)));
         results.push(result);
     }
@@ -157,6 +158,9 @@ fn search(
     if plan.kind != KernelRunKind::Verify
         && let Some(why) = race.evaluate_floor(shared, halt)?
     {
+        return Ok(Some(why));
+    }
+    if let Some(why) = race.evaluate_library(shared, halt)? {
         return Ok(Some(why));
     }
     let first = race.plan.first();

@@ -39,6 +39,7 @@ pub fn workload(name: &str, candidates: Vec<Candidate>) -> WorkloadPlan {
         incumbent: None,
         baseline: None,
         floor: Vec::new(),
+        library: Vec::new(),
     }
 }
 

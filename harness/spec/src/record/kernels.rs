@@ -144,6 +144,8 @@ pub enum TrialPurpose {
     Candidate,
     /// A read of the same bytes, which bounds what any candidate can reach.
     Floor,
+    /// A kernel of a vendor's library, which candidates are held against.
+    Library,
     /// One side of a paired run-off.
     RunOff,
 }
@@ -279,6 +281,8 @@ pub enum CellRole {
     Baseline,
     /// A pure read of the same bytes; does not compete.
     Floor,
+    /// A kernel of a vendor's library, the practical ceiling; does not compete.
+    Library,
     /// Everything else.
     Candidate,
 }
