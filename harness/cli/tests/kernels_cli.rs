@@ -3,7 +3,7 @@
 mod kernels;
 
 use assert_cmd::assert::OutputAssertExt;
-use kernels::{Lab, WORKLOAD, done, record, said};
+use kernels::{Lab, SMALL, WORKLOAD, done, record, said};
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
@@ -92,10 +92,10 @@ fn a_source_that_does_not_compile_costs_its_variants_and_shows_file_and_line() {
 
 #[test]
 fn a_constraint_that_nothing_satisfies_is_said_and_the_sweep_goes_on() {
-    let lab = Lab::new();
+    let lab = Lab::of(SMALL);
     lab.kernel("other", "constraints = [\"ROWS > 99\"]");
     let mut c = lab.simulated("sweep");
-    let out = c.args(["--workload", WORKLOAD, "--seed", "1", "--variants", "all", "--out", "o"]).output().unwrap();
+    let out = c.args(["--workload", SMALL, "--seed", "1", "--variants", "all", "--out", "o"]).output().unwrap();
     done(&out);
     let run = record(&lab.path("o"));
     assert!(run.accounts[0].pruned >= 160 && run.results[0].winner.is_some(), "{:?}", run.accounts);

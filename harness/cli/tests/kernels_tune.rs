@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use harness_spec::record::{KernelRunKind, Outcome, Provenance, TrialPurpose};
-use kernels::{Lab, WORKLOAD, done, record, said, trials};
+use kernels::{Lab, SMALL, WORKLOAD, done, record, said, trials};
 use variants::TableFile;
 
 /// The rows of a table without the run that measured them; the head, too, names the run and the moment.
@@ -63,7 +63,7 @@ fn a_tune_ends_in_a_record_a_page_and_a_table_that_explain_reads() {
 
 #[test]
 fn killed_at_twenty_moments_a_tune_resumes_to_the_same_table_and_loses_at_most_one_trial() {
-    let lab = Lab::new();
+    let lab = Lab::of(SMALL);
     done(&lab.tune("whole", "whole.toml").arg("--no-cache").output().unwrap());
     let want = rows(&lab.path("whole.toml"));
     let all = trials(&lab.path("whole")).len();
@@ -103,10 +103,10 @@ fn killed_at_twenty_moments_a_tune_resumes_to_the_same_table_and_loses_at_most_o
 
 #[test]
 fn a_second_tune_measures_nothing_and_a_new_variant_costs_one_measurement_and_the_run_off() {
-    let lab = Lab::new();
+    let lab = Lab::of(SMALL);
     let sweep = |out: &str| {
         let mut c = lab.simulated("sweep");
-        c.args(["--workload", WORKLOAD, "--variants", "all", "--seed", "1", "--out", out]);
+        c.args(["--workload", SMALL, "--variants", "all", "--seed", "1", "--out", out]);
         done(&c.output().unwrap());
         let run = record(&lab.path(out));
         let fresh = run.cells.iter().filter(|c| !c.from_cache).count();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use harness_spec::Stage;
 use harness_spec::record::{KernelRun, Outcome};
-use kernels::{Lab, WORKLOAD, done, record, said};
+use kernels::{Lab, SMALL, WORKLOAD, done, record, said};
 
 /// Outcomes by variant.
 fn outcomes(run: &KernelRun) -> BTreeMap<String, Outcome> {
@@ -18,8 +18,8 @@ fn winner(run: &KernelRun) -> String {
     run.results[0].winner.as_ref().unwrap().to_string()
 }
 
-const FAULT: &str = "gemv_q4_0/mine[ROWS=16,STAGES=2,UNROLL=1,VEC=1]@cuda";
-const HANG: &str = "gemv_q4_0/mine[ROWS=16,STAGES=1,UNROLL=1,VEC=1]@cuda";
+const FAULT: &str = "gemv_f32/mine[ROWS=16,STAGES=2,UNROLL=1,VEC=1]@cuda";
+const HANG: &str = "gemv_f32/mine[ROWS=16,STAGES=1,UNROLL=1,VEC=1]@cuda";
 
 fn rules() -> String {
     format!(
@@ -36,22 +36,10 @@ fail = {{ stage = "hang", message = "never ends" }}
 
 #[test]
 fn a_fault_and_a_hang_among_160_leave_the_other_158_and_the_winner_as_they_were() {
-    let lab = Lab::new();
+    let lab = Lab::of(SMALL);
     let sweep = |out: &str| {
         let mut c = lab.simulated("sweep");
-        c.args([
-            "--workload",
-            WORKLOAD,
-            "--variants",
-            "all",
-            "--seed",
-            "1",
-            "--no-cache",
-            "--timeout",
-            "2",
-            "--out",
-            out,
-        ]);
+        c.args(["--workload", SMALL, "--variants", "all", "--seed", "1", "--no-cache", "--timeout", "2", "--out", out]);
         let out = c.output().unwrap();
         done(&out);
         said(&out)

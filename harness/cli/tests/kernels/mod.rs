@@ -11,15 +11,24 @@ use tempfile::TempDir;
 /// A workload that the scripted kernels take.
 pub const WORKLOAD: &str = "gemv_q4_0 N=4096 K=4096";
 
+/// One whose own kernels have 150 configurations in place of 3,600: for tests that run all of them, or run often.
+pub const SMALL: &str = "gemv_f32 N=4096 K=4096";
+
 /// Folders of one test: home, cache, kernels and results.
 pub struct Lab {
     dir: TempDir,
+    workload: &'static str,
 }
 
 impl Lab {
     /// With a scripted device and a folder of one kernel with 160 configurations.
     pub fn new() -> Lab {
-        let lab = Lab { dir: TempDir::new().unwrap() };
+        Lab::of(WORKLOAD)
+    }
+
+    /// The same, with kernels for this workload.
+    pub fn of(workload: &'static str) -> Lab {
+        let lab = Lab { dir: TempDir::new().unwrap(), workload };
         lab.script("");
         lab.kernel("mine", "");
         lab
@@ -40,13 +49,15 @@ impl Lab {
     pub fn kernel(&self, name: &str, more: &str) {
         let folder = self.path("kernels");
         std::fs::create_dir_all(&folder).unwrap();
+        let (op, _) = self.workload.split_once(' ').unwrap();
+        let dtype = op.trim_start_matches("gemv_").to_uppercase();
         let text = format!(
-            r#"op = "gemv_q4_0"
+            r#"op = "{op}"
 doc = "A user's kernel."
 [[kernels]]
 name = "{name}"
 backend = "cuda"
-dtypes = ["Q4_0"]
+dtypes = ["{dtype}"]
 layout = "gguf"
 activations = "f32"
 instruction = "fma"
@@ -89,11 +100,11 @@ block = "ROWS * 32"
         c
     }
 
-    /// A tune of the one workload, into a folder and a table of these names.
+    /// A tune of its workload, into a folder and a table of these names.
     pub fn tune(&self, out: &str, table: &str) -> Command {
         let mut c = self.simulated("tune");
         // A small share keeps the searches of the whole registry short.
-        c.args(["--workload", WORKLOAD, "--share", "0.02", "--seed", "1", "--out", out, "--table", table]);
+        c.args(["--workload", self.workload, "--share", "0.02", "--seed", "1", "--out", out, "--table", table]);
         c
     }
 }
