@@ -16,7 +16,7 @@ def url(tmp_path_factory):
     """The base address of a server on a free port, which must end with exit code 0."""
     server = subprocess.Popen(
         [
-            os.environ["EDGELLM_BIN"], "serve", "--port", "0", "--ctx", "1024",
+            os.environ["EDGELLM_BIN"], "serve", "--port", "0", "--ctx", "1024", "--parallel", "2",
             # The text of so small a model hangs by a thread, and int8 activations differ between processors.
             "--precision", "exact",
             "--model", os.environ["EDGELLM_TEST_MODEL"], "--name", MODEL,
