@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use super::f16_at;
+
 #[inline(always)]
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
     for (b, o) in bytes.chunks_exact(4).zip(out) {
@@ -12,7 +14,7 @@ pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
 #[inline(always)]
 pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
     for (b, o) in bytes.chunks_exact(2).zip(out) {
-        *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
+        *o = f16_at(b, 0);
     }
 }
 

@@ -27,6 +27,14 @@ fn step(dtype: DType) -> f32 {
     }
 }
 
+#[test]
+fn every_f16_is_the_float_of_the_half_crate() {
+    for bits in 0..=u16::MAX {
+        let (got, want) = (f16_at(&bits.to_le_bytes(), 0), half::f16::from_bits(bits).to_f32());
+        assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{bits:#06x}: {got} {want}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_encoded_is_decoded_within_a_step(
