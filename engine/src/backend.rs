@@ -8,6 +8,7 @@ use crate::cuda::CudaModel;
 use crate::forward::{self, Scratch, Wanted, forward};
 use crate::generate::{DeviceChoice, KvType, LoadOptions};
 use crate::gguf::Gguf;
+use crate::host_memory;
 use crate::kv_cache::KvCache;
 use crate::model::{Config, LoadError, Model, load_model};
 use crate::sampler::Sampler;
@@ -176,6 +177,9 @@ pub(crate) fn load(
     let on_cpu = || {
         // Before the weights are packed, which takes seconds.
         check_kv_on_cpu(options)?;
+        if let Some(available) = host_memory::available() {
+            host_memory::check(config, gguf.mapping().bytes().len() as u64, options, context, available)?;
+        }
         let cpu = start_cpu(options)?;
         let model = load_model(gguf, &cpu, options.precision)?;
         cpu.take_notes().iter().for_each(|note| tables::say_once(note));

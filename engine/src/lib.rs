@@ -10,6 +10,7 @@ pub mod forward;
 pub mod generate;
 mod generation;
 pub mod gguf;
+mod host_memory;
 pub mod info;
 pub mod kv_cache;
 mod kv_type;

@@ -133,6 +133,21 @@ pub enum LoadError {
         /// What would help.
         fix: String,
     },
+    /// A model with its slots that is larger than what this machine has left, or may use.
+    #[error(
+        "the model needs {} MiB of memory and {} MiB are available\nhint: {}",
+        need.div_ceil(1 << 20),
+        available >> 20,
+        fix
+    )]
+    Memory {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes available.
+        available: u64,
+        /// What would help.
+        fix: String,
+    },
     /// No threads to run on.
     #[error("0 threads cannot run a model\nhint: leave the number out to take one for each core")]
     NoThreads,
