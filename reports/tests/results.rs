@@ -193,7 +193,7 @@ fn target(id: &str, metric: TargetMetric, floor: f64, aim: Option<f64>, ceiling:
 }
 
 fn decode(peer: &str) -> TargetMetric {
-    TargetMetric::DecodeRatio { model: vec!["nothing".into(), "".into()], peer: peer.into() }
+    TargetMetric::DecodeRatio { model: vec!["nothing".into(), "".into()], peer: peer.into(), threads: None }
 }
 
 #[test]
@@ -264,6 +264,40 @@ fn a_target_that_a_record_without_a_verdict_reaches_is_not_called_met() {
     assert_eq!(stands.iter().map(|s| s.outcome).collect::<Vec<_>>(), [TargetOutcome::Unproven, TargetOutcome::Missed]);
     assert_eq!(stands[0].outcome_text(), "reached, unproven");
     assert_eq!(stands[0].note.as_deref(), Some("the record withholds its verdict"));
+}
+
+#[test]
+fn a_target_of_some_threads_or_prompts_is_answered_by_records_of_these_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut record, samples) = deep();
+    record.suite.prompts.retain(|p| p.depth == Some(128));
+    written(&dir.path().join("one"), &record, &samples);
+    let (model, peer) = (vec![String::new()], record.sides[1].label.clone());
+    let ran = record.plan.threads;
+    let decode = |threads| TargetMetric::DecodeRatio { model: model.clone(), peer: peer.clone(), threads };
+    let ttft = |prompt_tokens| TargetMetric::TtftRatio { model: model.clone(), peer: peer.clone(), prompt_tokens };
+    let prompt = |threads, prompt_tokens| TargetMetric::PromptRatio {
+        model: model.clone(),
+        peer: peer.clone(),
+        threads,
+        prompt_tokens,
+    };
+    let metrics = [
+        (decode(Some(ran)), true),
+        (decode(Some(ran + 1)), false),
+        (ttft(Some(128)), true),
+        (ttft(Some(512)), false),
+        (prompt(None, None), true),
+        (prompt(Some(ran), Some(128)), true),
+        (prompt(Some(ran), Some(512)), false),
+        (prompt(Some(ran + 1), Some(128)), false),
+    ];
+    let named = metrics.iter().enumerate().map(|(i, (m, _))| target(&i.to_string(), m.clone(), 0.001, None, 100.0));
+    let targets = Targets { schema: 1, targets: named.collect() }.checked().unwrap();
+    let stands = targets.status(dir.path()).unwrap().targets;
+    for (stand, (metric, found)) in stands.iter().zip(&metrics) {
+        assert_eq!(stand.value.is_some(), *found, "{metric:?}");
+    }
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub enum Metric {
         model: Vec<String>,
         /// Part of the peer's label.
         peer: String,
+        /// Threads of the run; of any number where it is not given.
+        threads: Option<u32>,
     },
     /// Our prompt tok/s through TTFT ÷ that of a peer.
     PromptRatio {
@@ -67,6 +69,10 @@ pub enum Metric {
         model: Vec<String>,
         /// Part of the peer's label.
         peer: String,
+        /// Threads of the run; of any number where it is not given.
+        threads: Option<u32>,
+        /// Tokens of every prompt of the run; of any number where it is not given.
+        prompt_tokens: Option<u64>,
     },
     /// The peer's time to the first token ÷ ours.
     TtftRatio {
@@ -74,11 +80,15 @@ pub enum Metric {
         model: Vec<String>,
         /// Part of the peer's label.
         peer: String,
+        /// Tokens of every prompt of the run; of any number where it is not given.
+        prompt_tokens: Option<u64>,
     },
     /// Bytes that decoding moves ÷ what the device reads in the same record.
     ReadShare {
         /// Parts of the model's name.
         model: Vec<String>,
+        /// Threads of the run; of any number where it is not given.
+        threads: Option<u32>,
     },
     /// The 99th percentile of times between tokens ÷ their median; less is better.
     ItlSpread {

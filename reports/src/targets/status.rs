@@ -169,13 +169,26 @@ fn of_run(target: &Target, record: &RunRecord) -> Option<(f64, Option<String>)> 
         Some((depths::ratio(record, id, ALL)?.ratio, note))
     };
     let engine = |id: MetricId, group: &str| depths::estimate(record, SideRole::Engine, id, group);
+    let ran_with = |threads: &Option<u32>| threads.is_none_or(|n| record.plan.threads == n);
+    let prompts_of = |tokens: &Option<u64>| {
+        let prompts = &record.suite.prompts;
+        tokens.is_none_or(|n| !prompts.is_empty() && prompts.iter().all(|p| p.depth == Some(n)))
+    };
     match &target.metric {
-        Metric::DecodeRatio { model, peer } if named(model) && against(peer) => ratio(MetricId::DecodeTokPerS),
-        Metric::PromptRatio { model, peer } if named(model) && against(peer) => {
+        Metric::DecodeRatio { model, peer, threads } if named(model) && against(peer) && ran_with(threads) => {
+            ratio(MetricId::DecodeTokPerS)
+        }
+        Metric::PromptRatio { model, peer, threads, prompt_tokens }
+            if named(model) && against(peer) && ran_with(threads) && prompts_of(prompt_tokens) =>
+        {
             ratio(MetricId::PromptTokPerSThroughTtft)
         }
-        Metric::TtftRatio { model, peer } if named(model) && against(peer) => ratio(MetricId::TtftMs),
-        Metric::ReadShare { model } if named(model) => {
+        Metric::TtftRatio { model, peer, prompt_tokens }
+            if named(model) && against(peer) && prompts_of(prompt_tokens) =>
+        {
+            ratio(MetricId::TtftMs)
+        }
+        Metric::ReadShare { model, threads } if named(model) && ran_with(threads) => {
             let side = record.sides.iter().find(|s| s.role == SideRole::Engine)?;
             Some((side.bandwidth_efficiency.value?, None))
         }

@@ -41,6 +41,11 @@ impl Gpu {
         self.board.as_ref()?.energy_j()
     }
 
+    /// Bytes of its memory that these processes hold, where the driver tells.
+    pub fn memory_of(&self, pids: &[u32]) -> Option<u64> {
+        self.board.as_ref()?.memory_of(pids)
+    }
+
     /// The state of the board now. The energy of what follows is not known yet.
     pub fn read(&self) -> GpuTelemetry {
         let board = self.board.as_ref();

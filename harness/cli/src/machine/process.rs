@@ -4,8 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use reqwest::Url;
+
+/// Where Linux shows its processes.
+const PROC: &str = "/proc";
 
 /// Length of a clock tick in `/proc/PID/stat`. The kernel's user-space interface fixes it at 100 Hz on every
 /// architecture this program runs on.
@@ -32,29 +36,38 @@ struct Listening {
 /// The open files of another user's process cannot be read. A service has a user of its own, though, and where that user
 /// has exactly one tree of processes, its root is the server.
 pub fn listener(port: u16) -> Option<u32> {
-    let sockets: Vec<Listening> = ["/proc/net/tcp", "/proc/net/tcp6"]
+    listener_in(Path::new(PROC), port)
+}
+
+/// As [`listener`], in another place than `/proc`.
+fn listener_in(proc: &Path, port: u16) -> Option<u32> {
+    let sockets: Vec<Listening> = ["net/tcp", "net/tcp6"]
         .iter()
-        .filter_map(|p| std::fs::read_to_string(p).ok())
+        .filter_map(|table| std::fs::read_to_string(proc.join(table)).ok())
         .flat_map(|table| listening(&table, port))
         .collect();
     let first = sockets.first()?;
-    pids().find(|pid| holds_any(*pid, &sockets)).or_else(|| only_tree_of(first.uid))
+    let holds = |pid: &u32| {
+        open_files(proc, *pid).any(|file| {
+            let inode = file.strip_prefix("socket:[").and_then(|l| l.strip_suffix(']')).and_then(|i| i.parse().ok());
+            inode.is_some_and(|inode: u64| sockets.iter().any(|s| s.inode == inode))
+        })
+    };
+    pids(proc).find(holds).or_else(|| only_tree_of(proc, first.uid))
 }
 
-fn holds_any(pid: u32, sockets: &[Listening]) -> bool {
-    let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()).any(|link| {
-        let link = link.to_string_lossy();
-        let inode = link.strip_prefix("socket:[").and_then(|l| l.strip_suffix(']')).and_then(|i| i.parse().ok());
-        inode.is_some_and(|inode: u64| sockets.iter().any(|s| s.inode == inode))
-    })
+/// What the descriptors of a process lead to; nothing where they are closed to us.
+fn open_files(proc: &Path, pid: u32) -> impl Iterator<Item = String> {
+    let fds = std::fs::read_dir(proc.join(format!("{pid}/fd"))).into_iter().flatten();
+    fds.filter_map(|fd| Some(std::fs::read_link(fd.ok()?.path()).ok()?.to_string_lossy().into_owned()))
 }
 
 /// The root of the one process tree of a user whose files are closed to us.
-fn only_tree_of(uid: u32) -> Option<u32> {
-    let theirs: Vec<(u32, u32)> = pids()
-        .filter(|pid| owner(*pid) == Some(uid) && std::fs::read_dir(format!("/proc/{pid}/fd")).is_err())
-        .filter_map(|pid| Some((pid, stat(pid)?.parent)))
+fn only_tree_of(proc: &Path, uid: u32) -> Option<u32> {
+    let closed = |pid: u32| std::fs::read_dir(proc.join(format!("{pid}/fd"))).is_err();
+    let theirs: Vec<(u32, u32)> = pids(proc)
+        .filter(|pid| owner(proc, *pid) == Some(uid) && closed(*pid))
+        .filter_map(|pid| Some((pid, stat(proc, pid)?.parent)))
         .collect();
     let mut roots =
         theirs.iter().filter(|(_, parent)| theirs.iter().all(|(pid, _)| pid != parent)).map(|(pid, _)| *pid);
@@ -62,8 +75,8 @@ fn only_tree_of(uid: u32) -> Option<u32> {
     roots.next().is_none().then_some(root)
 }
 
-fn owner(pid: u32) -> Option<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+fn owner(proc: &Path, pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(proc.join(format!("{pid}/status"))).ok()?;
     text.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
 }
 
@@ -82,15 +95,19 @@ fn listening(table: &str, port: u16) -> Vec<Listening> {
         .collect()
 }
 
-fn pids() -> impl Iterator<Item = u32> {
-    std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+fn pids(proc: &Path) -> impl Iterator<Item = u32> + use<> {
+    std::fs::read_dir(proc).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// A process with all its descendants: a server may compute in children, as Ollama's does.
 pub fn tree(root: u32) -> Vec<u32> {
+    tree_in(Path::new(PROC), root)
+}
+
+fn tree_in(proc: &Path, root: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for pid in pids() {
-        if let Some(parent) = stat(pid).map(|s| s.parent) {
+    for pid in pids(proc) {
+        if let Some(parent) = stat(proc, pid).map(|s| s.parent) {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -108,8 +125,8 @@ struct Stat {
     cpu_ticks: u64,
 }
 
-fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+fn stat(proc: &Path, pid: u32) -> Option<Stat> {
+    parse_stat(&std::fs::read_to_string(proc.join(format!("{pid}/stat"))).ok()?)
 }
 
 /// The command's name may hold blanks and brackets, so fields are counted from its last bracket.
@@ -122,8 +139,9 @@ fn parse_stat(text: &str) -> Option<Stat> {
 /// CPU time of a process tree so far, in ns.
 pub fn cpu_ns(root: u32) -> Option<u64> {
     // The root must be readable; a child that ended meanwhile is simply gone.
-    stat(root)?;
-    Some(tree(root).into_iter().filter_map(stat).map(|s| s.cpu_ticks * TICK_NS).sum())
+    let proc = Path::new(PROC);
+    stat(proc, root)?;
+    Some(tree(root).into_iter().filter_map(|pid| stat(proc, pid)).map(|s| s.cpu_ticks * TICK_NS).sum())
 }
 
 /// Resident memory of a process tree, bytes. Pages that two of its processes share count twice.
@@ -149,10 +167,12 @@ fn status_kib(pid: u32, key: &str) -> Option<u64> {
 /// The environment that a process was started with: its own, or for another user's service what systemd, which tells
 /// everyone, starts it with. `None` where neither may be read.
 pub fn environment(pid: u32) -> Option<BTreeMap<String, String>> {
-    match std::fs::read(format!("/proc/{pid}/environ")) {
-        Ok(bytes) => Some(pairs(String::from_utf8_lossy(&bytes).split('\0'))),
-        Err(_) => service_environment(pid),
-    }
+    own_environment(Path::new(PROC), pid).or_else(|| service_environment(pid))
+}
+
+fn own_environment(proc: &Path, pid: u32) -> Option<BTreeMap<String, String>> {
+    let bytes = std::fs::read(proc.join(format!("{pid}/environ"))).ok()?;
+    Some(pairs(String::from_utf8_lossy(&bytes).split('\0')))
 }
 
 fn pairs<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
@@ -177,9 +197,50 @@ fn parse_service(text: &str, pid: u32) -> Option<BTreeMap<String, String>> {
         .then(|| pairs(property("Environment").unwrap_or_default().split_whitespace().map(|w| w.trim_matches('"'))))
 }
 
+/// What a server's process shows of how it was started and of what it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The command line.
+    pub line: Option<Vec<String>>,
+    /// The environment.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Files of NVIDIA's driver that it or its children hold open, such as `/dev/nvidia0`: it has a GPU in use.
+    pub gpu_files: Vec<String>,
+    /// Bytes of the memory of the run's GPU that it and its children hold, where the driver tells.
+    pub gpu_bytes: Option<u64>,
+}
+
+impl Seen {
+    /// What can be seen of a process. `gpu_bytes` tells the memory that processes hold on the run's GPU.
+    pub fn of(pid: u32, gpu_bytes: impl Fn(&[u32]) -> Option<u64>) -> Seen {
+        let proc = Path::new(PROC);
+        Seen { environment: environment(pid), gpu_bytes: gpu_bytes(&tree(pid)), ..Seen::in_files(proc, pid) }
+    }
+
+    /// The part of it that is in the files of `/proc`, or of a folder like it.
+    fn in_files(proc: &Path, pid: u32) -> Seen {
+        let files = tree_in(proc, pid).into_iter().flat_map(|pid| open_files(proc, pid));
+        let mut gpu_files: Vec<String> = files.filter(|file| is_gpu(file)).collect();
+        gpu_files.sort();
+        gpu_files.dedup();
+        let environment = own_environment(proc, pid);
+        Seen { line: command_line_in(proc, pid), environment, gpu_files, gpu_bytes: None }
+    }
+}
+
+/// Whether a file is one GPU of NVIDIA's: its control files are open in programs that only look for one.
+fn is_gpu(file: &str) -> bool {
+    let number = file.strip_prefix("/dev/nvidia");
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The command line of a process.
 pub fn command_line(pid: u32) -> Option<Vec<String>> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    command_line_in(Path::new(PROC), pid)
+}
+
+fn command_line_in(proc: &Path, pid: u32) -> Option<Vec<String>> {
+    let bytes = std::fs::read(proc.join(format!("{pid}/cmdline"))).ok()?;
     let words: Vec<String> =
         String::from_utf8_lossy(&bytes).split('\0').filter(|w| !w.is_empty()).map(str::to_owned).collect();
     (!words.is_empty()).then_some(words)
@@ -212,6 +273,50 @@ mod tests {
         assert!(cpu_ns(me).is_some() && command_line(me).is_some());
         let listener_here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(listener(listener_here.local_addr().unwrap().port()), Some(me));
+    }
+
+    /// A folder like `/proc` with a server on port 8081, its child that has a GPU, and a stranger that has another.
+    fn fake_proc() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        let link = |path: &str, to: &str| {
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(to, file).unwrap();
+        };
+        write(
+            "net/tcp",
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             0: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1\n",
+        );
+        for (pid, parent) in [(7, 1), (8, 7), (9, 1)] {
+            write(&format!("{pid}/stat"), &format!("{pid} (s) S {parent} 0 0 0 -1 0 0 0 0 0 3 4 0 0 20 0"));
+        }
+        let line = ["/usr/bin/llama-server", "-m", "m.gguf", "-ngl", "99", "--threads", "16", ""];
+        write("7/cmdline", &line.join("\0"));
+        write("7/environ", "LLAMA_ARG_UBATCH=256\0HOME=/h\0");
+        link("7/fd/3", "socket:[4711]");
+        link("7/fd/4", "/dev/nvidiactl");
+        link("8/fd/5", "/dev/nvidia0");
+        link("9/fd/5", "/dev/nvidia1");
+        dir
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_port_and_shows_its_line_its_environment_and_its_gpus() {
+        let proc = fake_proc();
+        assert_eq!(listener_in(proc.path(), 8081), Some(7));
+        assert_eq!(listener_in(proc.path(), 8082), None);
+        let seen = Seen::in_files(proc.path(), 7);
+        assert_eq!(seen.line.unwrap()[1..], ["-m", "m.gguf", "-ngl", "99", "--threads", "16"]);
+        assert_eq!(seen.environment.unwrap()["LLAMA_ARG_UBATCH"], "256");
+        // That of its child; neither the driver's control file nor what another process has.
+        assert_eq!(seen.gpu_files, ["/dev/nvidia0"]);
+        assert_eq!(Seen::in_files(proc.path(), 6), Seen::default());
     }
 
     #[test]

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::{Field, Known, Shape};
+use super::{ALL_LAYERS, Field, Known, Shape};
+use crate::machine::process::Seen;
 use crate::machine::{self, environment, process};
 use crate::model::Model;
 use crate::peers::SAMPLER;
 use crate::peers::ollama::{EngineState, Loaded};
-
-/// The word of the manifest for a model that is on a GPU as a whole.
-const ALL_LAYERS: &str = "all";
 
 /// What both sides of a run are asked for.
 #[derive(Clone, Copy)]
@@ -142,7 +140,7 @@ pub fn ollama(a: &Asked<'_>, found: &OllamaFound<'_>) -> Shape {
     s.insert(Field::Threads, Known::is(a.threads, "num_thread sent in every request"));
     s.insert(Field::Machine, same_machine(found.url));
     s.insert(Field::Version, Known::is(found.version, "/api/version"));
-    s.insert(Field::Flags, flags(found.pid));
+    s.insert(Field::Flags, flags(found.pid.and_then(process::command_line).as_deref()));
     s.insert(Field::Environment, relevant_environment(env.as_ref(), "OLLAMA_"));
     s
 }
@@ -159,11 +157,100 @@ pub struct OpenAiFound<'a> {
     pub digest: Option<String>,
     /// Hash of the ids that `/tokenize` gives for the prompts.
     pub prompt_ids: Option<String>,
-    /// Process, if it is seen.
-    pub pid: Option<u32>,
+    /// Its process, if it is seen.
+    pub process: Option<Seen>,
 }
 
-/// llama-server: `/props`, `/slots`, `/tokenize` and its command line. Another server leaves much unknown.
+/// A setting of llama-server: its flags, and the variable that stands for them.
+struct Setting {
+    flags: &'static [&'static str],
+    variable: &'static str,
+}
+
+impl Setting {
+    const KEYS: Setting = Setting { flags: &["--cache-type-k", "-ctk"], variable: "LLAMA_ARG_CACHE_TYPE_K" };
+    const VALUES: Setting = Setting { flags: &["--cache-type-v", "-ctv"], variable: "LLAMA_ARG_CACHE_TYPE_V" };
+    const THREADS: Setting = Setting { flags: &["--threads", "-t"], variable: "LLAMA_ARG_THREADS" };
+    const ATTENTION: Setting = Setting { flags: &["--flash-attn", "-fa"], variable: "LLAMA_ARG_FLASH_ATTN" };
+    const BATCH: Setting = Setting { flags: &["--ubatch-size", "-ub"], variable: "LLAMA_ARG_UBATCH" };
+    const DEVICES: Setting = Setting { flags: &["--device", "-dev"], variable: "LLAMA_ARG_DEVICE" };
+    const LAYERS: Setting =
+        Setting { flags: &["--n-gpu-layers", "--gpu-layers", "-ngl"], variable: "LLAMA_ARG_N_GPU_LAYERS" };
+
+    /// The value that a process was started with and where it stands: a flag goes before a variable.
+    fn of(&self, process: &Seen) -> Option<(String, String)> {
+        let flag = process.line.as_ref().and_then(|line| flag_value(line, self.flags));
+        let on_line = flag.map(|value| (value, format!("{} on its command line", self.flags[0])));
+        let variable = || process.environment.as_ref().and_then(|e| e.get(self.variable).cloned());
+        on_line.or_else(|| variable().map(|value| (value, format!("{} in its environment", self.variable))))
+    }
+
+    /// As a field of the manifest. llama-server's own default stands only where its line and its environment are seen.
+    fn known(&self, process: Option<&Seen>, default: Option<&str>) -> Known {
+        let name = self.flags[0];
+        match (process.and_then(|p| self.of(p)), default) {
+            (Some((value, how)), _) => Known::is(value, how),
+            (None, Some(default)) if process.is_some_and(|p| p.line.is_some() && p.environment.is_some()) => {
+                Known::is(default, format!("{name} is not on its command line, default {default}"))
+            }
+            _ => Known::unknown(format!("{name} is not on a command line that can be read; start the server with it")),
+        }
+    }
+}
+
+/// Flags and variables of llama-server that keep weights, keys or values off the GPU whatever the number of layers
+/// says.
+const KEEPS_OFF_GPU: [&str; 15] = [
+    "--override-tensor",
+    "-ot",
+    "LLAMA_ARG_OVERRIDE_TENSOR",
+    "--cpu-moe",
+    "-cmoe",
+    "LLAMA_ARG_CPU_MOE",
+    "--n-cpu-moe",
+    "-ncmoe",
+    "LLAMA_ARG_N_CPU_MOE",
+    "--no-kv-offload",
+    "-nkvo",
+    "LLAMA_ARG_NO_KV_OFFLOAD",
+    "LLAMA_ARG_KV_OFFLOAD",
+    "--rpc",
+    "LLAMA_ARG_RPC",
+];
+
+/// Whether llama-server has a model of so many layers on a GPU as a whole; `weights` are the bytes that decoding reads.
+///
+/// A program that was built without a GPU takes the flag and ignores it: beside the flag its process must hold as
+/// many bytes of the run's GPU as the weights have or, where the driver does not say what it holds, have a GPU open.
+fn layers_on_gpu(layers: u32, weights: u64, process: Option<&Seen>) -> Known {
+    let asked = Setting::LAYERS.known(process, None);
+    // The head counts as one more layer; any number that covers it means the same.
+    let covers = |n: &str| n == ALL_LAYERS || n.parse::<u32>().is_ok_and(|n| n > layers);
+    let (Some(seen), true) = (process, asked.value.as_deref().is_some_and(covers)) else { return asked };
+    let how = asked.how;
+    let words = seen.line.iter().flatten().map(|word| word.split('=').next().unwrap_or_default());
+    let variables = seen.environment.iter().flat_map(|e| e.keys().map(String::as_str));
+    if let Some(kept) = words.chain(variables).find(|word| KEEPS_OFF_GPU.contains(word)) {
+        return Known::is("part", format!("{how}, and {kept} keeps a part off the GPU"));
+    }
+    match (seen.gpu_bytes, seen.gpu_files.as_slice()) {
+        _ if Setting::DEVICES.of(seen).is_some_and(|(device, _)| device == "none") => {
+            Known::is(0, format!("{}: none", Setting::DEVICES.flags[0]))
+        }
+        (Some(held), _) if held >= weights => Known::is(
+            ALL_LAYERS,
+            format!("{how}, and by the driver its process holds {held} bytes of the GPU, the weights being {weights}"),
+        ),
+        (Some(held), _) => Known::is(
+            format!("part ({held} of {weights} bytes)"),
+            format!("{how}, and by the driver its process holds less of the GPU than the weights"),
+        ),
+        (None, []) => Known::unknown(format!("{how}, and its process is not seen to use a GPU")),
+        (None, files) => Known::is(ALL_LAYERS, format!("{how}, and its process has {} open", files.join(", "))),
+    }
+}
+
+/// llama-server: `/props`, `/slots`, `/tokenize` and its process. Another server leaves much unknown.
 pub fn openai(a: &Asked<'_>, found: &OpenAiFound<'_>) -> Shape {
     let mut s = sent(a);
     let none = |what: &str| format!("the server has no {what} (llama-server does)");
@@ -197,35 +284,27 @@ pub fn openai(a: &Asked<'_>, found: &OpenAiFound<'_>) -> Shape {
         Field::PromptIds,
         Known::maybe(found.prompt_ids.clone(), "ids that /tokenize gives for every prompt", &none("/tokenize")),
     );
-    let line = found.pid.and_then(process::command_line);
-    // The flags below are llama-server's; another program may mean something else by them.
-    let line = line.filter(|_| props.is_some());
-    let flag = |names: &[&str], default: Option<&str>| {
-        let text = line.as_ref().and_then(|l| flag_value(l, names).or_else(|| default.map(str::to_owned)));
-        let how =
-            format!("{} on its command line{}", names[0], default.map_or(String::new(), |d| format!(", default {d}")));
-        Known::maybe(text, &how, &format!("{} is not on a command line that can be read", names[0]))
-    };
-    let (k, v) = (flag(&["--cache-type-k", "-ctk"], Some("f16")), flag(&["--cache-type-v", "-ctv"], Some("f16")));
+    // Its settings are llama-server's; another program may mean something else by the same words.
+    let process = found.process.as_ref().filter(|_| props.is_some());
+    let (k, v) = (Setting::KEYS.known(process, Some("f16")), Setting::VALUES.known(process, Some("f16")));
     s.insert(Field::KvType, if k.value == v.value { k } else { Known::is("mixed", "--cache-type-k and -v differ") });
-    s.insert(Field::Threads, flag(&["--threads", "-t"], None));
-    s.insert(Field::FlashAttention, flag(&["--flash-attn", "-fa"], Some("auto")));
-    s.insert(Field::BatchSize, flag(&["--ubatch-size", "-ub"], Some("512")));
+    s.insert(Field::Threads, Setting::THREADS.known(process, None));
+    s.insert(Field::FlashAttention, Setting::ATTENTION.known(process, Some("auto")));
+    s.insert(Field::BatchSize, Setting::BATCH.known(process, Some("512")));
     // Without a GPU in the machine no flag can put layers on one.
     let no_gpu = process::is_loopback(found.url) && environment::gpus().is_empty();
-    let mut layers = flag(&["--n-gpu-layers", "--gpu-layers", "-ngl"], None);
-    // The head counts as one more layer; any number that covers it means the same.
-    let covers = |n: &str| n.parse::<u32>().is_ok_and(|n| n > a.model.facts().layers);
-    if layers.value.as_deref().is_some_and(|n| n == ALL_LAYERS || covers(n)) {
-        layers.value = Some(ALL_LAYERS.to_owned());
-    }
-    s.insert(Field::GpuLayers, if no_gpu { Known::is(0, "this machine has no GPU") } else { layers });
+    let facts = a.model.facts();
+    let layers = match no_gpu {
+        true => Known::is(0, "this machine has no GPU"),
+        false => layers_on_gpu(facts.layers, facts.weight_bytes_per_token, process),
+    };
+    s.insert(Field::GpuLayers, layers);
     s.insert(Field::Machine, same_machine(found.url));
     let build = props.and_then(|p| p["build_info"].as_str().map(str::to_owned));
     s.insert(Field::Version, Known::maybe(build, "build_info in /props", &none("/props")));
-    s.insert(Field::Flags, flags(found.pid));
-    let env = found.pid.and_then(process::environment);
-    s.insert(Field::Environment, relevant_environment(env.as_ref(), "LLAMA_"));
+    let seen = found.process.as_ref();
+    s.insert(Field::Flags, flags(seen.and_then(|p| p.line.as_deref())));
+    s.insert(Field::Environment, relevant_environment(seen.and_then(|p| p.environment.as_ref()), "LLAMA_"));
     s
 }
 
@@ -248,8 +327,7 @@ fn same_machine(url: &Url) -> Known {
     }
 }
 
-fn flags(pid: Option<u32>) -> Known {
-    let line = pid.and_then(process::command_line);
+fn flags(line: Option<&[String]>) -> Known {
     // The program's path is the machine's business, its arguments are what matters.
     Known::maybe(line.map(|l| l[1..].join(" ")), "/proc of the process that listens", "the process cannot be seen")
 }
@@ -297,6 +375,58 @@ mod tests {
         let line: Vec<String> = ["s", "-t", "4", "--threads=2", "-c", "2048"].map(str::to_owned).to_vec();
         assert_eq!(flag_value(&line, &["--threads", "-t"]).as_deref(), Some("2"));
         assert_eq!(flag_value(&line, &["-ctk"]), None);
+    }
+
+    /// A llama-server that was started with these words and variables and holds so much of the GPU.
+    fn server(words: &[&str], variables: &[(&str, &str)], gpu_files: &[&str], gpu_bytes: Option<u64>) -> Seen {
+        Seen {
+            line: Some([&["llama-server"], words].concat().into_iter().map(str::to_owned).collect()),
+            environment: Some(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            gpu_files: gpu_files.iter().map(|f| (*f).to_owned()).collect(),
+            gpu_bytes,
+        }
+    }
+
+    #[test]
+    fn a_setting_is_the_flag_before_the_variable_before_a_default_that_is_known_to_hold() {
+        let known = |seen: &Seen| Setting::BATCH.known(Some(seen), Some("512"));
+        let both = server(&["-ub", "256"], &[("LLAMA_ARG_UBATCH", "128")], &[], None);
+        assert_eq!(known(&both), Known::is(256, "--ubatch-size on its command line"));
+        let variable = server(&[], &[("LLAMA_ARG_UBATCH", "128")], &[], None);
+        assert_eq!(known(&variable), Known::is(128, "LLAMA_ARG_UBATCH in its environment"));
+        let neither = server(&[], &[], &[], None);
+        assert_eq!(known(&neither).value.as_deref(), Some("512"));
+        // What is not seen may say otherwise, and how many threads are the default depends on the machine.
+        assert_eq!(known(&Seen { environment: None, ..neither.clone() }).value, None);
+        assert_eq!(Setting::BATCH.known(None, Some("512")).value, None);
+        let threads = Setting::THREADS.known(Some(&neither), None);
+        assert!(threads.value.is_none() && threads.how.contains("start the server with it"), "{threads:?}");
+    }
+
+    #[test]
+    fn layers_are_on_the_gpu_where_the_process_shows_it_and_nowhere_else() {
+        let all = ["-m", "m.gguf", "-ngl", "99"];
+        let with = |more: &[&'static str]| [&all[..], more].concat();
+        let file = ["/dev/nvidia0"];
+        for (seen, want, said) in [
+            (server(&all, &[], &file, Some(5000)), Some("all"), "holds 5000 bytes"),
+            (server(&all, &[], &file, None), Some("all"), "/dev/nvidia0 open"),
+            (server(&[], &[("LLAMA_ARG_N_GPU_LAYERS", "all")], &file, None), Some("all"), "in its environment"),
+            // Built without a GPU, not asked for, spilled, or kept off it by another setting.
+            (server(&all, &[], &[], None), None, "not seen to use a GPU"),
+            (server(&[], &[], &file, Some(5000)), None, "not on a command line"),
+            (server(&["-ngl", "12"], &[], &file, Some(5000)), Some("12"), "on its command line"),
+            (server(&all, &[], &file, Some(4000)), Some("part (4000 of 4500 bytes)"), "less of the GPU"),
+            (server(&with(&["-nkvo"]), &[], &file, Some(5000)), Some("part"), "-nkvo"),
+            (server(&with(&["--override-tensor=a=CPU"]), &[], &file, None), Some("part"), "--override-tensor"),
+            (server(&all, &[("LLAMA_ARG_CPU_MOE", "1")], &file, None), Some("part"), "LLAMA_ARG_CPU_MOE"),
+            (server(&with(&["--device", "none"]), &[], &file, None), Some("0"), "none"),
+        ] {
+            let known = layers_on_gpu(12, 4500, Some(&seen));
+            assert_eq!(known.value.as_deref(), want, "{seen:?}: {known:?}");
+            assert!(known.how.contains(said), "{known:?}");
+        }
+        assert_eq!(layers_on_gpu(12, 4500, None).value, None);
     }
 
     #[test]

@@ -119,9 +119,10 @@ impl Field {
 
     /// Whether a difference forbids a verdict.
     ///
-    /// What a server is asked to do decides: weights, prompt, sampler, context, threads, machine. How it does it, which is
-    /// what the comparison is about, is recorded only: its way of attention, its prefill batches, its version and flags.
-    /// The GPU is recorded because `GPU layers` already says whether a side uses it.
+    /// What a server is asked to do decides: weights, prompt, sampler, context, threads, machine. How it does it,
+    /// which is what the comparison is about, is recorded only: its way of attention, its prefill batches, its
+    /// version and flags. The GPU is recorded because `GPU layers` already says whether a side uses it. Threads
+    /// decide but for [`compare`]'s exception.
     pub const fn decides(self) -> bool {
         !matches!(
             self,
@@ -162,26 +163,33 @@ impl Known {
 /// All that is known of one side.
 pub type Shape = BTreeMap<Field, Known>;
 
+/// The value of [`Field::GpuLayers`] for a model that is on a GPU as a whole.
+pub const ALL_LAYERS: &str = "all";
+
 /// Holds two sides against each other, field by field.
+///
+/// Where the whole model is on a GPU on both sides, no thread of a processor computes any of it: their number is
+/// recorded, and no difference of it forbids a verdict.
 pub fn compare(engine: &Shape, peer: &Shape) -> Vec<ManifestField> {
+    let on_gpu = |side: &Shape| side.get(&Field::GpuLayers).and_then(|k| k.value.as_deref()) == Some(ALL_LAYERS);
+    let no_threads_compute = on_gpu(engine) && on_gpu(peer);
     Field::ALL
         .into_iter()
         .map(|field| {
             let absent = Known::unknown("not collected");
             let (e, p) = (engine.get(&field).unwrap_or(&absent), peer.get(&field).unwrap_or(&absent));
+            let idle = field == Field::Threads && no_threads_compute;
             let status = match (&e.value, &p.value) {
-                _ if !field.decides() => ManifestStatus::Info,
+                _ if !field.decides() || idle => ManifestStatus::Info,
                 (Some(a), Some(b)) if a == b => ManifestStatus::Equal,
                 (Some(_), Some(_)) => ManifestStatus::Mismatch,
                 _ => ManifestStatus::Unknown,
             };
-            ManifestField {
-                name: field.name().to_owned(),
-                engine: e.value.clone(),
-                peer: p.value.clone(),
-                status,
-                how: p.how.clone(),
-            }
+            let how = match idle {
+                true => format!("{}; no part of the work, as both sides have every layer on the GPU", p.how),
+                false => p.how.clone(),
+            };
+            ManifestField { name: field.name().to_owned(), engine: e.value.clone(), peer: p.value.clone(), status, how }
         })
         .collect()
 }
@@ -240,6 +248,26 @@ mod tests {
             assert_eq!(withhold(&m).is_some(), field.decides(), "{field:?}");
             let shown = m.iter().find(|f| f.name == field.name()).unwrap();
             assert_eq!(shown.how, "the server does not say");
+        }
+    }
+
+    #[test]
+    fn threads_decide_unless_the_whole_model_is_on_a_gpu_on_both_sides() {
+        let with = |layers: &str, threads: Known| {
+            let mut side = shape();
+            side.insert(Field::GpuLayers, Known::is(layers, "a test"));
+            side.insert(Field::Threads, threads);
+            side
+        };
+        let (two, unknown) = (|| Known::is(2, "a test"), || Known::unknown("the line has no -t"));
+        let on_gpu = compare(&with(ALL_LAYERS, two()), &with(ALL_LAYERS, unknown()));
+        assert_eq!(withhold(&on_gpu), None);
+        let threads = on_gpu.iter().find(|f| f.name == "threads").unwrap();
+        assert_eq!((threads.status, threads.peer.as_deref()), (ManifestStatus::Info, None));
+        assert!(threads.how.starts_with("the line has no -t; no part of the work"), "{}", threads.how);
+        for (ours, theirs) in [("0", "0"), (ALL_LAYERS, "0"), (ALL_LAYERS, "part (1 of 2 bytes)")] {
+            let why = withhold(&compare(&with(ours, two()), &with(theirs, unknown()))).unwrap();
+            assert!(why.contains("threads"), "{ours}, {theirs}: {why}");
         }
     }
 

@@ -16,7 +16,8 @@ use super::ollama::{OllamaClient, blob_digest};
 use super::openai::OpenAiClient;
 use super::stream::End;
 use super::{Client, Clock, PeerError, Request, SAMPLER, Side};
-use crate::machine::process;
+use crate::machine::gpu::Gpu;
+use crate::machine::process::{self, Seen};
 use crate::manifest::known::{self, Asked, OllamaFound, OpenAiFound};
 use crate::model::{Model, Rendered};
 use crate::suite::Suite;
@@ -309,7 +310,7 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         slots: client.slots().await,
         digest,
         prompt_ids: their_ids.map(|all| hash_ids(all.iter().map(Vec::as_slice))),
-        pid,
+        process: pid.map(|pid| seen(pid, s.device)),
         props,
     };
     let shape = known::openai(&asked, &found);
@@ -332,6 +333,15 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         child: None,
         shape,
     })
+}
+
+/// What a server's process shows, with what it holds of the GPU of the run.
+fn seen(pid: u32, device: DeviceChoice) -> Seen {
+    let gpu = match device {
+        DeviceChoice::Cuda(ordinal) => Gpu::open(ordinal).ok(),
+        DeviceChoice::Cpu | DeviceChoice::Auto => None,
+    };
+    Seen::of(pid, |pids| gpu.as_ref()?.memory_of(pids))
 }
 
 /// The process behind an address of this machine.

@@ -5,6 +5,7 @@
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::enums::device::UsedGpuMemory;
 
 use super::Device;
 use crate::cuda::CudaError;
@@ -97,6 +98,19 @@ impl Board {
     /// Bytes of memory in use on the board, by every process.
     pub fn memory_used(&self) -> Option<u64> {
         self.device()?.memory_info().ok().map(|memory| memory.used)
+    }
+
+    /// Bytes of memory that these processes hold on the board. `None` where the library does not list any of them, as in a
+    /// container that numbers processes otherwise, or does not say how much.
+    pub fn memory_of(&self, pids: &[u32]) -> Option<u64> {
+        let all = self.device()?.running_compute_processes().ok()?;
+        let held = all.into_iter().filter(|process| pids.contains(&process.pid)).map(|process| {
+            match process.used_gpu_memory {
+                UsedGpuMemory::Used(bytes) => Some(bytes),
+                UsedGpuMemory::Unavailable => None,
+            }
+        });
+        held.reduce(|a, b| Some(a? + b?)).flatten()
     }
 
     /// Why the clocks are below what the board could do, where something but an idle device holds them down.
