@@ -225,6 +225,38 @@ fn a_prompt_at_once_gives_the_logits_of_its_tokens_one_by_one() {
 }
 
 #[test]
+fn a_token_on_an_int8_cache_is_five_launches_a_block_and_gives_the_logits_of_those_that_are_not_fused() {
+    let Some(_gpu) = gpu::hold() else { return };
+    let mut figures = Figures::default();
+    for shape in [tiny::llama(), tiny::qwen2()].map(wide) {
+        for scheme in [Scheme::Q4_0, Scheme::Q8_0, Scheme::F16] {
+            let gguf = tiny::gguf(&shape, scheme, 19);
+            let case = |what: &str| format!("{} {} {what}", shape.name, scheme.name());
+            let fused = on_gpu(Precision::Fast, KvType::Int8);
+            let engine = load(&gguf, &fused);
+            let steps = engine.cuda().unwrap().steps(0);
+            let joined = steps.iter().filter(|(workload, _)| workload.op.starts_with("qkv_rope_")).count();
+            assert_eq!((joined, steps.len()), (shape.layers, 2 + 5 * shape.layers), "{}", case("launches"));
+            drop(engine);
+            // A prompt at once, and every token on an exact table, go by products and `rope_append`.
+            let ids = ids(&shape, 100);
+            for (split, error) in [100, 33].into_iter().zip(prompt_errors(&gguf, &fused, &ids, &[100, 33])) {
+                figures.add(case(&format!("in parts of {split}")), error, FAST);
+            }
+            let mut exact = load(&gguf, &on_gpu(Precision::Exact, KvType::Int8));
+            let want: Vec<Vec<f64>> = ids
+                .iter()
+                .enumerate()
+                .map(|(pos, &id)| exact.feed(&[id], pos).unwrap().iter().map(|&v| f64::from(v)).collect())
+                .collect();
+            drop(exact);
+            figures.add(case("token by token"), worst_error(&gguf, &fused, &ids, &want), FAST);
+        }
+    }
+    figures.hold();
+}
+
+#[test]
 fn weights_of_every_type_are_multiplied_with_a_whole_prompt() {
     let Some(_gpu) = gpu::hold() else { return };
     let shape = wide(tiny::llama3());

@@ -77,6 +77,8 @@ fn only_constants_and_what_stands_since_the_token_before_may_be_read_before_the_
     assert!(append.starts_with('x') && append.ends_with("Wxyyyyy"), "bias and norms may be missing: {append}");
     let fused = memory("qkv_rope_q4_0", &with(&[("K", 256), ("MAX_LEN", 8), ("KV", 16), ("PAIRING", 0)]));
     assert!(["WWWxWnyyy", "WWxWnyyy"].contains(&fused.as_str()), "the bias may be missing: {fused}");
+    let fused = memory("qkv_rope_q4_0", &with(&[("K", 256), ("MAX_LEN", 8), ("KV", 8), ("PAIRING", 0)]));
+    assert!(fused.ends_with("WxWnyyyyys"), "scales and scratch of an int8 cache: {fused}");
     assert_eq!(memory("gate_up_q4_0", &[("F", 32), ("K", 256)]), "WWxy");
     assert_eq!(memory("gemv_add_q4_0", &matrix), "Wxxy");
     assert_eq!(memory("norm_logits_q4_0", &matrix), "WWxyysx");

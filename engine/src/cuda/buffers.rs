@@ -39,7 +39,7 @@ pub struct Buffers {
     pub product: Span,
     /// f32 `[vocab]`.
     pub logits: Span,
-    /// Scratch memory of attention, zero between launches.
+    /// Scratch memory of attention, and of what appends to a cache in int8; zero between launches.
     pub attn_scratch: Span,
     /// The same of the head.
     pub head_scratch: Span,

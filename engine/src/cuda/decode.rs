@@ -1,8 +1,8 @@
 //! The steps of one decoded token.
 //!
 //! Fused, a block is five launches: norm + Q, K, V + rotation + append; attention; output + residual; norm + gate, up +
-//! SwiGLU; down + residual. Where a model has a part that no fused kernel takes (weights of mixed types, norms of heads,
-//! int8 keys), that part alone runs as single ops. Under [`Precision::Plain`] everything does, on plain kernels.
+//! SwiGLU; down + residual. Where a model has a part that no fused kernel takes (weights of mixed types, norms of heads),
+//! that part alone runs as single ops. Under [`Precision::Plain`] everything does, on plain kernels.
 
 use kernels::cuda::CudaError;
 use kernels::cuda::exec::{Exec, LengthClass, Precision, Program, QkvRope, RopeAppend, Span, Weights};
@@ -98,6 +98,7 @@ impl Builder<'_> {
                     state,
                     q: &b.q,
                     cache: &layer.cache,
+                    scratch: &b.attn_scratch,
                     eps: config.eps,
                 };
                 program.push(exec.qkv_rope(heads, &o)?);

@@ -273,9 +273,9 @@ fn a_kernel_whose_activations_no_step_leaves_is_neither_bound_nor_offered_nor_tr
     if !inside("a_kernel_whose_activations_no_step_leaves_is_neither_bound_nor_offered_nor_tried", &[]) {
         return;
     }
-    let shape = wide(tiny::llama());
-    // Keys of 8 bits keep Q, K and V off the fused path.
-    let of = |table| model_of(&shape, Scheme::Q4_0, table, 64, KvType::Int8);
+    // Norms of heads keep Q, K and V off the fused path.
+    let shape = wide(tiny::qwen3());
+    let of = |table| model(&shape, Scheme::Q4_0, table, 64);
     let mut by_default = of(TableChoice::Default);
     let [(at, default)] = &running(&by_default, "gemv_q4_0", 0)[..] else { panic!("one product") };
     let kernels = &registry().space("gemv_q4_0").unwrap().kernels;
@@ -315,10 +315,27 @@ fn a_block_of_16_bit_floats_is_five_launches_and_other_steps_stay_in_floats() {
             let (_, spec) = registry().find(variant).unwrap();
             assert!(!spec.baseline, "{variant} is a plain kernel");
         }
-        // Keys of 8 bits keep Q, K and V off the fused path, and the rest on it.
-        let int8 = model_of(&shape, scheme, TableChoice::Default, 64, KvType::Int8);
-        let singly = int8.steps(0).iter().filter(|(workload, _)| workload.op == format!("gemv_{name}")).count();
-        assert_eq!((singly, int8.steps(0).len()), (shape.layers, 2 + 7 * shape.layers));
+        // Norms of heads keep Q, K and V off the fused path, and the rest on it.
+        let normed = wide(tiny::qwen3());
+        let steps = self::model(&normed, scheme, TableChoice::Default, 64).steps(0);
+        let singly = steps.iter().filter(|(workload, _)| workload.op == format!("gemv_{name}")).count();
+        assert_eq!((singly, steps.len()), (normed.layers, 2 + 7 * normed.layers));
+    }
+}
+
+#[test]
+fn a_cache_in_int8_takes_the_launches_of_one_in_f16() {
+    if !inside("a_cache_in_int8_takes_the_launches_of_one_in_f16", &[]) {
+        return;
+    }
+    let shape = wide(tiny::llama());
+    for scheme in [Scheme::Q4_0, Scheme::F16] {
+        let ops = |kv| -> Vec<String> {
+            let steps = model_of(&shape, scheme, TableChoice::Default, 64, kv).steps(0);
+            steps.into_iter().map(|(workload, _)| workload.op).collect()
+        };
+        let int8 = ops(KvType::Int8);
+        assert_eq!((int8.len(), &int8), (2 + 5 * shape.layers, &ops(KvType::F16)));
     }
 }
 

@@ -9,42 +9,10 @@
 #include "attn_token/parts.cuh"
 #include "attn_token/slab.cuh"
 #include "dialect.cuh"
+#include "ticket.cuh"
 #include "warp.cuh"
 
 static_assert(SPLITS >= 2 && SPLITS <= 256 && SPLITS % 2 == 0, "scratch holds the parts of 256 splits, each aligned");
-
-// Loads past L1, of what other blocks have stored. (PTX: ld)
-__device__ __forceinline__ float4 load_past_l1_16(const float* at) {
-#ifdef EDGELLM_EMULATED
-    return *(const float4*)at;
-#else
-    float4 v;
-    asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
-    return v;
-#endif
-}
-
-__device__ __forceinline__ float2 load_past_l1_8(const float* at) {
-#ifdef EDGELLM_EMULATED
-    return *(const float2*)at;
-#else
-    float2 v;
-    asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at) : "memory");
-    return v;
-#endif
-}
-
-// Draws a ticket. What this block has stored is out before, and what the blocks with earlier tickets have stored can be seen
-// behind: one thread calls it between two barriers of the block. (PTX: atom)
-__device__ __forceinline__ u32 draw_ticket(u32* counter) {
-#ifdef EDGELLM_EMULATED
-    return atomicAdd(counter, 1u);
-#else
-    u32 ticket;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(ticket) : "l"(counter) : "memory");
-    return ticket;
-#endif
-}
 
 // Every thread of the block calls this behind a barrier, with the parts of the warps in `states`, shared memory of
 // [WARPS, HPB, STATE] floats at a multiple of 16. `factors` is shared memory of HPB * SPLITS floats. DIM is 64 or 128.

@@ -1,23 +1,30 @@
 // qkv_rope / fused: norm, a8/32, the joined rows of Q, K and V, bias, RoPE, and the append to the cache in one launch.
 //
 //   W  planes of [(HEADS + 2 KV_HEADS) DIM, K]     x, norm  f32 [K]     q  f32 [HEADS, DIM]
-//   k, v  f16 [KV_HEADS, MAX_LEN, DIM], of which position state[1] is written
+//   k, v  [KV_HEADS, MAX_LEN, DIM], of which position state[1] is written: f16, or int8 with scales f32 [KV_HEADS, MAX_LEN]
 //
 // A tile holds both rows of TILE_ROWS / 2 pairs that RoPE turns, all of one head, whatever the pairing: a thread for each
 // pair ends it. The position stands since before this token: it, cosine and sine are asked for before the wait. Needs TILE_ROWS
-// to divide DIM; KV = 8 needs the largest of a whole head and is served by the separate path. Format: FORMAT.
+// to divide DIM. Format: FORMAT.
+//
+// KV_BITS (a constant of the space)  16, or 8: a head of keys or values is rounded by the last of its blocks
+// (decode/append_int8.cuh), whose pairs a warp must hold
 //
 // Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
 //   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
 //   BLOCKS_PER_SM  blocks that stride over the tiles, for each multiprocessor; 0: a block for each tile
 #if !defined(WARPS) || !defined(LPR) || !defined(KW) || !defined(RPL) || !defined(UNROLL) || !defined(PREFETCH) || \
-    !defined(BLOCKS_PER_SM)
+    !defined(BLOCKS_PER_SM) || !defined(KV_BITS)
 #error "qkv_rope/fused: every tunable must be set by the build"
 #endif
+#include "decode/append_int8.cuh"
 #include "decode/norm.cuh"
 
 constexpr int PAIRS = TILE_ROWS / 2;
 static_assert(TILE_ROWS % 2 == 0, "a tile holds whole pairs");
+// Threads that append: a whole warp rounds a head.
+constexpr int ENDING = KV_BITS == 8 ? WARP : PAIRS;
+static_assert(KV_BITS == 16 || (KV_BITS == 8 && PAIRS <= WARP), "one warp ends a tile of an int8 head");
 
 struct Turn {
     float cos, sin, bias0, bias1;
@@ -37,10 +44,8 @@ struct TurnedStage : NormStage {
 
     __device__ __forceinline__ void early() {
         NormStage::early();
-        if (threadIdx.x < PAIRS) {
-            pos = *(const volatile u32*)(state + 1);
-            turn = load_turn(blockIdx.x, pos);
-        }
+        if (threadIdx.x < ENDING) pos = *(const volatile u32*)(state + 1);
+        if (threadIdx.x < PAIRS) turn = load_turn(blockIdx.x, pos);
     }
 };
 
@@ -52,14 +57,13 @@ qkv_rope_fused(const u8* W,         // weights, see above
                const float2* rope,  // [MAX_LEN, DIM / 2]: cosine and sine
                const u32* state,    // token id, position, number of keys
                float* q,            // [HEADS, DIM]
-               u8* k, u8* v,        // f16 [KV_HEADS, MAX_LEN, DIM]
-               float* k_scale, float* v_scale,  // null
-               int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN, int PAIRING, int KV, float eps) {
+               u8* k, u8* v,        // see above
+               float* k_scale, float* v_scale,  // [KV_HEADS, MAX_LEN], or null
+               int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN, int PAIRING, int KV, float eps,
+               u8* scratch) {  // decode/append_int8.cuh, or null
     DYNAMIC_SHARED(slab);
     __shared__ float parts[WARPS];
     __shared__ float part[PART_FLOATS];
-    (void)k_scale;
-    (void)v_scale;
     (void)KV;
     pdl_launch();
     const int N = (HEADS + 2 * KV_HEADS) * DIM;
@@ -91,19 +95,28 @@ qkv_rope_fused(const u8* W,         // weights, see above
     };
     const auto finish = [&](int tile, int count, const float (&sums)[RPL], const Turn& turn) {
         const float* const met = put_sums(sums, part, count);
-        if (threadIdx.x >= PAIRS) return;
-        const float a = fmaf(row_sum(met, threadIdx.x), stage.scale, turn.bias0);
-        const float b = fmaf(row_sum(met, threadIdx.x + PAIRS), stage.scale, turn.bias1);
-        const float first = a * turn.cos - b * turn.sin, second = a * turn.sin + b * turn.cos;
-        const int row = row_of(tile, threadIdx.x), head = tile / per_head;
-        if (head < HEADS) {
-            q[row] = first;
-            q[row + across] = second;
-        } else {
-            const int of = head - HEADS, at = row - head * DIM;
-            u16* const cache = (u16*)(of < KV_HEADS ? k : v) + ((u64)(of % KV_HEADS) * MAX_LEN + stage.pos) * DIM;
-            cache[at] = f32_to_f16(first);
-            cache[at + across] = f32_to_f16(second);
+        const int head = tile / per_head, of = head - HEADS;
+        const u64 slot = (u64)(of % KV_HEADS) * MAX_LEN + stage.pos;
+        const Int8Head int8(scratch, of, 2 * KV_HEADS, DIM);
+        if (threadIdx.x < PAIRS) {
+            const float a = fmaf(row_sum(met, threadIdx.x), stage.scale, turn.bias0);
+            const float b = fmaf(row_sum(met, threadIdx.x + PAIRS), stage.scale, turn.bias1);
+            const float first = a * turn.cos - b * turn.sin, second = a * turn.sin + b * turn.cos;
+            const int row = row_of(tile, threadIdx.x), at = row - head * DIM;
+            if (head < HEADS) {
+                q[row] = first;
+                q[row + across] = second;
+            } else if (KV_BITS == 8) {
+                int8.elements[at] = first;
+                int8.elements[at + across] = second;
+            } else {
+                u16* const cache = (u16*)(of < KV_HEADS ? k : v) + slot * DIM;
+                cache[at] = f32_to_f16(first);
+                cache[at + across] = f32_to_f16(second);
+            }
+        }
+        if (KV_BITS == 8 && head >= HEADS && threadIdx.x < WARP) {
+            int8.append(per_head, (of < KV_HEADS ? k : v) + slot * DIM, (of < KV_HEADS ? k_scale : v_scale) + slot);
         }
     };
     each_tile(W, N, K, N / TILE_ROWS, row_of, stage, prepare, finish);

@@ -17,11 +17,13 @@ qkv_rope_plain(const u8* W,         // weights, see above
                float* q,            // [HEADS, DIM]
                u8* k, u8* v,        // f16 [KV_HEADS, MAX_LEN, DIM]
                float* k_scale, float* v_scale,  // null
-               int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN, int PAIRING, int KV, float eps) {
+               int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN, int PAIRING, int KV, float eps,
+               u8* scratch) {  // null
     __shared__ float parts[THREADS / WARP];
     (void)k_scale;
     (void)v_scale;
     (void)KV;
+    (void)scratch;
     pdl_launch();
     pdl_wait();
     const int N = (HEADS + 2 * KV_HEADS) * DIM, half = DIM / 2;

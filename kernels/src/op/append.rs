@@ -107,6 +107,17 @@ fn head(problem: &Problem, s: &Sizes, token: usize, head: usize) -> (Vec<f64>, V
     (row, size)
 }
 
+/// The codes of a row in int8 and its scale, where each element may be `off` by so much before it is rounded.
+pub(super) fn rounded(row: &[f64], off: f64) -> (Floats, Floats) {
+    let largest = row.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    // A value at the middle between two codes may go either way; a row of zeros has codes of zero.
+    let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+    let bound = if inverse == 0.0 { 0.0 } else { 0.5 + 1e-4 + 2.0 * off * inverse };
+    let codes = Floats { want: row.iter().map(|v| v * inverse).collect(), bound: vec![bound; row.len()], norms: None };
+    let scale = vec![off / 127.0 + 1e-7 * largest + 1e-37];
+    (codes, Floats { want: vec![largest / 127.0], bound: scale, norms: None })
+}
+
 /// What the cache must hold of the heads from `first`: elements, and scales where it has any.
 fn appended(problem: &Problem, s: &Sizes, first: usize) -> Vec<Want> {
     let Tensor::I32(pos) = &problem.inputs[5] else { panic!("the last input is the position") };
@@ -119,14 +130,11 @@ fn appended(problem: &Problem, s: &Sizes, first: usize) -> Vec<Want> {
             // What lies beyond the range of an f16 becomes the largest.
             rows.want.extend(row.iter().map(|v| v.clamp(-65504.0, 65504.0)));
         } else {
-            let largest = row.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            let off = RELATIVE * size.iter().copied().fold(0.0, f64::max);
-            scales.want.push(largest / 127.0);
-            scales.bound.push(off / 127.0 + 1e-7 * largest + 1e-37);
-            // A value at the middle between two codes may go either way; a row of zeros has codes of zero.
-            let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-            rows.want.extend(row.iter().map(|v| v * inverse));
-            rows.bound.extend(row.iter().map(|_| if inverse == 0.0 { 0.0 } else { 0.5 + 1e-4 + 2.0 * off * inverse }));
+            let (code, scale) = rounded(&row, RELATIVE * size.iter().copied().fold(0.0, f64::max));
+            rows.want.extend(code.want);
+            rows.bound.extend(code.bound);
+            scales.want.extend(scale.want);
+            scales.bound.extend(scale.bound);
         }
     }
     let ranges = |bytes: usize| -> Vec<Range<usize>> {

@@ -19,7 +19,7 @@
 //! | `attn_prefill` | q f32 `[M, HEADS, DIM]`, k, v as `attn_token`, pos u32 `[1]` | out f16 `[M, HEADS, DIM]` |
 //! | `rope_append` | qkv f32 `[M, (HEADS + 2 KV_HEADS) DIM]`, bias, norms, angles, pos u32 `[1]` | q f32, k, v, their scales |
 //! | `embed_*` | W `[N, K]`, ids u32 `[M]` | x f32 `[M, K]` |
-//! | `qkv_rope_*` | W `[N, K]`, x and norm f32 `[K]`, bias, angles, state u32 `[4]`; eps | q f32 `[HEADS, DIM]`, k, v |
+//! | `qkv_rope_*` | W `[N, K]`, x and norm f32 `[K]`, bias, angles, state u32 `[4]`; eps | q f32 `[HEADS, DIM]`, k, v, their scales |
 //! | `gate_up_*` | W `[2 F, K]`, x f32 `[K]`, norm f32 `[K]`; eps | slab u8 of `[F]` |
 //! | `gemv_add_*` | W `[N, K]`, x f32 `[K]`, r f32 `[N]` | y f32 `[N]` |
 //! | `norm_logits_*` | W `[N, K]`, x f32 `[K]`, norm f32 `[K]`, pos u32 `[1]`; eps | y f32 `[N]`, next u32 `[4]` |
@@ -59,6 +59,7 @@ mod values;
 pub use attention::MOST_SPLITS;
 pub use logits::SCRATCH as LOGITS_SCRATCH;
 pub use problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
+pub use qkv_rope::scratch as qkv_scratch;
 pub(crate) use random::Rng;
 pub use recipe::{Recipe, SampleLogits, Sampling, Scores, Values, Weights};
 pub use sample::{SAMPLE_DRAWS, SampleParams, sample_work};

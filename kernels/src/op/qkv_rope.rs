@@ -5,8 +5,9 @@
 //!
 //! Device arguments: `(const u8* W, const float* bias, const float* norm, const float* x, const float2* rope, const u32*
 //! state, float* q, u8* k, u8* v, float* k_scale, float* v_scale, int HEADS, int KV_HEADS, int DIM, int K, int MAX_LEN,
-//! int PAIRING, int KV, float eps)`. `bias` may be null; `rope` is `[MAX_LEN, DIM / 2]` cosines and sines; `state[1]` is the
-//! position. With KV = 16, keys and values are f16 `[KV_HEADS, MAX_LEN, DIM]` and the scales are null.
+//! int PAIRING, int KV, float eps, u8* scratch)`. `bias` may be null; `rope` is `[MAX_LEN, DIM / 2]` cosines and sines;
+//! `state[1]` is the position. The cache is as in [`super::cache`]; where KV is 16, the scales and the scratch are null. The
+//! scratch is zeroed once; a launch leaves it zero.
 
 use half::f16;
 use harness_spec::{Bytes, CellFailure, Shape};
@@ -16,10 +17,15 @@ use super::normed::{self, float_arg, float_bytes, input, of_formats};
 use super::problem::{Arg, Case, Depth, Elem, OutputSpec, Problem, Tensor, dim};
 use super::product::Product;
 use super::random::Rng;
-use super::{Op, Placed};
+use super::{Op, Placed, append::rounded, cache};
 use crate::check::{Expected, Floats, Want};
 
 const DIMS: [&str; 7] = ["HEADS", "KV_HEADS", "DIM", "K", "MAX_LEN", "KV", "PAIRING"];
+
+/// Bytes of scratch memory of a launch that appends to a cache in int8: a ticket and the elements of each of its heads.
+pub const fn scratch(kv_heads: usize, dim: usize) -> usize {
+    (2 * kv_heads * 4).next_multiple_of(16) + 2 * kv_heads * dim * 4
+}
 
 /// What turning and adding a bias may be off, of the elements of a pair.
 const RELATIVE: f64 = 4.0 / (1 << 24) as f64;
@@ -39,14 +45,15 @@ struct Sizes {
     kv_heads: usize,
     dim: usize,
     max_len: usize,
+    kv: usize,
     pairing: usize,
 }
 
 impl Sizes {
     fn of(shape: &Shape) -> Sizes {
-        let [heads, kv_heads, dim, max_len, pairing] =
-            ["HEADS", "KV_HEADS", "DIM", "MAX_LEN", "PAIRING"].map(|d| dim(shape, d));
-        Sizes { heads, kv_heads, dim, max_len, pairing }
+        let [heads, kv_heads, dim, max_len, kv, pairing] =
+            ["HEADS", "KV_HEADS", "DIM", "MAX_LEN", "KV", "PAIRING"].map(|d| dim(shape, d));
+        Sizes { heads, kv_heads, dim, max_len, kv, pairing }
     }
 
     fn rows(&self) -> usize {
@@ -94,21 +101,32 @@ fn position(problem: &Problem) -> usize {
     state[1] as usize
 }
 
-/// Rows of f16 at one position of every head of a cache; nothing else is touched.
-fn appended(want: &[f64], bound: &[f64], pos: usize, s: &Sizes) -> Want {
-    let ranges = (0..s.kv_heads).map(|head| {
-        let from = (head * s.max_len + pos) * s.dim * 2;
-        from..from + s.dim * 2
-    });
-    // Beyond the largest f16 lies infinity. Half a unit in the last place is the rounding itself.
-    let rounded = |v: &f64| if f16::from_f64(*v).is_infinite() { f64::INFINITY.copysign(*v) } else { *v };
-    let room = |(v, b): (&f64, &f64)| b + (v.abs() + b) / 2047.0 + 1.0 / f64::from(1 << 24);
-    let floats = Floats {
-        want: want.iter().map(rounded).collect(),
-        bound: want.iter().zip(bound).map(room).collect(),
-        norms: None,
+/// What must be at one position of every head of a cache: elements, and scales where it has any. Nothing else is touched.
+fn appended(want: &[f64], bound: &[f64], pos: usize, s: &Sizes) -> Vec<Want> {
+    let part = |bytes: usize, want: Want| {
+        let of_head = |head: usize| (head * s.max_len + pos) * bytes..(head * s.max_len + pos + 1) * bytes;
+        Want::Part { ranges: (0..s.kv_heads).map(of_head).collect(), want: Box::new(want) }
     };
-    Want::Part { ranges: ranges.collect(), want: Box::new(Want::Halves(floats)) }
+    if s.kv == 16 {
+        // Beyond the largest f16 lies infinity. Half a unit in the last place is the rounding itself.
+        let rounded = |v: &f64| if f16::from_f64(*v).is_infinite() { f64::INFINITY.copysign(*v) } else { *v };
+        let room = |(v, b): (&f64, &f64)| b + (v.abs() + b) / 2047.0 + 1.0 / f64::from(1 << 24);
+        let floats = Floats {
+            want: want.iter().map(rounded).collect(),
+            bound: want.iter().zip(bound).map(room).collect(),
+            norms: None,
+        };
+        return vec![part(2 * s.dim, Want::Halves(floats))];
+    }
+    let (mut codes, mut scales) = (Floats::default(), Floats::default());
+    for (row, bound) in want.chunks(s.dim).zip(bound.chunks(s.dim)) {
+        let (code, scale) = rounded(row, bound.iter().copied().fold(0.0, f64::max));
+        codes.want.extend(code.want);
+        codes.bound.extend(code.bound);
+        scales.want.extend(scale.want);
+        scales.bound.extend(scale.bound);
+    }
+    vec![part(s.dim, Want::SignedBytes(codes)), part(4, Want::Floats(scales))]
 }
 
 impl Op for QkvRope {
@@ -122,7 +140,7 @@ impl Op for QkvRope {
 
     fn bytes(&self, shape: &Shape, spec: &KernelSpec) -> Bytes {
         let s = Sizes::of(shape);
-        let appended = 2 * s.kv_heads * s.dim * 2;
+        let appended = 2 * s.kv_heads * cache::row_bytes(s.dim, s.kv);
         let written = 4 * s.heads * s.dim + appended;
         Bytes((normed::bytes(&self.product, s.rows(), shape, spec) + 4 * s.dim + written) as u64)
     }
@@ -140,7 +158,8 @@ impl Op for QkvRope {
     }
 
     fn home_shapes(&self, _: &Shape) -> Vec<Shape> {
-        normed::shapes(&self.product, DIMS, &[[2, 1, 64, 1024, 9, 16, 0], [2, 1, 128, 1024, 9, 16, 0]])
+        let all = [16, 8].map(|kv| [[2, 1, 64, 1024, 9, kv, 0], [2, 1, 128, 1024, 9, kv, 0]]);
+        normed::shapes(&self.product, DIMS, all.as_flattened())
     }
 
     fn awkward_shapes(&self, _: &Shape, depth: Depth) -> Vec<Shape> {
@@ -157,6 +176,9 @@ impl Op for QkvRope {
         if depth == Depth::Full {
             all.extend([[32, 8, 128, 4096, 100, 16, 1], [28, 4, 128, 3584, 64, 16, 0], [32, 8, 64, 2048, 64, 16, 1]]);
         }
+        let int8 =
+            all.clone().into_iter().map(|[heads, kv_heads, dim, k, len, _, p]| [heads, kv_heads, dim, k, len, 8, p]);
+        all.extend(int8);
         normed::shapes(&self.product, DIMS, &all)
     }
 
@@ -172,12 +194,14 @@ impl Op for QkvRope {
             _ => rng.below(s.max_len),
         } as i32;
         problem.inputs.extend([Tensor::F32(bias), Tensor::F32(angles(&s)), Tensor::I32(vec![17, pos, pos + 1, 0])]);
-        let cache = s.kv_heads * s.max_len * s.dim;
-        problem.outputs = vec![
-            OutputSpec { name: "q", elem: Elem::F32, len: s.heads * s.dim },
-            OutputSpec { name: "k", elem: Elem::F16, len: cache },
-            OutputSpec { name: "v", elem: Elem::F16, len: cache },
-        ];
+        let slots = s.kv_heads * s.max_len;
+        let elem = if s.kv == 16 { Elem::F16 } else { Elem::U8 };
+        problem.outputs = vec![OutputSpec { name: "q", elem: Elem::F32, len: s.heads * s.dim }];
+        problem.outputs.extend(["k", "v"].map(|name| OutputSpec { name, elem, len: slots * s.dim }));
+        if s.kv == 8 {
+            let scales = ["k_scale", "v_scale"].map(|name| OutputSpec { name, elem: Elem::F32, len: slots });
+            problem.outputs.extend(scales);
+        }
         problem
     }
 
@@ -188,13 +212,12 @@ impl Op for QkvRope {
             (0..s.heads * s.dim, s.heads * s.dim..(s.heads + s.kv_heads) * s.dim, s.rows() - s.kv_heads * s.dim..);
         let pos = position(problem);
         let queries = Floats { want: want[q.clone()].to_vec(), bound: bound[q].to_vec(), norms: None };
-        Some(Expected {
-            outputs: vec![
-                Want::Floats(queries),
-                appended(&want[k.clone()], &bound[k], pos, &s),
-                appended(&want[v.clone()], &bound[v], pos, &s),
-            ],
-        })
+        // Elements of both, then scales of both.
+        let mut outputs = vec![Want::Floats(queries)];
+        let keys = appended(&want[k.clone()], &bound[k], pos, &s);
+        let values = appended(&want[v.clone()], &bound[v], pos, &s);
+        outputs.extend(keys.into_iter().zip(values).flat_map(|(k, v)| [k, v]));
+        Some(Expected { outputs })
     }
 
     fn arguments(&self, problem: &Problem, spec: &KernelSpec) -> Result<Vec<Arg>, CellFailure> {
@@ -209,14 +232,19 @@ impl Op for QkvRope {
             Arg::Out(0),
             Arg::Out(1),
             Arg::Out(2),
-            Arg::I64(0),
-            Arg::I64(0),
         ];
+        let int8 = problem.dim("KV") == 8;
+        arguments.extend(if int8 { [3, 4].map(Arg::Out) } else { [cache::NULL; 2] });
         let sizes = ["HEADS", "KV_HEADS", "DIM", "K", "MAX_LEN", "PAIRING", "KV"];
         // A missing dimension reads as 1, which no PAIRING that was meant to be 0 may become.
         let size = |d: &str| problem.workload.shape.get(d).map_or(0, |v| v as i32);
         arguments.extend(sizes.map(|d| Arg::I32(size(d))));
         arguments.push(Arg::F32(problem.scalars[0]));
+        let s = Sizes::of(&problem.workload.shape);
+        arguments.push(match int8 {
+            true => Arg::Scratch { bytes: scratch(s.kv_heads, s.dim), zeroed: true },
+            false => cache::NULL,
+        });
         Ok(arguments)
     }
 

@@ -100,9 +100,9 @@ fn what(args: &VerifyArgs, spaces: &RegistrySpaces, on_gpu: bool) -> Result<Kern
 /// Shapes at which every kernel of an op can be checked fast: whole blocks of every weight type, rows that no tile divides.
 fn shapes(op: &str, full: bool) -> Vec<Workload> {
     let of = |dims: &[(&str, u64)]| Workload { op: op.to_owned(), shape: Shape::of(dims.iter().copied()) };
-    let heads = |heads, kv_heads, dim, k, pairing| {
+    let heads = |heads, kv_heads, dim, k, kv, pairing| {
         let [heads, kv_heads, max_len] = [("HEADS", heads), ("KV_HEADS", kv_heads), ("MAX_LEN", 64)];
-        of(&[heads, kv_heads, ("DIM", dim), ("K", k), max_len, ("KV", 16), ("PAIRING", pairing)])
+        of(&[heads, kv_heads, ("DIM", dim), ("K", k), max_len, ("KV", kv), ("PAIRING", pairing)])
     };
     let attend = |heads, kv_heads, dim, max_len, more: &[(&str, u64)]| {
         let sizes = [("HEADS", heads), ("KV_HEADS", kv_heads), ("DIM", dim), ("MAX_LEN", max_len), ("KV", 16)];
@@ -112,7 +112,7 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
         "attn_token" => [16, 8].map(|kv| attend(12, 2, 128, 256, &[("LEN", 100), ("OUT", 8), ("KV", kv)])).to_vec(),
         "attn_prefill" => vec![attend(4, 2, 64, 256, &[("M", 65), ("POS", 20)])],
         "rope_append" => vec![attend(9, 3, 64, 64, &[("M", 5), ("ROT", 64), ("PAIRING", 0)])],
-        _ if op.starts_with("qkv_rope_") => vec![heads(4, 2, 64, 512, 0)],
+        _ if op.starts_with("qkv_rope_") => [16, 8].map(|kv| heads(4, 2, 64, 512, kv, 0)).to_vec(),
         _ if op.starts_with("gate_up_") => vec![of(&[("F", 256), ("K", 512)])],
         _ if op.starts_with("gemm_") => vec![of(&[("N", 256), ("K", 512), ("M", 33)])],
         _ if op.starts_with("embed_") => vec![of(&[("N", 256), ("K", 512), ("M", 5)])],
@@ -137,7 +137,9 @@ fn shapes(op: &str, full: bool) -> Vec<Workload> {
             ],
             "attn_prefill" => vec![attend(12, 2, 128, 1024, &[("M", 256), ("POS", 130)])],
             "rope_append" => vec![attend(32, 8, 128, 1024, &[("M", 256), ("ROT", 128), ("PAIRING", 1)])],
-            _ if op.starts_with("qkv_rope_") => vec![heads(12, 2, 128, 1536, 1), heads(28, 4, 128, 3584, 0)],
+            _ if op.starts_with("qkv_rope_") => {
+                vec![heads(12, 2, 128, 1536, 16, 1), heads(12, 2, 128, 1536, 8, 1), heads(28, 4, 128, 3584, 16, 0)]
+            }
             _ if op.starts_with("gemm_") => vec![of(&[("N", 1536), ("K", 1536), ("M", 512)])],
             _ if op.starts_with("embed_") => vec![of(&[("N", 1000), ("K", 1536), ("M", 256)])],
             _ if op.starts_with("gate_up_") => vec![of(&[("F", 8960), ("K", 1536)]), of(&[("F", 96), ("K", 8960)])],
@@ -388,7 +390,7 @@ fn table(record: &KernelRun) -> String {
                 if rejected(c) { format!("REJECTED at {stage}") } else { format!("failed at {stage}") },
                 message.lines().next().unwrap_or_default().to_owned(),
             ),
-            CellOutcome::Skipped { reason } => ("skipped".to_owned(), reason.clone()),
+            CellOutcome::Skipped { reason } => ("skipped".to_owned(), reason.replace('\n', " ")),
             CellOutcome::Implausible { reason } => ("REJECTED as impossible".to_owned(), reason.clone()),
             CellOutcome::Unstable { reason } => ("unstable".to_owned(), reason.clone()),
             CellOutcome::NotReached => ("not reached".to_owned(), String::new()),

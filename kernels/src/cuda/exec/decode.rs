@@ -9,7 +9,7 @@ use super::taken::OnWeights;
 use super::{Exec, LengthClass, Precision, Span, Step, Weights};
 use crate::cuda::CudaError;
 use crate::op::activations::slab_stride;
-use crate::op::{LOGITS_SCRATCH, MOST_SPLITS};
+use crate::op::{LOGITS_SCRATCH, MOST_SPLITS, qkv_scratch};
 
 /// The room that stands in the shapes of ops on a cache. It changes with every request for another context: it is no part of
 /// what chooses a kernel, and rows are measured at this. Of the length its class is ([`LengthClass`]).
@@ -98,6 +98,8 @@ pub struct QkvRope<'a> {
     pub q: &'a Span,
     /// Where keys and values go.
     pub cache: &'a Cache,
+    /// What a cache in int8 takes of scratch memory, [`Exec::attn_scratch`] or more, zero between launches.
+    pub scratch: &'a Span,
     /// ε of the norm.
     pub eps: f32,
 }
@@ -177,7 +179,8 @@ impl Exec {
         let args = o.cache.bind(args, heads);
         let args = args
             .ints([heads.heads, heads.kv_heads, heads.dim, k, o.cache.max_len, usize::from(adjacent), o.cache.bits()])
-            .float(o.eps);
+            .float(o.eps)
+            .maybe("scratch", o.cache.scales.as_ref().map(|_| o.scratch), qkv_scratch(heads.kv_heads, heads.dim));
         self.step(Precision::Table, &op_of("qkv_rope", o.w.dtype), &shape, Some(o.w), args)
     }
 
