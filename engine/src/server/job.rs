@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::api_error::ApiError;
 use super::backend::LoadWish;
 use super::keep_alive::KeepAlive;
+use super::waiting::Waiting;
 use crate::chat_template::Message;
 use crate::generate::{FinishReason, SamplingParams};
 
@@ -68,7 +70,7 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub(super) enum Reply {
     /// The model is loaded and the prompt fits: the answer will be a success.
-    Started { prompt: Vec<u32> },
+    Started { prompt: Vec<u32>, waiting: Waiting },
     /// One token. The text may be empty.
     Token { id: u32, text: String },
     /// The answer is complete.
@@ -120,12 +122,13 @@ impl DoneReason {
 /// The replies to one job. Dropping it cancels the job and gives its place in the queue free.
 pub(super) struct Answer {
     replies: UnboundedReceiver<Reply>,
+    waiting: Waiting,
     _place: OwnedSemaphorePermit,
 }
 
 impl Answer {
     pub fn new(replies: UnboundedReceiver<Reply>, place: OwnedSemaphorePermit) -> Answer {
-        Answer { replies, _place: place }
+        Answer { replies, waiting: Waiting::Asleep, _place: place }
     }
 
     /// The next reply. After the last one, and when the engine's thread has gone, that is a failure.
@@ -133,10 +136,27 @@ impl Answer {
         self.replies.recv().await.unwrap_or(Reply::Failed(ApiError::EngineFailed))
     }
 
+    /// [`Answer::next`] for a stream: where the thread may stay awake for a token, it does.
+    pub async fn next_of_stream(&mut self) -> Reply {
+        let since = Instant::now();
+        while self.waiting.is_awake(since) {
+            match self.replies.try_recv() {
+                Ok(reply) => return reply,
+                // Sockets and other requests have their turn in between.
+                Err(TryRecvError::Empty) => tokio::task::yield_now().await,
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        self.next().await
+    }
+
     /// Waits until it is certain that the answer will be a success.
     pub async fn started(&mut self) -> Result<Start, ApiError> {
         match self.next().await {
-            Reply::Started { prompt } => Ok(Start::Tokens { prompt }),
+            Reply::Started { prompt, waiting } => {
+                self.waiting = waiting;
+                Ok(Start::Tokens { prompt })
+            }
             Reply::Done(done) => Ok(Start::Done(done)),
             Reply::Failed(error) => Err(error),
             Reply::Token { .. } => unreachable!("the worker sends Started before the first token"),
@@ -181,5 +201,63 @@ pub(super) struct Collected {
 impl Collected {
     pub fn done(&self) -> &Done {
         self.done.as_ref().expect("collect returns only after Done")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// The two ends of an answer whose stream is waited for awake.
+    async fn awake() -> (UnboundedSender<Reply>, Answer) {
+        let (replies, receiver) = unbounded_channel();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut answer = Answer::new(receiver, place);
+        replies.send(Reply::Started { prompt: vec![1], waiting: Waiting::Awake }).unwrap();
+        answer.started().await.unwrap();
+        (replies, answer)
+    }
+
+    fn send(replies: &UnboundedSender<Reply>, id: u32) {
+        replies.send(Reply::Token { id, text: String::new() }).unwrap();
+    }
+
+    async fn id_of_next(answer: &mut Answer) -> u32 {
+        match answer.next_of_stream().await {
+            Reply::Token { id, .. } => id,
+            other => panic!("{other:?} in place of a token"),
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_of_a_stream_come_in_order_whether_the_thread_polls_or_sleeps_for_them() {
+        let (replies, mut answer) = awake().await;
+        send(&replies, 1);
+        send(&replies, 2);
+        assert_eq!((id_of_next(&mut answer).await, id_of_next(&mut answer).await), (1, 2));
+        // One for which it polls, and one for which it has lost its patience.
+        for (id, pause) in [(3, Duration::from_millis(1)), (4, super::super::waiting::PATIENCE * 2)] {
+            let sender = replies.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                send(&sender, id);
+            });
+            assert_eq!(id_of_next(&mut answer).await, id);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_has_gone_fails_a_stream_and_a_client_that_has_gone_is_seen() {
+        let (replies, mut answer) = awake().await;
+        drop(replies);
+        assert!(matches!(answer.next_of_stream().await, Reply::Failed(ApiError::EngineFailed)));
+        let (replies, answer) = awake().await;
+        drop(answer);
+        assert!(replies.is_closed());
     }
 }

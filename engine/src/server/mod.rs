@@ -19,6 +19,7 @@ mod run;
 mod stops;
 mod turns;
 mod under_way;
+mod waiting;
 mod worker;
 
 pub use api_error::ApiError;

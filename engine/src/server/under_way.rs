@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::api_error::ApiError;
 use super::backend::Backend;
 use super::job::{Done, DoneReason, Job, Prompt, Reply, Settings};
+use super::waiting::Waiting;
 use super::worker::Shared;
 use crate::chat_template::{ChatError, Message};
 use crate::generate::{Event, Finish, GenerateError, GenerateRequest};
@@ -50,7 +51,8 @@ pub(super) fn begin(
         ignore_eos: settings.ignore_eos,
     };
     backend.begin(slot, &request)?;
-    send(job, Reply::Started { prompt: request.prompt });
+    let waiting = Waiting::beside(backend.threads());
+    send(job, Reply::Started { prompt: request.prompt, waiting });
     Ok(())
 }
 

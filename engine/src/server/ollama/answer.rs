@@ -46,7 +46,7 @@ impl Writer {
     fn lines(self, answer: Answer, context: Vec<u32>) -> impl stream::Stream<Item = Bytes> {
         stream::unfold(Some((self, answer, context)), async |state| {
             let (writer, mut answer, mut context) = state?;
-            match answer.next().await {
+            match answer.next_of_stream().await {
                 Reply::Token { id, text } => {
                     if writer.with_context {
                         context.push(id);

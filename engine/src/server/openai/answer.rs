@@ -70,7 +70,7 @@ impl Writer {
     fn events(self, answer: Answer) -> impl stream::Stream<Item = Bytes> {
         stream::unfold(Some((self, answer, true)), async |state| {
             let (writer, mut answer, is_first) = state?;
-            match answer.next().await {
+            match answer.next_of_stream().await {
                 Reply::Token { text, .. } => {
                     let event = event(&writer.object(vec![writer.delta(&text, is_first)], true));
                     Some((Bytes::from(event), Some((writer, answer, false))))

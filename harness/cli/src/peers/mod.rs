@@ -16,7 +16,7 @@ use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
 pub use error::PeerError;
-pub use stream::{Clock, Reply};
+pub use stream::{Clock, Reply, Waiting};
 
 use crate::manifest::{Field, Known, Shape};
 use embedded::EngineChild;

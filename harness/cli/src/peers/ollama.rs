@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{PeerError, excerpt};
-use super::stream::{Clock, Last, LineError, Message, Protocol, Reply, receive};
+use super::stream::{Clock, Last, LineError, Message, Protocol, Reply, Wait, Waiting, receive};
 use super::{Request, http};
 
 /// How long the peer keeps the model after a request: longer than any pause of a run.
@@ -23,6 +23,7 @@ pub struct OllamaClient {
     http: reqwest::Client,
     base: Url,
     silence: Duration,
+    waiting: Waiting,
 }
 
 /// A model that the server has loaded, by `/api/ps`.
@@ -69,7 +70,13 @@ impl OllamaClient {
     /// # Errors
     /// As [`http`].
     pub fn new(base: Url, silence: Duration) -> anyhow::Result<OllamaClient> {
-        Ok(OllamaClient { http: http()?, base, silence })
+        Ok(OllamaClient { http: http()?, base, silence, waiting: Waiting::Asleep })
+    }
+
+    /// Waits for the tokens of timed requests in this way; without it, asleep.
+    #[must_use]
+    pub fn waiting(self, waiting: Waiting) -> OllamaClient {
+        OllamaClient { waiting, ..self }
     }
 
     fn url(&self, path: &str) -> String {
@@ -238,7 +245,8 @@ impl OllamaClient {
         if r.ignore_eos {
             body["options"]["ignore_eos"] = true.into();
         }
-        receive(self.http.post(&url).json(&body), &url, Ndjson, self.silence, clock, cancel).await
+        let wait = Wait { silence: self.silence, waiting: self.waiting, cancel };
+        receive(self.http.post(&url).json(&body), &url, Ndjson, wait, clock).await
     }
 }
 

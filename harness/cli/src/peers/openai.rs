@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::PeerError;
 use super::ollama::json_answer;
-use super::stream::{Clock, Last, LineError, Message, Protocol, Reply, receive};
+use super::stream::{Clock, Last, LineError, Message, Protocol, Reply, Wait, Waiting, receive};
 use super::{Request, http};
 
 /// A client of one server.
@@ -18,6 +18,7 @@ pub struct OpenAiClient {
     http: reqwest::Client,
     base: Url,
     silence: Duration,
+    waiting: Waiting,
 }
 
 impl OpenAiClient {
@@ -26,7 +27,13 @@ impl OpenAiClient {
     /// # Errors
     /// As [`http`].
     pub fn new(base: Url, silence: Duration) -> anyhow::Result<OpenAiClient> {
-        Ok(OpenAiClient { http: http()?, base, silence })
+        Ok(OpenAiClient { http: http()?, base, silence, waiting: Waiting::Asleep })
+    }
+
+    /// Waits for the tokens of timed requests in this way; without it, asleep.
+    #[must_use]
+    pub fn waiting(self, waiting: Waiting) -> OpenAiClient {
+        OpenAiClient { waiting, ..self }
     }
 
     fn url(&self, path: &str) -> String {
@@ -82,7 +89,8 @@ impl OpenAiClient {
         if r.ignore_eos {
             body["ignore_eos"] = true.into();
         }
-        receive(self.http.post(&url).json(&body), &url, Sse::default(), self.silence, clock, cancel).await
+        let wait = Wait { silence: self.silence, waiting: self.waiting, cancel };
+        receive(self.http.post(&url).json(&body), &url, Sse::default(), wait, clock).await
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::embedded::{EngineChild, EngineSpec, Kernels};
 use super::ollama::{OllamaClient, blob_digest};
 use super::openai::OpenAiClient;
-use super::stream::End;
+use super::stream::{End, Waiting};
 use super::{Client, Clock, PeerError, Request, SAMPLER, Side};
 use crate::machine::gpu::Gpu;
 use crate::machine::process::{self, Seen};
@@ -57,12 +57,18 @@ impl Setting<'_> {
         self.suite.prompts.iter().map(|p| self.model.render(&p.text, PROBE_NONCE)).collect()
     }
 
+    /// How the client waits for the tokens of every side.
+    fn waiting(&self) -> Waiting {
+        Waiting::beside(self.device)
+    }
+
     fn options(&self) -> BTreeMap<String, String> {
         [
             ("sampler", SAMPLER.to_owned()),
             ("num_ctx", self.context.to_string()),
             ("num_thread", self.threads.to_string()),
             ("raw", "true".to_owned()),
+            ("client", self.waiting().to_string()),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into()
@@ -107,7 +113,7 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
         log,
     };
     let child = EngineChild::start(&spec).await?;
-    let client = OllamaClient::new(child.url.clone(), s.timeout)?;
+    let client = OllamaClient::new(child.url.clone(), s.timeout)?.waiting(s.waiting());
     let begun = Instant::now();
     let reported =
         client.load(&name, s.context, s.threads).await.context("loading the model in the engine's server")?;
@@ -156,7 +162,7 @@ pub async fn engine(s: &Setting<'_>, role: SideRole, kernels: Kernels) -> anyhow
 /// # Errors
 /// [`PeerError`] of any step.
 pub async fn ollama(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Result<Side> {
-    let client = OllamaClient::new(url.clone(), s.timeout)?;
+    let client = OllamaClient::new(url.clone(), s.timeout)?.waiting(s.waiting());
     let version = client.version().await.map_err(|e| not_there(url, e))?;
     let name = same_weights(&client, s).await?;
     let begun = Instant::now();
@@ -273,7 +279,7 @@ async fn count_prompts(
 /// # Errors
 /// [`PeerError`] of any step.
 pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Result<Side> {
-    let client = OpenAiClient::new(url.clone(), s.timeout)?;
+    let client = OpenAiClient::new(url.clone(), s.timeout)?.waiting(s.waiting());
     let names = client.models().await.with_context(|| format!("asking {url} for its models"))?;
     let ours = s.served_name();
     let name = names.iter().find(|n| **n == ours || **n == s.model.facts().name).or(names.first()).cloned();
@@ -326,7 +332,13 @@ pub async fn openai(s: &Setting<'_>, role: SideRole, url: &Url) -> anyhow::Resul
         threads: value(crate::manifest::Field::Threads).and_then(|t| t.parse().ok()),
         // llama-server can; of another server it is not known.
         can_ignore_eos: is_llama_server,
-        options: [("sampler", SAMPLER), ("cache_prompt", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        options: [
+            ("sampler", SAMPLER.to_owned()),
+            ("cache_prompt", "false".to_owned()),
+            ("client", s.waiting().to_string()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
         load_ms: Measure::missing("the server loaded its model before it was reached"),
         pid,
         device: None,

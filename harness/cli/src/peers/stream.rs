@@ -1,7 +1,10 @@
 //! A streamed answer, cut into lines and timed as it arrives.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use engine::generate::DeviceChoice;
 use futures_util::StreamExt;
 use harness_spec::record::ServerTimings;
 use harness_spec::units::Nanos;
@@ -100,6 +103,57 @@ pub enum LineError {
     Reported(String),
 }
 
+/// Processors of a machine on which the client stays awake: its own, two that a server may keep busy beside its GPU, and one
+/// for everybody else.
+const LEAST_PROCESSORS: usize = 4;
+
+/// How the client waits for the next bytes of an answer; the same for every side of a run.
+///
+/// A thread that sleeps is woken up at times of which the spread is the machine's, not the server's: up to hundreds of
+/// microseconds where the machine is virtual and its idle processors are given back to the host, while tokens of a small
+/// model are 300 apart. So where everything is computed on a GPU, and processors are left over, it does not sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Until the system wakes it up: kernels on the processor need every core, and their tokens take milliseconds.
+    Asleep,
+    /// It polls its socket for as long as a request is under way.
+    Awake,
+}
+
+impl Waiting {
+    /// For a run on a device of this machine.
+    pub fn beside(device: DeviceChoice) -> Waiting {
+        Waiting::on(std::thread::available_parallelism().map_or(1, usize::from), device)
+    }
+
+    fn on(processors: usize, device: DeviceChoice) -> Waiting {
+        match device {
+            DeviceChoice::Cuda(_) if processors >= LEAST_PROCESSORS => Waiting::Awake,
+            _ => Waiting::Asleep,
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Waiting::Asleep => "sleeps between two reads",
+            Waiting::Awake => "awake: polls its socket between two reads",
+        })
+    }
+}
+
+/// How an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait<'a> {
+    /// Silence after which the request has failed.
+    pub silence: Duration,
+    /// Whether the thread sleeps between two reads.
+    pub waiting: Waiting,
+    /// Ctrl-C.
+    pub cancel: &'a CancellationToken,
+}
+
 /// Sends a request and reads its answer to the end.
 ///
 /// A line's time is that of the network read that completed it: taken before the line is looked at, so that parsing is in
@@ -108,9 +162,8 @@ pub async fn receive<P: Protocol>(
     request: reqwest::RequestBuilder,
     url: &str,
     mut protocol: P,
-    silence: Duration,
+    wait: Wait<'_>,
     clock: &Clock,
-    cancel: &CancellationToken,
 ) -> Reply {
     let mut reply = Reply {
         submit: clock.now(),
@@ -126,13 +179,21 @@ pub async fn receive<P: Protocol>(
     let mut last = None;
     let end = tokio::select! {
         biased;
-        () = cancel.cancelled() => End::Interrupted,
-        end = read(request, url, &mut protocol, silence, clock, &mut reply, &mut last) => end,
+        () = wait.cancel.cancelled() => End::Interrupted,
+        end = read(request, url, &mut protocol, wait.silence, clock, &mut reply, &mut last) => end,
+        never = stay_awake(), if wait.waiting == Waiting::Awake => match never {},
     };
     reply.end_ns = clock.now();
     reply.end = end;
     settle(&mut reply, last.unwrap_or_default());
     reply
+}
+
+/// Keeps the runtime's thread from sleeping: it looks at its sockets and comes back here.
+async fn stay_awake() -> Infallible {
+    loop {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn read<P: Protocol>(
@@ -258,6 +319,13 @@ mod tests {
 
     fn last(n: Option<u64>) -> Last {
         Last { stopped: false, timings: ServerTimings { eval_tokens: n, ..Default::default() } }
+    }
+
+    #[test]
+    fn the_client_stays_awake_beside_a_gpu_alone_and_only_with_processors_to_spare() {
+        assert_eq!(Waiting::on(LEAST_PROCESSORS, DeviceChoice::Cuda(0)), Waiting::Awake);
+        assert_eq!(Waiting::on(LEAST_PROCESSORS - 1, DeviceChoice::Cuda(0)), Waiting::Asleep);
+        assert_eq!(Waiting::on(64, DeviceChoice::Cpu), Waiting::Asleep);
     }
 
     #[test]
