@@ -3,7 +3,8 @@
 //! `cargo run --release -p engine --example requantized -- MODEL.gguf --device cuda:0`
 //!
 //! The model's weights are decoded and encoded again in each type. The processor's exact path on the same weights decoded to
-//! 32-bit floats says what is right. The engine under test is fed the tokens of a reference file one by one, and prompts
+//! 32-bit floats says what is right, with keys and values in f16 as llama.cpp has them: rounding them can turn a choice
+//! between two tokens that are level, whatever the weights. Where the engine under test has them in f32, so has it. The engine under test is fed the tokens of a reference file one by one, and prompts
 //! at once, which are held against the same tokens one by one as well. The bounds are those of the processor on the same
 //! tokens. Where a K-quant does not fit the model's rows, the model is widened with zeros until it does: it computes the
 //! same.
@@ -30,7 +31,7 @@ use engine::info::ModelInfo;
 use engine::model::Config;
 use engine::requantize::{Requantize, requantize};
 use engine::synth::Scheme;
-use kernels::cpu::Precision;
+use kernels::cpu::{self, Precision};
 use serde::Serialize;
 
 /// Tokens between the lengths of prompts that are compared, where they take milliseconds, and on the processor.
@@ -116,6 +117,8 @@ struct Row {
     widened: Option<usize>,
     precision: &'static str,
     kv: &'static str,
+    /// The type of keys and values beside the decoded weights.
+    decoded_kv: &'static str,
     kernels: String,
     /// How prompts are multiplied.
     products: &'static str,
@@ -161,25 +164,27 @@ impl Run {
         let (width, before) = (Config::from_gguf(&gguf)?.hidden, Config::from_gguf(&self.gguf)?.hidden);
         let widened = (width != before).then_some(width);
         let encoded = start.elapsed().as_secs_f64();
-        let want = of_decoded(&gguf, &self.sequences, self.args.threads)?;
-        eprintln!(
-            "{}: encoded in {encoded:.1} s, decoded logits in {:.1} s",
-            scheme.name(),
-            start.elapsed().as_secs_f64() - encoded
-        );
-        for &precision in &self.args.precision {
-            for &kv in &self.args.kv {
+        eprintln!("{}: encoded in {encoded:.1} s", scheme.name());
+        let mut decoded: Option<(cpu::KvType, Vec<Vec<f32>>)> = None;
+        for &kv in &self.args.kv {
+            let rounded = kv.on_cpu().unwrap_or(cpu::KvType::F16);
+            let (_, want) = match decoded.take() {
+                Some(known) if known.0 == rounded => decoded.insert(known),
+                _ => decoded.insert((rounded, of_decoded(&gguf, &self.sequences, rounded, self.args.threads)?)),
+            };
+            for &precision in &self.args.precision {
                 let start = Instant::now();
                 let mut engine = Engine::from_gguf(&gguf, &self.options(precision, kv))?;
                 let bounds = Bounds::of(precision, kv);
                 let products = engine.cuda().map_or("batches", |cuda| cuda.prompt_products());
                 let apart = (products != TOKEN_BY_TOKEN).then(|| self.apart());
-                let comparison = compare(&mut engine, &self.prompts, &want, apart)?;
+                let comparison = compare(&mut engine, &self.prompts, want, apart)?;
                 let row = Row {
                     types: scheme.name(),
                     widened,
                     precision: if precision == Precision::Exact { "exact" } else { "fast" },
                     kv: kv.name(),
+                    decoded_kv: if rounded == cpu::KvType::F32 { "f32" } else { "f16" },
                     kernels: engine.table_hash().to_owned(),
                     products,
                     bounds,

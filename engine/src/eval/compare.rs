@@ -14,7 +14,7 @@ use super::logits::{Difference, Differences};
 use crate::cuda::single_tokens;
 use crate::engine::Engine;
 use crate::forward::{Scratch, Wanted, forward};
-use crate::generate::{self, LoadOptions};
+use crate::generate::LoadOptions;
 use crate::gguf::Gguf;
 use crate::kv_cache::KvCache;
 use crate::model::LoadError;
@@ -93,22 +93,27 @@ impl Sequence {
 }
 
 /// The logits of a file's weights decoded to 32-bit floats, by the exact path of the processor: for each sequence, rows of the
-/// vocabulary from its first position on. `threads` are those of [`LoadOptions`].
+/// vocabulary from its first position on. Keys and values are rounded as `kv` says, f16 or f32: what that costs is no fault of
+/// weights. `threads` are those of [`LoadOptions`].
 ///
 /// # Errors
 /// [`DecodedError`].
-pub fn of_decoded(gguf: &Gguf, sequences: &[Sequence], threads: Option<usize>) -> Result<Vec<Vec<f32>>, DecodedError> {
+pub fn of_decoded(
+    gguf: &Gguf,
+    sequences: &[Sequence],
+    kv: KvType,
+    threads: Option<usize>,
+) -> Result<Vec<Vec<f32>>, DecodedError> {
     let decoded = requantize(gguf, Requantize { scheme: Scheme::F32, whole_blocks: false })?;
     let longest = sequences.iter().map(|s| s.ids.len()).max().unwrap_or(0).max(2);
-    let kv = Some(generate::KvType::F32);
     let context = Some(longest);
-    let options = LoadOptions { precision: Precision::Exact, kv, context, threads, ..LoadOptions::default() };
+    let options = LoadOptions { precision: Precision::Exact, context, threads, ..LoadOptions::default() };
     let engine = Engine::from_gguf(&decoded, &options)?;
     let (cpu, model) = engine.cpu().zip(engine.model()).expect("it was loaded on the processor");
     let mut scratch = Scratch::new(model);
     let rows = sequences.iter().map(|sequence| {
-        let mut kv = KvCache::new(&model.config, KvType::F32, longest);
-        let logits = forward(cpu, model, &mut kv, &sequence.ids, 0, &mut scratch, Wanted::All);
+        let mut cache = KvCache::new(&model.config, kv, longest);
+        let logits = forward(cpu, model, &mut cache, &sequence.ids, 0, &mut scratch, Wanted::All);
         logits[sequence.from * model.config.vocab..].to_vec()
     });
     Ok(rows.collect())
