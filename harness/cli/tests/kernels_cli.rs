@@ -108,7 +108,7 @@ fn a_library_is_timed_beside_a_sweep_or_skipped_with_the_reason() {
         let mut c = lab.simulated("sweep");
         let out = c.args(["--workload", "gemv_f16 N=4096 K=4096", "--seed", "1", "--out", out]).output().unwrap();
         done(&out);
-        said(&out)
+        String::from_utf8(out.stdout).unwrap()
     };
     let line = |said: &str| said.lines().find(|l| l.starts_with("library: ")).unwrap_or_default().to_owned();
     assert!(line(&sweep("with")).ends_with(" µs, cublaslt@cuda"), "a time, and no rate of what is simulated");
