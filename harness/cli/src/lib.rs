@@ -23,6 +23,7 @@ pub mod places;
 pub mod plan;
 pub mod private;
 pub mod progress;
+pub mod quality;
 pub mod record;
 pub mod registry_spaces;
 pub mod session;

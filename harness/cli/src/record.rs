@@ -9,7 +9,8 @@ use harness_measure::compare::ALL;
 use harness_measure::{Analysis, Schedule};
 use harness_spec::record::{
     Breakdown, Ceiling, Check, DropReason, Environment, Headline, ManifestField, Measure, MetricComparison, MetricId,
-    ModelFacts, Plan, Provenance, RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole, Verdict,
+    ModelFacts, Plan, Provenance, Quality, RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole,
+    Verdict,
 };
 use harness_spec::units::{GbPerS, Nanos};
 use time::OffsetDateTime;
@@ -123,6 +124,8 @@ pub struct Parts<'a> {
     pub breakdowns: Vec<Breakdown>,
     /// What must hold.
     pub checks: Vec<Check>,
+    /// Whether what was timed computes the model.
+    pub quality: Option<Quality>,
     /// What idle sides used.
     pub idle: &'a [IdleUse],
     /// Which peer it is, and anything else said before.
@@ -182,6 +185,7 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
         telemetry: parts.telemetry,
         breakdowns: parts.breakdowns,
         checks: parts.checks,
+        quality: parts.quality,
         headline,
         notes,
     }

@@ -11,7 +11,7 @@ use bench_cli::peers::{Client, Side};
 use bench_cli::plan::RunPlan;
 use bench_cli::record::Identity;
 use bench_cli::session::Ended;
-use fake::{Fault, Peer, Scripted, Stub, plan};
+use fake::{Fault, Peer, Scripted, Stub, WordJudge, plan};
 use harness_spec::record::{
     DropReason, Measure, MetricId, Provenance, RunKind, RunRecord, Sample, SampleStatus, SideRole, Verdict,
 };
@@ -68,6 +68,17 @@ impl Race {
 }
 
 async fn race_with(plan: RunPlan, engine: Scripted, peer: Scripted, openai: bool, cancel: CancellationToken) -> Race {
+    judged_race(plan, engine, peer, openai, cancel, WordJudge::default()).await
+}
+
+async fn judged_race(
+    plan: RunPlan,
+    engine: Scripted,
+    peer: Scripted,
+    openai: bool,
+    cancel: CancellationToken,
+    judge: WordJudge,
+) -> Race {
     let dir = TempDir::new().unwrap();
     let engine = engine.ollama().await;
     let peer = if openai { peer.openai().await } else { peer.ollama().await };
@@ -76,7 +87,7 @@ async fn race_with(plan: RunPlan, engine: Scripted, peer: Scripted, openai: bool
     let identity = Identity::new(&plan).unwrap();
     let sides = vec![side(SideRole::Engine, &engine, false), side(SideRole::Peer, &peer, openai)];
     let manifest = manifest::compare(&sides[0].shape, &sides[1].shape);
-    let measured = measure(Prepared {
+    let prepared = Prepared {
         kind: RunKind::Compare,
         provenance: Provenance::Simulated,
         plan: &plan,
@@ -91,9 +102,8 @@ async fn race_with(plan: RunPlan, engine: Scripted, peer: Scripted, openai: bool
         command: vec!["bench".into(), "compare".into()],
         ceiling: None,
         cancel,
-    })
-    .await
-    .unwrap();
+    };
+    let measured = measure(prepared, &judge).await.unwrap();
     Race { dir, measured }
 }
 
@@ -300,7 +310,7 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
     let withhold = manifest::withhold(&manifest);
     assert!(withhold.as_ref().unwrap().contains("weights digest"));
     let model = Stub::with_digest(DIGEST);
-    let m = measure(Prepared {
+    let prepared = Prepared {
         kind: RunKind::Compare,
         provenance: Provenance::Simulated,
         plan: &plan,
@@ -315,14 +325,53 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
         command: Vec::new(),
         ceiling: None,
         cancel: CancellationToken::new(),
-    })
-    .await
-    .unwrap();
+    };
+    let m = measure(prepared, &WordJudge::default()).await.unwrap();
     assert_eq!(m.record.headline.verdict, Some(Verdict::Withheld));
     assert!(m.record.headline.blocked.as_ref().unwrap().contains("weights digest"));
     assert!(m.record.metrics.iter().all(|m| m.verdict.is_none_or(|v| v == Verdict::Withheld)));
     assert!(m.record.metrics.iter().any(|m| m.ratio.is_some()));
     assert_eq!(m.record.manifest[0].name, "weights digest");
+}
+
+#[tokio::test]
+async fn two_sides_that_say_what_the_model_says_have_their_quality_in_the_record_and_a_verdict() {
+    let r = race(12, Scripted::default()).await;
+    let quality = r.record().quality.as_ref().unwrap();
+    assert!(quality.passed && quality.text.tokens > 1, "{quality:?}");
+    // Four requests, each with the answer of both sides.
+    assert_eq!((quality.answers.len(), quality.agreements.len()), (8, 4));
+    assert!(quality.answers.iter().all(|a| a.tokens == 24 && a.others == 0), "{:?}", quality.answers);
+    assert_ne!(r.record().headline.verdict, Some(Verdict::Withheld));
+    assert!(r.record().checks.iter().filter(|c| c.name.contains("greedy answers")).all(|c| c.passed));
+}
+
+#[tokio::test]
+async fn whoever_returns_junk_takes_the_verdict_with_it_and_is_named() {
+    let junk = || Scripted::with(Fault::Babbles, 0);
+    let clean = Scripted::default;
+    for (engine, peer, judge, said) in [
+        (clean(), junk(), WordJudge::default(), "greedy answers of scripted Peer"),
+        (junk(), clean(), WordJudge::default(), "greedy answers of scripted Engine"),
+        // Both say the same, and it is wrong.
+        (junk(), junk(), WordJudge::default(), "greedy answers of scripted Engine"),
+        (clean(), clean(), WordJudge { fast_is_off: 9.0, ..WordJudge::default() }, "quality on a fixed text"),
+        (clean(), clean(), WordJudge { fast_is_off: f32::NAN, ..WordJudge::default() }, "no numbers"),
+        (clean(), clean(), WordJudge { fails: true, ..WordJudge::default() }, "the device is gone"),
+    ] {
+        let r = judged_race(plan(12, &[24]), engine, peer, false, CancellationToken::new(), judge).await;
+        let record = r.record();
+        assert_eq!(r.measured.ended, Ended::Complete);
+        assert_eq!(record.headline.verdict, Some(Verdict::Withheld), "{said}");
+        let why = record.headline.blocked.as_ref().unwrap();
+        assert!(why.starts_with("the quality gate failed") && why.contains(said), "{said}: {why}");
+        assert!(record.checks.iter().any(|c| !c.passed), "{said}");
+        assert!(record.quality.as_ref().is_none_or(|q| !q.passed), "{said}");
+        // The figures stay, and so does the page that says why.
+        assert!(record.metrics.iter().any(|m| m.ratio.is_some()));
+        let page = std::fs::read_to_string(r.dir.path().join("report.html")).unwrap();
+        assert!(page.contains("Check failed"), "{said}");
+    }
 }
 
 fn setting<'a>(model: &'a Stub, plan: &'a RunPlan, out: &'a TempDir) -> Setting<'a> {
@@ -413,6 +462,23 @@ async fn an_openai_server_that_shows_nothing_leaves_parity_unknown() {
         assert!(side.shape[&field].value.is_none(), "{field:?}");
     }
     assert!(side.shape[&Field::WeightsDigest].how.contains("model_path"));
+}
+
+#[tokio::test]
+async fn a_llama_server_on_this_machine_is_asked_by_its_process_and_its_threads_are_known_only_if_it_was_told() {
+    let (dir, plan) = (TempDir::new().unwrap(), plan(1, &[4]));
+    let peer = Scripted::default().llama_server().await;
+    let model = Stub::with_digest(DIGEST);
+    let side = prepare::openai(&setting(&model, &plan, &dir), SideRole::Peer, &peer.url).await.unwrap();
+    let field = |field| &side.shape[&field];
+    // The process that listens is this test, which was started with no flag of llama-server.
+    let own: Vec<String> = std::env::args().skip(1).collect();
+    assert_eq!(field(Field::Flags).value, Some(own.join(" ")));
+    let kv = field(Field::KvType);
+    assert!(kv.value.as_deref() == Some("f16") && kv.how.contains("default f16"), "{kv:?}");
+    let threads = field(Field::Threads);
+    assert!(threads.value.is_none() && threads.how.contains("start the server with it"), "{threads:?}");
+    assert_eq!((side.label.as_str(), side.threads), ("llama-server b1-0000000", None));
 }
 
 #[tokio::test]

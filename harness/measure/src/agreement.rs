@@ -1,4 +1,5 @@
-//! How far the greedy answers of both sides go together: a first look at quality beside speed (SPEC.md H18).
+//! How far the greedy answers of both sides go together, over all pairs: a description beside the gate of
+//! [`quality`](crate::quality), which judges a few of them.
 
 use harness_spec::record::{DropReason, Sample};
 

@@ -161,7 +161,7 @@ pub fn describe_one_side(samples: &[Sample], side: SideRole, options: &AnalysisO
         metrics,
         server_reported: vec![server::reported(side, kept.iter().copied())],
         hygiene,
-        blocked: pairs::no_headline_because(samples, &reasons),
+        blocked: options.withhold.clone().or_else(|| pairs::no_headline_because(samples, &reasons)),
         reasons,
         verdict: None,
         notes: Vec::new(),

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod noise;
 pub mod pairs;
 pub mod percentile;
+pub mod quality;
 pub mod runoff;
 pub mod schedule;
 pub mod selftest;

@@ -262,6 +262,7 @@ fn blank(script: &Script) -> RunRecord {
         telemetry: (0..script.runs.div_ceil(10) * 2).map(telemetry).collect(),
         breakdowns: Vec::new(),
         checks: Vec::new(),
+        quality: None,
         headline: Headline { text: String::new(), verdict: None, blocked: None },
         notes: Vec::new(),
     }

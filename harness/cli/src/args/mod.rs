@@ -3,6 +3,7 @@
 mod compare;
 mod compile;
 mod e2e;
+mod judge_engine;
 mod kernels;
 mod profile_engine;
 mod report;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use compare::CompareArgs;
 pub use compile::CompileArgs;
 pub use e2e::E2eArgs;
+pub use judge_engine::JudgeEngineArgs;
 pub use kernels::{
     DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice, VerifyArgs,
     WorkerArgs, WorkloadArgs,
@@ -91,6 +93,9 @@ pub enum Command {
     /// Takes the engine's tokens apart, in a process of its own; `--breakdown` starts it.
     #[command(hide = true)]
     ProfileEngine(ProfileEngineArgs),
+    /// Holds the engine against its exact path, in a process of its own; `compare` and `e2e` start it.
+    #[command(hide = true)]
+    JudgeEngine(JudgeEngineArgs),
     /// A device behind lines of JSON; everything that runs kernels starts it.
     #[command(hide = true)]
     Worker(WorkerArgs),

@@ -13,6 +13,7 @@ use crate::peers::embedded::Kernels;
 use crate::peers::prepare::{self, Setting};
 use crate::peers::{self, ollama::OllamaClient};
 use crate::plan::{ComparePlan, RunPlan, Target, default_ollama};
+use crate::quality::EngineJudge;
 use crate::record::Identity;
 
 /// `bench compare`.
@@ -80,7 +81,8 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
     let mut notes = vec![said];
     notes.extend(withhold.iter().map(|why| format!("no verdict, {why}")));
 
-    let measured = measure(Prepared {
+    let judge = EngineJudge { plan: run, model: &model, cancel: &cancel };
+    let prepared = Prepared {
         kind: RunKind::Compare,
         provenance: Provenance::Measured,
         plan: run,
@@ -94,9 +96,9 @@ pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcom
         identity: &identity,
         command,
         ceiling: Some(ceiling),
-        cancel,
-    })
-    .await?;
+        cancel: cancel.clone(),
+    };
+    let measured = measure(prepared, &judge).await?;
     super::log::note_comparison(&measured.record);
     let done = if plan.fail_on_slower { judged(&measured.record.headline) } else { Exit::Done };
     conclude(&measured, &identity, json, done)

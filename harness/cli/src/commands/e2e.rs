@@ -14,6 +14,7 @@ use crate::peers::{
     prepare::{self, Setting},
 };
 use crate::plan::{E2ePlan, Target};
+use crate::quality::EngineJudge;
 use crate::record::Identity;
 
 /// `bench e2e`: one side alone, with the record kind of a comparison.
@@ -74,7 +75,8 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
     peers::agree_on_stop_rule(&mut sides);
     let said = format!("one side alone: {} at {}", sides[0].label, sides[0].endpoint);
     eprintln!("{said}");
-    let measured = measure(Prepared {
+    let judge = EngineJudge { plan: r, model: &model, cancel: &cancel };
+    let prepared = Prepared {
         kind: RunKind::E2e,
         provenance: Provenance::Measured,
         plan: r,
@@ -88,8 +90,8 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
         identity: &identity,
         command,
         ceiling: Some(ceiling),
-        cancel,
-    })
-    .await?;
+        cancel: cancel.clone(),
+    };
+    let measured = measure(prepared, &judge).await?;
     conclude(&measured, &identity, json, Exit::Done)
 }

@@ -19,6 +19,7 @@ use crate::model::Model;
 use crate::peers::{Clock, Side};
 use crate::plan::RunPlan;
 use crate::private::without_home;
+use crate::quality::{self, Found, Judge};
 use crate::record::{self, Identity, Parts};
 use crate::session::log::SampleLog;
 use crate::session::{Ended, Session};
@@ -75,11 +76,12 @@ pub struct Measured {
     pub ended: Ended,
 }
 
-/// Runs, concludes, and writes the folder. A run that was cut short is written as well, marked as such.
+/// Runs, has the quality of what was timed judged, concludes, and writes the folder. A run that was cut short is
+/// written as well, marked as such and without a verdict, as nobody judged it.
 ///
 /// # Errors
 /// What cannot be rendered or written. What servers do wrong is in [`Measured::ended`].
-pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
+pub async fn measure(p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<Measured> {
     let log = SampleLog::create(&p.identity.folder)?;
     let clock = Clock::start();
     let gpu = match p.plan.device {
@@ -94,12 +96,6 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         Some(gpu) => gpu_use::of_sides(gpu, p.plan, p.model, &p.sides, &samples, &energy, &idle_w).await,
         None => BTreeMap::new(),
     };
-    let mut checks = p.broken.checks;
-    checks.extend(gpu_use::checks(&p.sides, &gpus, &samples));
-    for check in checks.iter().filter(|check| !check.passed) {
-        eprintln!("check failed: {}: {}", check.name, check.found);
-    }
-
     let mut notes = p.notes;
     let mut ceiling = p.ceiling;
     if let (Some(meter), Ended::Complete) = (&mut ceiling, &ended)
@@ -108,8 +104,21 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         // What was measured stands without it, and the first half of the ceiling too.
         notes.push(format!("the read ceiling was measured before the runs only: {e:#}"));
     }
+    let Found { quality, checks: of_quality, withhold } = match &ended {
+        Ended::Complete => quality::of_run(p.plan, p.model, &p.sides, &samples, judge).await?,
+        Ended::Interrupted | Ended::Lost(_) => Found {
+            withhold: Some("the run was cut short, and its quality was not judged".to_owned()),
+            ..Found::default()
+        },
+    };
+    let mut checks = p.broken.checks;
+    checks.extend(gpu_use::checks(&p.sides, &gpus, &samples));
+    checks.extend(of_quality);
+    for check in checks.iter().filter(|check| !check.passed) {
+        eprintln!("check failed: {}: {}", check.name, check.found);
+    }
     let options = AnalysisOptions {
-        withhold: p.withhold,
+        withhold: p.withhold.or(withhold),
         interrupted: ended != Ended::Complete,
         ..AnalysisOptions::new(p.plan.seed, p.plan.runs)
     };
@@ -144,6 +153,7 @@ pub async fn measure(p: Prepared<'_>) -> anyhow::Result<Measured> {
         gpus,
         breakdowns: p.broken.breakdowns,
         checks,
+        quality,
         idle: &idle,
         notes,
     }));

@@ -6,6 +6,7 @@ mod doctor;
 mod e2e;
 mod explain;
 mod in_engine;
+mod judge_engine;
 mod kernel_report;
 mod kernels;
 mod list;
@@ -50,6 +51,7 @@ pub fn dispatch(bench: Bench, command_line: Vec<String>) -> Outcome {
         Command::Selftest(args) => selftest::run(&args, bench.json, &command_line),
         Command::Compile(args) => compile::run(args, bench.json),
         Command::ProfileEngine(args) => profile_engine::run(&args),
+        Command::JudgeEngine(args) => judge_engine::run(&args),
         Command::ServeEngine(args) => serve_engine::run(args),
         Command::Compare(args) => {
             let plan = ComparePlan::try_from(args)?;

@@ -16,6 +16,8 @@ use axum::routing::{get, head, post};
 use axum::{Json, Router};
 use bench_cli::model::{Model, Rendered};
 use bench_cli::plan::RunPlan;
+use bench_cli::quality::judge::{Way, judge};
+use bench_cli::quality::{Judge, Judgement, Questions};
 use bench_cli::suite;
 use engine::generate::{DeviceChoice, KvType};
 use futures_util::stream;
@@ -48,6 +50,8 @@ pub enum Fault {
     CachesPrompt,
     /// Sends nothing at all.
     Hangs,
+    /// Says one word again and again.
+    Babbles,
 }
 
 /// A scripted peer's state, shared with its test.
@@ -149,12 +153,24 @@ impl Scripted {
     /// Serves OpenAI's API without llama-server's own paths.
     pub async fn openai(self) -> Peer {
         let script = self.script();
-        let app = Router::new()
-            .route("/v1/models", get(|| async { Json(json!({ "data": [{ "id": "some-model" }] })) }))
-            .route("/v1/completions", post(openai_generate))
-            .with_state(script.clone());
-        serve(app, script).await
+        serve(openai_paths().with_state(script.clone()), script).await
     }
+
+    /// Serves OpenAI's API, and says as llama-server does what it is.
+    pub async fn llama_server(self) -> Peer {
+        let script = self.script();
+        let props = json!({
+            "default_generation_settings": { "n_ctx": 512 }, "total_slots": 1, "build_info": "b1-0000000",
+        });
+        let app = openai_paths().route("/props", get(|| async { Json(props) }));
+        serve(app.with_state(script.clone()), script).await
+    }
+}
+
+fn openai_paths() -> Router<Arc<Script>> {
+    Router::new()
+        .route("/v1/models", get(|| async { Json(json!({ "data": [{ "id": "some-model" }] })) }))
+        .route("/v1/completions", post(openai_generate))
 }
 
 async fn serve(app: Router, script: Arc<Script>) -> Peer {
@@ -231,7 +247,7 @@ async fn ollama_generate(State(s): State<Arc<Script>>, Json(body): Json<Value>) 
     }
     let length = if let Fault::StopsAt(n) = fault { n.min(asked) } else { asked };
     let per_chunk = if fault == Fault::MergesTokens { 2 } else { 1 };
-    let mut lines = chunk_texts(length, per_chunk)
+    let mut lines = chunk_texts(length, per_chunk, fault)
         .into_iter()
         .map(|text| json!({ "response": text, "done": false }).to_string())
         .collect::<Vec<_>>();
@@ -264,7 +280,7 @@ async fn openai_generate(State(s): State<Arc<Script>>, _: HeaderMap, Json(body):
     }
     let length = if let Fault::StopsAt(n) = fault { n.min(asked) } else { asked };
     let per_chunk = if fault == Fault::MergesTokens { 2 } else { 1 };
-    let mut lines: Vec<String> = chunk_texts(length, per_chunk)
+    let mut lines: Vec<String> = chunk_texts(length, per_chunk, fault)
         .into_iter()
         .map(|text| format!("data: {}", json!({ "choices": [{ "text": text, "finish_reason": null }] })))
         .collect();
@@ -280,8 +296,71 @@ async fn openai_generate(State(s): State<Arc<Script>>, _: HeaderMap, Json(body):
     streamed(lines, "\n\n", fault, s.pause)
 }
 
-fn chunk_texts(length: usize, per_chunk: usize) -> Vec<String> {
-    (0..length.div_ceil(per_chunk)).map(|i| format!(" w{i}")).collect()
+fn chunk_texts(length: usize, per_chunk: usize, fault: Fault) -> Vec<String> {
+    let word = |i| if fault == Fault::Babbles { 7 } else { i };
+    (0..length.div_ceil(per_chunk)).map(|i| format!(" w{}", word(i))).collect()
+}
+
+/// Judges by a model that says ` w0 w1 w2 …` behind every prompt, as peers without a fault do.
+#[derive(Clone, Copy, Default)]
+pub struct WordJudge {
+    /// What the fast path has added to the logit of the first word.
+    pub fast_is_off: f32,
+    /// Whether it cannot judge.
+    pub fails: bool,
+}
+
+impl Judge for WordJudge {
+    async fn judge(&self, questions: &Questions) -> anyhow::Result<Judgement> {
+        let way = |off| move || Ok(Words::new(off));
+        match self.fails {
+            true => Err(anyhow::anyhow!("the device is gone")),
+            false => judge(questions, "exact path of a script", way(0.0), way(self.fast_is_off)),
+        }
+    }
+}
+
+/// The model of [`WordJudge`].
+struct Words {
+    pieces: Vec<String>,
+    prompt: usize,
+    off: f32,
+    logits: Vec<f32>,
+}
+
+impl Words {
+    /// Words that it knows; the longest answer of a test has fewer.
+    const COUNT: usize = 300;
+
+    fn new(off: f32) -> Words {
+        // The last one is never shown.
+        let pieces = (0..Words::COUNT).map(|i| format!(" w{i}")).chain([String::new()]).collect();
+        Words { pieces, prompt: 0, off, logits: Vec::new() }
+    }
+}
+
+impl Way for Words {
+    fn prompt_ids(&self, text: &str) -> Vec<u32> {
+        (0..words(text) as u32).collect()
+    }
+
+    fn piece(&self, id: u32) -> &[u8] {
+        self.pieces[id as usize].as_bytes()
+    }
+
+    fn room(&self) -> usize {
+        512
+    }
+
+    fn feed(&mut self, ids: &[u32], pos0: usize) -> anyhow::Result<&[f32]> {
+        if pos0 == 0 {
+            self.prompt = ids.len();
+        }
+        self.logits = vec![0.0; self.pieces.len()];
+        self.logits[pos0 + ids.len() - self.prompt] = 10.0;
+        self.logits[0] += self.off;
+        Ok(&self.logits)
+    }
 }
 
 async fn refusal(fault: Fault) -> Option<Response> {

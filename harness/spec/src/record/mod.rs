@@ -6,6 +6,7 @@ mod breakdown;
 mod environment;
 mod kernels;
 mod metric;
+mod quality;
 mod run;
 mod sample;
 mod selftest;
@@ -18,6 +19,7 @@ pub use kernels::{
     TrialCost, TrialPurpose, TrialSample, WarmUp, WorkloadResult,
 };
 pub use metric::{Estimate, Measure, MetricComparison, MetricId, Provenance, RatioEstimate, SideSummary, Verdict};
+pub use quality::{AnswerAgreement, AnswerQuality, Quality, QualityBounds, TextQuality};
 pub use run::{
     Ceiling, DeviceCounters, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts, RunKind,
     RunRecord, ServerReported, SideFacts, SideGpu, SideRole, SuiteFacts, TensorGroup,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::breakdown::{Breakdown, Check};
 use super::environment::{BlockTelemetry, Environment, ToolFacts};
 use super::metric::{Measure, MetricComparison, Provenance, Verdict};
+use super::quality::Quality;
 use super::sample::DropReason;
 use crate::units::Nanos;
 
@@ -340,6 +341,9 @@ pub struct RunRecord {
     /// What must hold of this run beside its metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// Whether what was timed computes the model; absent where it was not judged, as in every run before the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// What it came to.
     pub headline: Headline,
     /// Anything a reader must know, such as which peer stood in.
