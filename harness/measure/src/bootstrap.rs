@@ -111,12 +111,17 @@ pub struct Units {
 }
 
 impl Units {
+    /// So many pairs, each for itself.
+    pub fn singles(pairs: usize) -> Units {
+        Units { members: (0..pairs).map(|i| vec![i]).collect(), blocks: false }
+    }
+
     /// Chooses the unit for pairs with these log ratios, which lie in these blocks.
     ///
     /// Pairs of a block share the machine's state. Where that shows, because the blocks' medians spread wider than the
     /// values within blocks, pairs are not independent and blocks are resampled instead.
     pub fn choose(log_ratios: &[f64], blocks: &[u64]) -> Units {
-        let singles = Units { members: (0..log_ratios.len()).map(|i| vec![i]).collect(), blocks: false };
+        let singles = Units::singles(log_ratios.len());
         let mut members: Vec<Vec<usize>> = Vec::new();
         for i in 0..blocks.len() {
             match members.last_mut() {

@@ -13,6 +13,7 @@ pub mod canary;
 pub mod cell;
 pub mod clock;
 pub mod compare;
+mod correlation;
 pub mod cost;
 pub mod describe;
 mod evidence;

@@ -29,7 +29,7 @@ fn a_clear_winner_is_proven_in_thirty_abba_pairs_in_time_and_in_cycles() {
     let d = &r.duels[0];
     assert_eq!((d.verdict, d.order.as_str(), d.pairs_planned, d.pairs_rerun), (Verdict::Faster, "ABBA", 30, 0));
     let (time, cycles) = (d.time.as_ref().unwrap(), d.cycles.as_ref().unwrap());
-    assert!(time.n_pairs == 30 && time.ci[0] > 1.15 && time.p_holm < 1e-6);
+    assert!(time.n_pairs == 30 && time.ci[0] > 1.15 && time.p_holm < 1e-3);
     assert!((cycles.ratio / time.ratio - 1.0).abs() < 1e-9);
     assert!(r.reason.contains("proven faster than a@cuda"), "{}", r.reason);
     // Its raw samples are kept as well.
@@ -128,9 +128,9 @@ fn a_gain_in_time_that_cycles_do_not_confirm_is_no_win() {
     let duel = |memory_bound| {
         let mut samples = DuelSamples::default();
         for i in 0..30u32 {
-            let wobble = 1.0 + 0.001 * f64::from(i % 7);
+            let [ours, theirs] = [3 * i, i].map(|i| 1000.0 * (1.0 + 0.001 * f64::from(i % 7)));
             // The challenger is 2.5 % faster, and its clock was 2.5 % higher.
-            samples.push(u64::from(i / 5), sample(1000.0 / 1.025 * wobble, 2029.5), sample(1000.0 * wobble, 1980.0));
+            samples.push(u64::from(i / 5), sample(ours / 1.025, 2029.5), sample(theirs, 1980.0));
         }
         let settings = Settings { resamples: 500, ..Settings::default() };
         judge(&[Played { challenger: 1, defender: 0, samples, memory_bound }], &settings, 1).remove(0)

@@ -52,6 +52,8 @@ pub struct Fake {
     compiled: HashSet<VariantId>,
     transferred: u64,
     canaries: u64,
+    /// Where correlated noise stands.
+    wander: f64,
     tally: Tally,
 }
 
@@ -68,6 +70,7 @@ impl Fake {
             compiled: HashSet::new(),
             transferred: 0,
             canaries: 0,
+            wander: 0.0,
             tally: Tally::default(),
         }
     }
@@ -137,10 +140,12 @@ impl Fake {
         let device = self.script.device.clone();
         let known = self.know(cell);
         let mut draw = Draw::numbered(known.streams[phase], number);
-        let factor = known.rule.noise.unwrap_or(device.noise).factor(&mut draw, now);
-        let throttled = draw.uniform() < known.rule.throttled.unwrap_or(device.clocks.throttled);
+        let (time_ns, noise) = (known.time_ns, known.rule.noise.unwrap_or(device.noise));
+        let share = known.rule.throttled.unwrap_or(device.clocks.throttled);
+        let factor = noise.factor(&mut draw, now, &mut self.wander);
+        let throttled = draw.uniform() < share;
         let mut mhz = device.sm_clock_mhz * (1.0 + device.clocks.jitter * draw.normal());
-        let mut ns = known.time_ns * factor;
+        let mut ns = time_ns * factor;
         if throttled {
             ns *= mhz / device.clocks.throttled_mhz;
             mhz = device.clocks.throttled_mhz;

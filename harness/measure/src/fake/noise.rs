@@ -30,6 +30,14 @@ pub enum Noise {
         /// Factor between the levels.
         slowdown: f64,
     },
+    /// An autoregressive process of the first order that all cells share, in the order of their samples: what another
+    /// program on the host does. It goes on from one phase to the next, so that a run which resumes sees other samples.
+    Correlated {
+        /// Relative standard deviation.
+        sigma: f64,
+        /// Correlation of neighbouring samples.
+        rho: f64,
+    },
     /// Quiet, with rare long times.
     HeavyTailed {
         /// Relative standard deviation.
@@ -48,13 +56,18 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// The factor of one sample: two uniform numbers decide it, and the time where it drifts.
-    pub fn factor(self, draw: &mut Draw, now_ns: u64) -> f64 {
+    /// The factor of one sample: two uniform numbers decide it, the time where it drifts, and what was `before` of all
+    /// cells where it is correlated.
+    pub fn factor(self, draw: &mut Draw, now_ns: u64, before: &mut f64) -> f64 {
         match self {
             Noise::Quiet { sigma } => (sigma * draw.normal()).exp(),
             Noise::Drifting { sigma, amplitude, period_ms } => {
                 let phase = now_ns as f64 / (period_ms * 1e6) * std::f64::consts::TAU;
                 (1.0 + amplitude * phase.sin()) * (sigma * draw.normal()).exp()
+            }
+            Noise::Correlated { sigma, rho } => {
+                *before = rho * *before + (1.0 - rho * rho).sqrt() * draw.normal();
+                (sigma * *before).exp()
             }
             Noise::Bimodal { sigma, share, slowdown } => {
                 let level = if draw.uniform() < share { slowdown } else { 1.0 };
@@ -123,7 +136,8 @@ mod tests {
 
     fn factors(noise: Noise, n: u64) -> Vec<f64> {
         let base = Draw::base(7, &["cell"]);
-        (0..n).map(|i| noise.factor(&mut Draw::numbered(base, i), i * 1_000_000)).collect()
+        let mut before = 0.0;
+        (0..n).map(|i| noise.factor(&mut Draw::numbered(base, i), i * 1_000_000, &mut before)).collect()
     }
 
     #[test]
@@ -142,12 +156,17 @@ mod tests {
         assert!(heavy.iter().any(|f| *f > 3.0) && (median(&heavy).unwrap() - 1.0).abs() < 1e-3);
         let wave = factors(Noise::Drifting { sigma: 0.0, amplitude: 0.1, period_ms: 1000.0 }, 1000);
         assert!((wave[250] - 1.1).abs() < 1e-3 && (wave[750] - 0.9).abs() < 1e-3);
+        let lasting: Vec<f64> =
+            factors(Noise::Correlated { sigma: 0.02, rho: 0.7 }, 8000).into_iter().map(f64::ln).collect();
+        let neighbours = lasting.windows(2).map(|w| w[0] * w[1]).sum::<f64>();
+        assert!((neighbours / lasting.iter().map(|v| v * v).sum::<f64>() - 0.7).abs() < 0.05);
+        assert!((stdev(&lasting).unwrap() / 0.02 - 1.0).abs() < 0.05);
     }
 
     #[test]
     fn the_same_number_of_the_same_stream_is_the_same_factor() {
-        let a = Noise::default().factor(&mut Draw::of(1, &["a", "b"], 5), 0);
-        assert_eq!(a, Noise::default().factor(&mut Draw::numbered(Draw::base(1, &["a", "b"]), 5), 0));
-        assert_ne!(a, Noise::default().factor(&mut Draw::of(1, &["ab", ""], 5), 0));
+        let a = Noise::default().factor(&mut Draw::of(1, &["a", "b"], 5), 0, &mut 0.0);
+        assert_eq!(a, Noise::default().factor(&mut Draw::numbered(Draw::base(1, &["a", "b"]), 5), 0, &mut 0.0));
+        assert_ne!(a, Noise::default().factor(&mut Draw::of(1, &["ab", ""], 5), 0, &mut 0.0));
     }
 }

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bootstrap::{RatioOfMedians, Units, bootstrap};
 use crate::cell::Settings;
+use crate::correlation::Spread;
 use crate::holm;
 use crate::noise::{same_side_floor, tau};
 use crate::verdict;
@@ -46,10 +47,12 @@ pub struct Judged {
 }
 
 /// Judges the duels of one run-off as one family: BCa interval at the level Holm asks for, Wilcoxon on log ratios, τ from
-/// the noise of the sides themselves, and in cycles as well as in time (§7).
+/// the noise of the sides themselves, and in cycles as well as in time (§7). All are for independent pairs, and are widened
+/// by what the correlation of neighbouring pairs makes of them: on a host whose noise lasts longer than a sample, equals
+/// would be told apart else.
 pub fn judge(duels: &[Played], settings: &Settings, seed: u64) -> Vec<Judged> {
     let sides: Vec<Sides> = duels.iter().map(|d| Sides::of(&d.samples)).collect();
-    let p: Vec<f64> = sides.iter().map(|s| signed_rank_p(&s.log_ratios(&s.time))).collect();
+    let p: Vec<f64> = sides.iter().map(|s| s.p(&s.time)).collect();
     let adjusted = holm::adjust(&p);
     duels
         .iter()
@@ -63,10 +66,7 @@ pub fn judge(duels: &[Played], settings: &Settings, seed: u64) -> Vec<Judged> {
                 return Judged { challenger, defender, time: None, cycles: None, verdict: Verdict::Unstable };
             }
             let time = side.ratio(&side.time, p[i], adjusted[i], settings, &mut rng);
-            let cycles = side.cycles.as_ref().map(|c| {
-                let p = signed_rank_p(&side.log_ratios(c));
-                side.ratio(c, p, adjusted[i], settings, &mut rng)
-            });
+            let cycles = side.cycles.as_ref().map(|c| side.ratio(c, side.p(c), adjusted[i], settings, &mut rng));
             let mut verdict = verdict::decide(&time);
             let agrees = |c: &RatioEstimate| match verdict {
                 Verdict::Faster => c.ci[0] > 1.0,
@@ -105,6 +105,14 @@ impl Sides {
         challenger.iter().zip(defender).map(|(c, d)| (d / c).ln()).collect()
     }
 
+    fn spread(&self, values: &(Vec<f64>, Vec<f64>)) -> Spread {
+        Spread::of(&self.log_ratios(values), &self.blocks)
+    }
+
+    fn p(&self, values: &(Vec<f64>, Vec<f64>)) -> f64 {
+        self.spread(values).p(signed_rank_p(&self.log_ratios(values)))
+    }
+
     fn ratio(
         &self,
         values: &(Vec<f64>, Vec<f64>),
@@ -114,7 +122,8 @@ impl Sides {
         rng: &mut ChaCha8Rng,
     ) -> RatioEstimate {
         let (challenger, defender) = values;
-        let units = Units::choose(&self.log_ratios(values), &self.blocks);
+        let spread = self.spread(values);
+        let units = Units::singles(challenger.len());
         let draws = bootstrap(
             units.members.len(),
             settings.resamples,
@@ -123,12 +132,12 @@ impl Sides {
         );
         let floor = |side: &[f64], rng: &mut ChaCha8Rng| {
             let in_order: Vec<(u64, f64)> = self.blocks.iter().copied().zip(side.iter().copied()).collect();
-            same_side_floor(&in_order, rng)
+            same_side_floor(&in_order, rng).map(|floor| spread.widened(floor))
         };
         let tau = tau([floor(challenger, rng), floor(defender, rng)], settings.least_tau);
         RatioEstimate {
             ratio: draws.estimate,
-            ci: draws.bca(adjusted.level),
+            ci: spread.interval(draws.bca(adjusted.level), draws.estimate, adjusted.level),
             level: adjusted.level,
             n_pairs: challenger.len() as u64,
             p,

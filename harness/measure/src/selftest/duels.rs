@@ -28,14 +28,13 @@ fn noise(suite: u64) -> Noise {
     }
 }
 
+/// Noise of a host that other programs share: it lasts over several samples.
+const LASTING: Noise = Noise::Correlated { sigma: 0.03, rho: 0.7 };
+
 /// A device on which every kernel takes as long, and all but the second are slowed by `slowed`.
-fn device(seed: u64, number: u64, slowed: f64, clocks: bool) -> Fake {
-    let device = Device {
-        overhead_ns: 0.0,
-        sm_clock_mhz: if clocks { 1980.0 } else { 0.0 },
-        noise: noise(number / 2),
-        ..Device::default()
-    };
+fn device(seed: u64, number: u64, noise: Noise, slowed: f64, clocks: bool) -> Fake {
+    let sm_clock_mhz = if clocks { 1980.0 } else { 0.0 };
+    let device = Device { overhead_ns: 0.0, sm_clock_mhz, noise, ..Device::default() };
     let rules = vec![
         Rule { efficiency: Some(0.8), slower: Some(1.0 + slowed), ..Rule::of("*") },
         Rule { slower: Some(1.0), ..Rule::of("*/k1@*") },
@@ -118,7 +117,7 @@ fn tally(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<
                 return None;
             }
             let number = 2 * suite + u64::from(slowed > 0.0);
-            let mut fake = device(seed, number, slowed, effort.clocks);
+            let mut fake = device(seed, number, noise(suite), slowed, effort.clocks);
             let duels = run_off(&mut fake, effort, &settings);
             let judged = judge(&duels, &settings, seed ^ suite);
             let winner = decide(&finalists, 0, &judged, |_| 0).winner;
@@ -149,7 +148,7 @@ fn tally(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<
 /// adds to all of them is no error of the interval.
 fn median_holds(seed: u64, suite: u64, slowed: f64) -> bool {
     // An even half of its number is the noise with rare long times.
-    let mut fake = device(seed, 4 * suite + u64::from(slowed > 0.0), slowed, false);
+    let mut fake = device(seed, 4 * suite + u64::from(slowed > 0.0), noise(2 * suite), slowed, false);
     let cell = cell(0);
     fake.announce(Phase::Sample);
     let truth = fake.true_time(&cell);
@@ -158,8 +157,23 @@ fn median_holds(seed: u64, suite: u64, slowed: f64) -> bool {
     estimate(&ns).and_then(|e| e.ci95).is_some_and(|[lo, hi]| lo <= truth && truth <= hi)
 }
 
+/// Suites of equals under this noise with a verdict of faster or slower.
+fn false_verdicts(seed: u64, effort: &Effort, noise: Noise, go_on: &mut dyn FnMut() -> bool) -> Option<Count> {
+    let settings = Settings { resamples: effort.resamples, ..Settings::default() };
+    let mut out = Count::default();
+    for suite in 0..effort.suites {
+        if !go_on() {
+            return None;
+        }
+        let duels = run_off(&mut device(seed, suite, noise, 0.0, effort.clocks), effort, &settings);
+        out.add(judge(&duels, &settings, seed ^ suite).iter().any(|j| j.verdict.is_difference()));
+    }
+    Some(out)
+}
+
 pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> bool) -> Option<Vec<SelftestFigure>> {
     let t = tally(seed, effort, go_on)?;
+    let lasting = false_verdicts(seed, effort, LASTING, go_on)?;
     let simulated = Provenance::Simulated;
     let pairs = Settings::default().pairs;
     let duels = effort.challengers * (effort.challengers + 1) / 2;
@@ -188,6 +202,12 @@ pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> boo
             simulated,
             [None, Some(MOST_FALSE)],
         ),
+        lasting.figure(
+            "run-off: a suite of equals with a false verdict where noise lasts",
+            format!("{equals}; samples of 3 % noise, each correlated by 0.7 with the one before"),
+            simulated,
+            [None, Some(MOST_FALSE)],
+        ),
         t.replaced.figure(
             "run-off: the defender of equals is replaced",
             equals.clone(),
@@ -209,4 +229,19 @@ pub(super) fn figures(seed: u64, effort: &Effort, go_on: &mut dyn FnMut() -> boo
 pub(super) fn median_floor(floors: &[f64], over: String, provenance: Provenance) -> SelftestFigure {
     let of = floors.len() as u64;
     of_value("noise floor: median over duels", over, provenance, median(floors), of, [None, None])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_are_seldom_told_apart_however_long_noise_lasts() {
+        for rho in [0.3, 0.7] {
+            let noise = Noise::Correlated { sigma: 0.03, rho };
+            let count = false_verdicts(2, &Effort::CHEAP, noise, &mut || true).unwrap();
+            let figure = count.figure("", String::new(), Provenance::Simulated, [None, Some(MOST_FALSE)]);
+            assert!(figure.passed, "rho {rho}: {:?} of {}", figure.hits, figure.of);
+        }
+    }
 }
