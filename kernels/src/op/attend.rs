@@ -28,6 +28,11 @@ use crate::check::{Expected, Floats, Slabs, Want};
 const GROUP: usize = 32;
 /// Products of the reference from which fewer cases must do.
 const LARGE: usize = 1 << 28;
+/// Keys beyond which a quick check of one token runs most inputs at [`SHORTER`]. Sending a cache of many thousands takes
+/// longer than everything else, and did so for each input and variant.
+const LONG: usize = 1024;
+/// Less than [`LONG`], a multiple of nothing, and more than one tile or split of any kernel.
+const SHORTER: usize = 1000;
 
 /// Attention over a cache.
 #[derive(Debug)]
@@ -77,6 +82,14 @@ fn queries(s: &Sizes, m: usize, scores: Scores, rng: &mut Rng) -> Vec<f32> {
     (0..m).flat_map(|_| attention::queries(s, scores, rng)).collect()
 }
 
+/// Whether a long cache is checked with this input: that every key is found, and counts for what it is, shows by random and
+/// realistic inputs and by values that tell their position. What the others try, scores of a kind and their maxima, is the
+/// same in a tile and a split of a shorter one.
+fn at_any_length(case: &Case) -> bool {
+    let Recipe::Attention(scores) = case.recipe else { return true };
+    matches!(scores, Scores::Peaked | Scores::Positions) || case.name == "random seed 0"
+}
+
 impl Op for Attend {
     fn name(&self) -> &'static str {
         if self.prefill { "attn_prefill" } else { "attn_token" }
@@ -113,6 +126,9 @@ impl Op for Attend {
         let mut cases = attention::cases(seed, seeds);
         if large && depth == Depth::Quick {
             cases.truncate(2);
+        }
+        if depth == Depth::Quick && !self.prefill && s.len > LONG {
+            cases.retain(at_any_length);
         }
         cases
     }
@@ -157,13 +173,15 @@ impl Op for Attend {
             Depth::Quick => &[1, 2, 33, 255, 257],
             Depth::Full => &[1, 2, 3, 15, 16, 17, 31, 33, 64, 65, 127, 255, 256, 257, 1000, 4095],
         };
+        // The cache of a model has more room, which the shape itself is checked with.
+        let (room, most) = if depth == Depth::Quick { (0, SHORTER) } else { (s.max_len, usize::MAX) };
         // Few heads, so that many keys are checked anywhere; groups that fill a tile of heads, and one that takes two.
         let few = |heads: usize| [("HEADS", heads), ("KV_HEADS", 1), ("DIM", s.dim.min(64))];
         let wide = [("HEADS", 3), ("KV_HEADS", 1), ("DIM", 128)];
         for (kv, out) in forms.into_iter().zip([8, 32]) {
             for &len in lens {
                 // Room beyond the length, so that a stride taken from the length shows (AD-16).
-                let max_len = s.max_len.max(len + 63);
+                let max_len = room.max(len + 63);
                 let sizes = [("LEN", len), ("MAX_LEN", max_len), kv];
                 if depth == Depth::Full || len < 100 {
                     shapes.push(with(&[&sizes[..], &[("OUT", form.out)]].concat()));
@@ -177,8 +195,12 @@ impl Op for Attend {
             shapes.push(with(&[&few(9)[..], &sizes(40)].concat()));
             shapes.push(with(&[&wide[..], &sizes(100)].concat()));
         }
+        if depth == Depth::Quick && s.len > LONG {
+            shapes.push(with(&[("LEN", SHORTER), ("MAX_LEN", SHORTER + 63)]));
+        }
         // Every slot of the cache is in use.
-        shapes.push(with(&[("MAX_LEN", form.pos + 1)]));
+        let full = s.len.min(most);
+        shapes.push(with(&[("LEN", full), ("MAX_LEN", full)]));
         shapes.dedup();
         shapes
     }
@@ -217,16 +239,26 @@ impl Op for Attend {
         let rows = cache::Rows::of(problem, s.dim);
         let width = s.heads * s.dim;
         let (mut want, mut square) = (vec![0.0; form.m * width], vec![0.0; form.m * width]);
-        for kv_head in 0..s.kv_heads {
+        let of_head = |kv_head: usize| -> Vec<_> {
             let [k, v] = rows.each_ref().map(|rows| rows.decoded(kv_head * s.max_len, s.len));
             let group = s.heads / s.kv_heads;
-            for (token, head) in (0..form.m).flat_map(|t| (0..group).map(move |h| (t, kv_head * group + h))) {
+            let heads = (0..form.m).flat_map(|t| (0..group).map(move |h| (t, kv_head * group + h)));
+            let at = heads.map(|(token, head)| {
                 let at = token * width + head * s.dim;
                 let seen = (form.pos + token + 1) * s.dim;
-                let (out, of_out) = cache::attend(&q[at..at + s.dim], &k[..seen], &v[..seen]);
-                want[at..at + s.dim].copy_from_slice(&out);
-                square[at..at + s.dim].copy_from_slice(&of_out);
-            }
+                (at, cache::attend(&q[at..at + s.dim], &k[..seen], &v[..seen]))
+            });
+            at.collect()
+        };
+        // Heads share nothing; those of a long cache take a second one by one.
+        let heads: Vec<Vec<_>> = std::thread::scope(|scope| {
+            let of_head = &of_head;
+            let threads: Vec<_> = (0..s.kv_heads).map(|head| scope.spawn(move || of_head(head))).collect();
+            threads.into_iter().map(|t| t.join().expect("attention in f64 does not panic")).collect()
+        });
+        for (at, (out, of_out)) in heads.into_iter().flatten() {
+            want[at..at + s.dim].copy_from_slice(&out);
+            square[at..at + s.dim].copy_from_slice(&of_out);
         }
         let want = match form.out {
             8 => {
@@ -280,6 +312,28 @@ impl Op for Attend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_cache_is_sent_for_three_inputs_and_every_input_is_tried_at_a_thousand_keys() {
+        let dims = |len: u64| {
+            let all =
+                [("HEADS", 32), ("KV_HEADS", 8), ("DIM", 128), ("LEN", len), ("MAX_LEN", 8192), ("KV", 16), ("OUT", 8)];
+            Shape::of(all)
+        };
+        let op = &ATTEND[0];
+        let names = |shape: &Shape, depth| -> Vec<String> {
+            op.cases(shape, 1, depth).into_iter().map(|case| case.name).collect()
+        };
+        let long = names(&dims(8192), Depth::Quick);
+        assert_eq!(long, ["random seed 0", "realistic peaks and outliers", "AD-16 values that tell their position"]);
+        let all = names(&dims(512), Depth::Quick);
+        let shapes = op.awkward_shapes(&dims(8192), Depth::Quick);
+        let same = |s: &&Shape| ["HEADS", "KV_HEADS", "DIM", "KV", "OUT"].iter().all(|d| s.get(d) == dims(1).get(d));
+        let shorter = shapes.iter().filter(same).find(|s| s.get("LEN") == Some(1000)).unwrap();
+        assert_eq!((names(shorter, Depth::Quick), all.len()), (all, 9));
+        assert!(shapes.iter().all(|s| s.get("MAX_LEN").unwrap() <= 1063), "{shapes:?}");
+        assert_eq!(names(&dims(8192), Depth::Full).len(), 11);
+    }
 
     /// The result in floats of a case, of kernels that read a cache of `kv` bits and queries in this form.
     fn result(name: &str, kv: u64, form: Activations) -> Vec<f64> {

@@ -106,12 +106,21 @@ pub(super) fn attend(q: &[f64], k: &[f64], v: &[f64]) -> (Vec<f64>, Vec<f64>) {
 /// says which positions the kernels ahead write, of `max_len` for each of `kv_heads` heads.
 pub(super) fn arguments(problem: &Problem, kv_heads: usize, max_len: usize, late: Range<usize>) -> [Arg; 4] {
     [1, 2, 3, 4].map(|at| match &problem.inputs[at] {
-        Tensor::F16(v) => state(v.iter().flat_map(|h| h.to_le_bytes()).collect(), kv_heads, max_len, &late),
+        Tensor::F16(v) => state(halves(v), kv_heads, max_len, &late),
         Tensor::Bytes(bytes) => state(bytes.clone(), kv_heads, max_len, &late),
         Tensor::F32(scales) if scales.is_empty() => NULL,
         Tensor::F32(scales) => state(scales.iter().flat_map(|v| v.to_le_bytes()).collect(), kv_heads, max_len, &late),
         other => panic!("a cache is f16 or int8, not {other:?}"),
     })
+}
+
+/// The bytes of a cache's elements; it has tens of millions, and one by one they would take longer than a kernel.
+fn halves(all: &[u16]) -> Arc<[u8]> {
+    let mut bytes = vec![0; 2 * all.len()];
+    for (two, h) in bytes.chunks_exact_mut(2).zip(all) {
+        two.copy_from_slice(&h.to_le_bytes());
+    }
+    bytes.into()
 }
 
 /// A buffer with something for each position of each head, of which the kernels ahead write positions `late`.
