@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 
 use crate::args::VariantChoice;
-use crate::kernel_suite::KernelSuite;
+use crate::kernel_suite::{KernelSuite, SuiteWorkload};
 
 /// What a space has for one workload on one device.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -111,7 +111,7 @@ pub fn plan(
         };
         for &policy in policies {
             let incumbent = spaces.incumbent(&item.workload);
-            let (workload, not_asked) = plan_one(&item.workload, policy, &found, incumbent, choice, seed);
+            let (workload, not_asked) = plan_one(item, policy, &found, incumbent, choice, seed);
             out.workloads.push(workload);
             out.not_asked.push(not_asked);
         }
@@ -123,8 +123,28 @@ fn first_line(e: &SpaceError) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
+impl Planned {
+    /// The same with the workloads that most depends on first: what wins there is where searches at other shapes begin,
+    /// and a run that is cut short lacks what matters least.
+    #[must_use]
+    pub fn heaviest_first(mut self) -> Planned {
+        let mut all: Vec<_> = self.workloads.drain(..).zip(self.not_asked.drain(..)).collect();
+        all.sort_by(|(a, _), (b, _)| b.weight.total_cmp(&a.weight));
+        (self.workloads, self.not_asked) = all.into_iter().unzip();
+        self
+    }
+}
+
+/// What a workload is of the time of a token: its launches, each as long as its fastest variant by the roofline. A launch
+/// for a prompt serves as many tokens as it takes at once, and what was given as text counts as one launch.
+fn weight(item: &SuiteWorkload, found: &Enumerated) -> f64 {
+    let launch = found.predicted_ns.values().copied().min_by(f64::total_cmp).unwrap_or(1.0);
+    let tokens = item.workload.shape.get("M").unwrap_or(1).max(1);
+    launch * item.per_token.max(1) as f64 / tokens as f64
+}
+
 fn plan_one(
-    workload: &Workload,
+    item: &SuiteWorkload,
     policy: Policy,
     found: &Enumerated,
     incumbent: Option<VariantId>,
@@ -156,8 +176,9 @@ fn plan_one(
     };
     let not_asked = (found.admitted.len() - chosen.len()) as u64;
     let plan = WorkloadPlan {
-        workload: workload.clone(),
+        workload: item.workload.clone(),
         policy,
+        weight: weight(item, found),
         default: index(&found.default),
         incumbent: index(&incumbent),
         baseline: index(&found.baseline),
@@ -235,6 +256,18 @@ mod tests {
         let held = plan(&suite(&["op N=1"]), &[Policy::COLD_EAGER], &Three, VariantChoice::Table, 3).unwrap();
         let alone: Vec<String> = held.workloads[0].candidates.iter().map(|c| c.variant.short()).collect();
         assert_eq!((alone, held.not_asked[0]), (vec!["a[R=7]@cpu".to_owned()], 20));
+    }
+
+    #[test]
+    fn what_most_of_a_token_depends_on_comes_first_and_a_prompt_counts_by_its_tokens() {
+        let mut s = suite(&["op N=1", "op N=2", "op N=3 M=512"]);
+        for (item, launches) in s.workloads.iter_mut().zip([1, 28, 28]) {
+            item.per_token = launches;
+        }
+        let planned = plan(&s, &[Policy::COLD_EAGER], &Three, VariantChoice::Table, 1).unwrap().heaviest_first();
+        let all: Vec<_> = planned.workloads.iter().map(|w| (w.workload.to_string(), w.weight)).collect();
+        let want = [("op N=2", 28.0), ("op N=1", 1.0), ("op M=512 N=3", 28.0 / 512.0)];
+        assert_eq!(all, want.map(|(name, weight)| (name.to_owned(), weight)));
     }
 
     #[test]

@@ -176,6 +176,52 @@ fn a_suspect_run_leaves_table_and_cache_as_they_were_until_its_winners_are_accep
 }
 
 #[test]
+fn a_run_whose_second_part_is_suspect_leaves_nothing_of_its_first_to_later_runs() {
+    let lab = Lab::new();
+    // Trials of a run before it, which are good and stay.
+    let mut sweep = lab.simulated("sweep");
+    done(&sweep.args(["--workload", WORKLOAD, "--seed", "1", "--out", "good"]).output().unwrap());
+    let good: Vec<_> = record(&lab.path("good")).cells.into_iter().map(|c| c.cell).collect();
+    let recalled = |run: &str| -> Vec<_> {
+        record(&lab.path(run)).cells.into_iter().filter(|c| c.from_cache).map(|c| c.cell).collect()
+    };
+    done(&lab.tune("o", "t.toml").args(["--budget", "8s"]).output().unwrap());
+    let first = record(&lab.path("o"));
+    let of_good = recalled("o");
+    assert!(first.suspect.is_none() && !of_good.is_empty() && of_good.iter().all(|c| good.contains(c)));
+    assert!(first.cells.len() > of_good.len(), "the first part measured something");
+    lab.script("canary_after = 0.9\n");
+    let out = lab.bench().args(["tune", "--resume", "o"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{}", said(&out));
+    lab.script("");
+    done(&lab.tune("quiet", "u.toml").output().unwrap());
+    let recalled = recalled("quiet");
+    assert!(recalled.iter().all(|c| good.contains(c)) && of_good.iter().all(|c| recalled.contains(c)));
+}
+
+#[test]
+fn a_tune_that_is_repeated_without_a_seed_finds_every_answer_and_what_its_budget_leaves_out_is_said() {
+    let lab = Lab::new();
+    // An evaluation takes less than is planned for it.
+    lab.script("compile_ms = 20.0\n");
+    let run = |out: &str| {
+        let mut c = lab.simulated("tune");
+        c.args(["--workload", WORKLOAD, "--budget", "20s", "--out", out, "--table", "t.toml"]);
+        let out = c.output().unwrap();
+        done(&out);
+        said(&out)
+    };
+    let text = run("a");
+    let first = record(&lab.path("a"));
+    let note = "the time budget of 20 s leaves 50 of ";
+    assert!(text.contains(note) && first.notes.iter().any(|n| n.contains(note)), "{text}");
+    assert_eq!((first.results[0].search.as_ref().unwrap().evaluations, &first.incomplete), (50, &None));
+    run("b");
+    let second = record(&lab.path("b"));
+    assert!(second.plan.seed == first.plan.seed && second.cells.iter().all(|c| c.from_cache));
+}
+
+#[test]
 fn a_budget_that_ends_leaves_a_valid_table_marked_incomplete_that_a_resume_finishes() {
     let lab = Lab::new();
     let out = lab.tune("o", "t.toml").args(["--budget", "8s"]).output().unwrap();
@@ -323,7 +369,7 @@ fn a_tune_in_the_engine_that_is_stopped_resumes_to_the_same_rows() {
         done(&c.output().unwrap());
     };
     run("whole", "whole.toml", &[]);
-    run("cut", "cut.toml", &["--budget", "8s"]);
+    run("cut", "cut.toml", &["--budget", "4s"]);
     assert!(TableFile::load(&lab.path("cut.toml")).unwrap().incomplete.is_some());
     done(&lab.bench().args(["tune", "--resume", "cut"]).output().unwrap());
     // The reason tells what ran before, which is what the first part has chosen.

@@ -170,20 +170,57 @@ fn stopped_at_ten_moments_the_result_is_valid_incomplete_and_no_worse_than_the_d
     }
 }
 
-#[test]
-fn a_used_up_time_budget_still_ends_in_run_offs_and_shares_evenly_among_workloads() {
+/// Three shapes of one op, of which the first is most of a token.
+fn three_shapes() -> Plan {
     let shapes = ["gemv_q4_0 K=4096 N=4096", "gemv_q4_0 K=1536 N=8960", "gemv_q4_0 K=8960 N=1536"];
-    let workloads: Vec<WorkloadPlan> = shapes.iter().map(|w| workload(w, grid(10, 10, 10))).collect();
-    let mut p = plan(KernelRunKind::Tune, workloads);
-    p.time_budget = Some(Nanos(20_000_000_000));
+    let workloads = shapes.iter().zip([8.0, 1.0, 1.0]);
+    let workloads = workloads.map(|(w, weight)| WorkloadPlan { weight, ..workload(w, grid(10, 10, 10)) });
+    plan(KernelRunKind::Tune, workloads.collect())
+}
+
+#[test]
+fn a_used_up_time_budget_still_ends_in_run_offs_of_every_workload() {
+    let mut p = three_shapes();
+    // More is planned than there is time for.
+    (p.time_budget, p.evaluation) = (Some(Nanos(20_000_000_000)), Nanos(60_000_000));
+    assert_eq!(p.limits(), p.unbounded());
     let (out, _) = go(&mut Fake::new(script("")), &p);
     assert!(out.wall.0 <= 22_000_000_000, "{}", out.wall.secs());
     assert!(out.results.iter().all(|r| r.run_off.is_some() && r.winner.is_some()));
-    // Alone, the first shape of an op would be given three times the evaluations of the others.
     let evaluations: Vec<u64> = out.results.iter().map(|r| r.search.as_ref().unwrap().evaluations).collect();
-    assert!(evaluations.iter().all(|n| *n >= 8) && evaluations[0] <= evaluations[1], "{evaluations:?}");
+    assert!(evaluations.iter().all(|n| *n >= 5), "{evaluations:?}");
     let why = out.incomplete.as_ref().unwrap();
-    assert!(why.starts_with("2 of 3 workloads") && why.contains("time budget"), "{why}");
+    assert!(why.contains("of 3 workloads are incomplete") && why.contains("time budget"), "{why}");
+}
+
+#[test]
+fn a_budget_is_planned_by_weight_and_a_run_that_is_repeated_asks_the_same() {
+    let mut p = three_shapes();
+    assert_eq!(p.limits(), [100, 33, 33]);
+    (p.time_budget, p.evaluation) = (Some(Nanos(90_000_000_000)), Nanos(600_000_000));
+    assert_eq!(p.limits(), [59, 21, 21]);
+    let (out, mut journal) = go(&mut Fake::new(script("")), &p);
+    assert!(out.incomplete.is_none() && out.wall.0 <= 90_000_000_000, "{:?} {}", out.incomplete, out.wall.secs());
+    let evaluations: Vec<u64> = out.results.iter().map(|r| r.search.as_ref().unwrap().evaluations).collect();
+    assert_eq!(evaluations, [59, 21, 21]);
+    let repeat = again(&mut Fake::new(script("")), &p, &mut journal);
+    same_table(&out, &repeat, "repeated");
+    assert!(repeat.cells.iter().all(|c| c.from_cache));
+}
+
+#[test]
+fn where_evaluations_are_scarce_the_best_of_each_kernel_by_the_roofline_comes_first() {
+    let mut w = workload(common::WORKLOAD, grid(4, 10, 10));
+    for (i, c) in w.candidates.iter_mut().enumerate() {
+        c.predicted_ns = Some(1000.0 - (i % 100) as f64);
+    }
+    assert_eq!(w.ranked_first(&[0]), [199, 299, 399]);
+    let mut p = tune(w);
+    (p.time_budget, p.evaluation) = (Some(Nanos(19_200_000_000)), Nanos(600_000_000));
+    assert_eq!(p.limits(), [16]);
+    let (out, _) = go(&mut Fake::new(script("")), &p);
+    let asked = |i: usize| out.cells.iter().any(|c| c.cell.variant == p.workloads[0].candidates[i].variant);
+    assert!([0, 199, 299, 399].into_iter().all(asked));
 }
 
 #[test]

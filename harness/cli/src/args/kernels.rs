@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use harness_measure::tune::StrategyKind;
@@ -118,21 +119,32 @@ pub struct VerifyArgs {
     pub dry_run: bool,
 }
 
+/// How long a run may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// So long, of wall time.
+    Within(Duration),
+    /// As long as it takes.
+    Unlimited,
+}
+
 /// Flags of everything that times kernels.
 #[derive(Clone, Debug, Args)]
 pub struct TimingArgs {
     /// cold or hot, a plus, and eager, graph or graph_pdl; may be given again [default: as the engine launches].
     #[arg(long)]
     pub policy: Vec<Policy>,
-    /// Seed of the search, the checks, the orders and the bootstrap [default: drawn, and recorded].
+    /// Seed of the search, the checks, the orders and the bootstrap [default: drawn, and recorded; a tune keeps it with the
+    /// trials of its device, so that one that is repeated asks the same].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Wall time that may be used, such as 3m or 90s [default: no limit].
-    #[arg(long, value_parser = duration)]
-    pub budget: Option<std::time::Duration>,
+    /// Wall time that may be used, such as 3m or 90s, or none [default: 150s for a tune that samples its spaces; none for any
+    /// other, a sweep, and what is resumed].
+    #[arg(long, value_name = "TIME", value_parser = budget)]
+    pub budget: Option<Budget>,
     /// Device time of one candidate, such as 500ms.
     #[arg(long, value_parser = duration)]
-    pub cell_budget: Option<std::time::Duration>,
+    pub cell_budget: Option<Duration>,
     /// Go on with the run in this folder, which was stopped or killed.
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
@@ -238,8 +250,16 @@ pub struct TuneArgs {
     pub accept_suspect: bool,
 }
 
+/// A time, or `none`.
+fn budget(text: &str) -> Result<Budget, String> {
+    match text {
+        "none" => Ok(Budget::Unlimited),
+        _ => duration(text).map(Budget::Within),
+    }
+}
+
 /// A time such as `3m`, `90s`, `500ms` or `1h`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let factor = match unit {
@@ -250,7 +270,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
         _ => return Err(format!("`{text}` is no time: write it as 90s, 3m, 1h or 500ms")),
     };
     match number.parse::<f64>() {
-        Ok(n) if n.is_finite() && n > 0.0 => Ok(std::time::Duration::from_secs_f64(n * factor)),
+        Ok(n) if n.is_finite() && n > 0.0 => Ok(Duration::from_secs_f64(n * factor)),
         _ => Err(format!("`{text}` is no time: write it as 90s, 3m, 1h or 500ms")),
     }
 }
@@ -340,8 +360,10 @@ mod tests {
     #[test]
     fn times_and_choices_are_read_in_the_forms_that_people_write() {
         for (text, ms) in [("3m", 180_000), ("90s", 90_000), ("500ms", 500), ("1h", 3_600_000), ("2", 2000)] {
-            assert_eq!(duration(text), Ok(std::time::Duration::from_millis(ms)), "{text}");
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+            assert_eq!(budget(text), Ok(Budget::Within(Duration::from_millis(ms))), "{text}");
         }
+        assert_eq!(budget("none"), Ok(Budget::Unlimited));
         for bad in ["", "m", "3 days", "-1s", "0s", "infs"] {
             assert!(duration(bad).unwrap_err().contains("3m"), "{bad}");
         }

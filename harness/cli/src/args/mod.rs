@@ -20,8 +20,8 @@ pub use compile::CompileArgs;
 pub use e2e::E2eArgs;
 pub use judge_engine::JudgeEngineArgs;
 pub use kernels::{
-    DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice, VerifyArgs,
-    WorkerArgs, WorkloadArgs,
+    Budget, DeviceArgs, ExplainArgs, LogAction, LogArgs, Strategy, SweepArgs, TimingArgs, TuneArgs, VariantChoice,
+    VerifyArgs, WorkerArgs, WorkloadArgs,
 };
 pub use profile_engine::ProfileEngineArgs;
 pub use report::ReportArgs;

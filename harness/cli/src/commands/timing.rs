@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use anyhow::{Context, anyhow};
 use harness_measure::cell::{OUT_OF_TIME, Settings};
-use harness_measure::tune::{KernelOutcome, Plan, run as run_plan};
+use harness_measure::tune::{KernelOutcome, Plan, WorkloadPlan, run as run_plan};
 use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelPlan, KernelRun, KernelRunKind, Provenance, Trial};
 use harness_spec::units::Nanos;
 use harness_spec::{Policy, Target};
 use serde::{Deserialize, Serialize};
 
 use super::{kernel_report, print_json, print_text};
-use crate::args::{TimingArgs, VariantChoice, WorkloadArgs};
+use crate::args::{Budget, TimingArgs, VariantChoice, WorkloadArgs};
 use crate::exit::{Exit, Failure, usage};
 use crate::interrupt;
 use crate::kernel_plan::{Planned, Spaces, plan as plan_suite};
@@ -109,6 +109,9 @@ pub struct PlanFile {
     pub command: Vec<String>,
 }
 
+/// What an evaluation takes on a processor: over whole tunes of two threads 0.07 to 0.9 s, the larger the matrix the longer.
+const EVALUATION_ON_CPU: Nanos = Nanos(600_000_000);
+
 /// The file's name in a run's folder.
 const PLAN_FILE: &str = "plan.json";
 
@@ -138,9 +141,20 @@ pub fn resumable(folder: &Path) -> Result<PlanFile, Failure> {
 /// Wrong usage, a device that is not there, a folder that cannot be written, or a run that timed nothing.
 pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
     let resumed = job.timing.resume.as_deref().map(resumable).transpose()?;
-    let seed = resumed.as_ref().map(|r| r.seed).or(job.timing.seed).unwrap_or_else(rand::random);
+    let device = bench.target.device();
+    let cache = match job.timing.no_cache {
+        true => None,
+        false => Some(TrialCache::of(&places::cache()?, &device, bench.provenance)),
+    };
+    // A search asks by its seed: one that is repeated with the seed of its trials finds them.
+    let of_trials = cache.as_ref().filter(|_| job.kind == KernelRunKind::Tune);
+    let drawn = || of_trials.map_or_else(rand::random, |cache| cache.seed(!job.timing.dry_run));
+    let seed = resumed.as_ref().map(|r| r.seed).or(job.timing.seed).unwrap_or_else(drawn);
     let policies = policies(job, &bench)?;
-    let planned = plan_suite(job.suite, &policies, bench.spaces.as_ref(), job.variants, seed).map_err(usage)?;
+    let mut planned = plan_suite(job.suite, &policies, bench.spaces.as_ref(), job.variants, seed).map_err(usage)?;
+    if job.kind == KernelRunKind::Tune {
+        planned = planned.heaviest_first();
+    }
     if planned.workloads.is_empty() {
         let notes = planned.notes.join("\n  ");
         return Err(anyhow!("nothing of suite {} runs on this device:\n  {notes}", job.suite.name).into());
@@ -150,11 +164,18 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
         plan.settings = Settings::in_engine();
     }
     plan.seed = seed;
-    plan.time_budget = job.timing.budget.map(|b| Nanos(b.as_nanos() as u64));
+    plan.time_budget = match job.timing.budget {
+        Some(Budget::Within(time)) => Some(Nanos(time.as_nanos() as u64)),
+        Some(Budget::Unlimited) | None => None,
+    };
+    if device.backend == "cpu" {
+        plan.evaluation = EVALUATION_ON_CPU;
+    }
     if let Some(budget) = job.timing.cell_budget {
         plan.settings.device_budget = Nanos(budget.as_nanos() as u64);
     }
     (job.adjust)(&mut plan)?;
+    planned.notes.extend(left_out(&plan));
     if job.timing.dry_run {
         dry_run(job, &bench, &plan, &planned)?;
         return Ok(None);
@@ -169,25 +190,18 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
     let before = resumed.as_ref().and_then(|_| suspect_before(&identity.folder));
     let stop = interrupt::flag().context("watching for Ctrl-C")?;
     let file = open_journal(job, &identity, seed)?;
-    let device = bench.target.device();
     let mut notes = planned.notes.clone();
-    let (cache, cached) = if job.timing.no_cache {
-        (None, Vec::new())
-    } else {
-        let cache = TrialCache::of(&places::cache()?, &device, bench.provenance);
-        let mut cached = Vec::new();
-        for w in &plan.workloads {
-            for (workload, policy) in
-                std::iter::once((&w.workload, w.policy)).chain(w.floor.iter().map(|c| (&c.workload, c.policy)))
-            {
-                let (trials, warnings) = cache.load(workload, policy);
-                warnings.iter().for_each(|w| eprintln!("warning: {w}"));
-                cached.extend(trials.into_iter().filter(|t| t.provenance == bench.provenance));
-            }
+    let mut cached = Vec::new();
+    if let Some(cache) = &cache {
+        let floors = |w: &WorkloadPlan| w.floor.iter().map(|c| (c.workload.clone(), c.policy)).collect::<Vec<_>>();
+        let all = plan.workloads.iter().flat_map(|w| [vec![(w.workload.clone(), w.policy)], floors(w)].concat());
+        for (workload, policy) in all {
+            let (trials, warnings) = cache.load(&workload, policy);
+            warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            cached.extend(trials.into_iter().filter(|t| t.provenance == bench.provenance));
         }
-        (Some(cache), cached)
-    };
-    let mut journal = RunJournal::new(Rc::clone(&file), cached, cache);
+    }
+    let mut journal = RunJournal::new(Rc::clone(&file), cached, cache, &identity.id);
     let mut bar = KernelBar::new(&plan, Rc::clone(&file));
     let outcome = run_plan(&mut bench.target, &plan, &mut journal, &mut bar, &stop);
     bar.finish();
@@ -330,12 +344,26 @@ pub fn kernel_plan(suite: &KernelSuite, plan: &Plan) -> KernelPlan {
     }
 }
 
+/// What a time budget leaves out of a plan, if anything.
+fn left_out(plan: &Plan) -> Option<String> {
+    let sum = |of: Vec<usize>| of.iter().sum::<usize>();
+    let (planned, all) = (sum(plan.limits()), sum(plan.unbounded()));
+    let budget = plan.time_budget.filter(|_| planned < all)?;
+    Some(format!(
+        "the time budget of {} s leaves {planned} of {all} evaluations, shared out by what each workload is of a token's \
+         time; --budget TIME gives it another, and --budget none as long as it takes",
+        budget.secs()
+    ))
+}
+
 fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Result<(), Failure> {
     let device = bench.target.device();
     let limits = plan.limits();
     // A candidate takes its warm-up and its samples at most, a run-off its pairs twice over, and each is checked first.
     let a_cell = plan.settings.warm_up_limit.0 + plan.settings.device_budget.0;
     let most = Nanos(limits.iter().map(|l| *l as u64 * a_cell).sum());
+    let all: f64 = plan.workloads.iter().map(|w| w.weight).sum();
+    let weight = |w: f64| if all > 0.0 { w / all } else { 0.0 };
     if job.json {
         let workloads: Vec<_> = plan
             .workloads
@@ -344,7 +372,7 @@ fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Resu
             .map(|(w, limit)| {
                 serde_json::json!({
                     "workload": w.workload.to_string(), "policy": w.policy.to_string(), "candidates": w.candidates.len(),
-                    "pruned": w.pruned.len(), "evaluations": limit,
+                    "pruned": w.pruned.len(), "evaluations": limit, "weight": weight(w.weight),
                     "default": w.default.map(|i| w.candidates[i].variant.to_string()),
                     "incumbent": w.incumbent.map(|i| w.candidates[i].variant.to_string()),
                 })
@@ -355,19 +383,21 @@ fn dry_run(job: &Job<'_>, bench: &Bench, plan: &Plan, planned: &Planned) -> Resu
             "most_device_time_ns": most, "notes": planned.notes,
         }));
     }
-    let mut grid = crate::grid::Grid::new(&["workload", "policy", "candidates", "pruned", "evaluations"]);
+    let mut grid = crate::grid::Grid::new(&["workload", "policy", "weight", "candidates", "pruned", "evaluations"]);
     for (w, limit) in plan.workloads.iter().zip(&limits) {
         grid.row([
             w.workload.to_string(),
             w.policy.to_string(),
+            format!("{:.1} %", 100.0 * weight(w.weight)),
             w.candidates.len().to_string(),
             w.pruned.len().to_string(),
             limit.to_string(),
         ]);
     }
     print_text(&grid.render())?;
+    let within = plan.time_budget.map_or_else(String::new, |b| format!("; it ends after {} s all the same", b.secs()));
     print_text(&format!(
-        "{} on {} ({}), seed {}: at most {} evaluations, {:.0} s of device time, checks and builds apart",
+        "{} on {} ({}), seed {}: at most {} evaluations, {:.0} s of device time, checks and builds apart{within}",
         verb(job.kind),
         device.name,
         device.arch,
@@ -432,7 +462,7 @@ impl TimingArgs {
     /// and the device time of a candidate stay, since another answer would be another run.
     pub fn over(&self, first: TimingArgs) -> TimingArgs {
         TimingArgs {
-            // A budget is of this command: without one the rest is finished.
+            // A budget is of this command: without one the rest is finished, as with `none`.
             budget: self.budget,
             no_cache: self.no_cache || first.no_cache,
             dry_run: self.dry_run,

@@ -1,17 +1,23 @@
 //! `bench tune`: the search, and the table that it ends in.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use harness_measure::tune::StrategyKind;
 use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
 
 use super::{in_engine, kernel_report, kernels, log, promote, replay, timing};
-use crate::args::{Command, Strategy, TimingArgs, TuneArgs, WorkloadArgs};
+use crate::args::{Budget, Command, Strategy, TimingArgs, TuneArgs, WorkloadArgs};
 use crate::exit::{Exit, Outcome, usage};
 use crate::kernel_suite::KernelSuite;
 use crate::tables::{DeviceTable, Merged, RowChange};
 use crate::target::open::{self, Checks};
+
+/// Wall time of a tune that is not said otherwise: what remains of three minutes goes to the canary behind it, and to a
+/// run-off that began within it.
+const BUDGET: Duration = Duration::from_secs(150);
 
 /// What a tune on a CPU leaves out.
 const NO_PROMPTS: &str = "on a CPU the kernel that wins with one vector multiplies prompts too, several vectors at a time, which is \
@@ -29,6 +35,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
             (TuneArgs { timing, accept_suspect, ..first }, command)
         }
     };
+    let args = within_budget(args);
     if let Some(space) = &args.replay {
         let only = (args.strategy != Strategy::Default).then(|| StrategyKind::from(args.strategy));
         return replay::run(space, only, args.share, args.searches, json);
@@ -69,6 +76,7 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     // What the engine of the worker reads stays until the run is over.
     let (suite, bench, _in_use) = match (engine, suite) {
         (false, Some(mut suite)) => {
+            leave_unlaunched(&mut suite, &args.what);
             leave_to_engine(&mut suite, &args.what, &table);
             (suite, opened.bench(), None)
         }
@@ -149,6 +157,29 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let exit = timing::conclude(&timed, written.as_ref())?;
     recorded?;
     printed.map(|()| exit)
+}
+
+/// The default budget. One that goes on finishes what the first part left, and who asks for everything waits for it.
+fn within_budget(args: TuneArgs) -> TuneArgs {
+    let bounded = args.timing.resume.is_none() && args.strategy != Strategy::Exhaustive;
+    let budget = args.timing.budget.or(bounded.then_some(Budget::Within(BUDGET)));
+    TuneArgs { timing: TimingArgs { budget, ..args.timing }, ..args }
+}
+
+/// Leaves out what a model implies and the engine never launches there, as a fused op takes its place.
+fn leave_unlaunched(suite: &mut KernelSuite, what: &WorkloadArgs) {
+    if !what.op.is_empty() {
+        return;
+    }
+    let (launched, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut suite.workloads).into_iter().partition(|w| w.tensors.is_empty() || w.per_token > 0);
+    suite.workloads = launched;
+    let ops: BTreeSet<&str> = others.iter().map(|w| w.workload.op.as_str()).collect();
+    if !ops.is_empty() {
+        let ops = ops.into_iter().collect::<Vec<_>>().join(", ");
+        let text = format!("the engine launches fused ops in place of {ops} here, which are left out; --op times them");
+        suite.notes.push(text);
+    }
 }
 
 /// Leaves out what a model implies and the table has a row for that was chosen in the engine: it would be kept all the same.
@@ -259,5 +290,39 @@ mod tests {
         let mut named = of_workloads(&["gemv_add_q4_0 K=4096 N=4096".parse().unwrap()]);
         leave_to_engine(&mut named, &what, &table);
         assert_eq!(named.workloads.len(), 1);
+    }
+
+    #[test]
+    fn what_no_token_launches_is_left_out_of_a_model_with_a_note_and_timed_where_it_is_named() {
+        let args = |text: &str| match crate::args::Bench::try_parse_from(text.split(' ')).unwrap().command {
+            Command::Tune(args) => args,
+            other => panic!("{other:?}"),
+        };
+        let plain = args("bench tune --model m");
+        let mut suite = of_model("qwen2.5-1.5b", false, true, &Overrides::default()).unwrap();
+        leave_unlaunched(&mut suite, &plain.what);
+        let ops: Vec<&str> = suite.workloads.iter().map(|w| w.workload.op.as_str()).collect();
+        assert!(ops.contains(&"gate_up_q4_0") && ops.contains(&"gemm_q4_0"), "{ops:?}");
+        assert!(!ops.iter().any(|op| op.starts_with("gemv_q") || *op == "attn_decode"), "{ops:?}");
+        assert!(suite.notes.iter().any(|n| n.contains("in place of attn_decode, gemv_q4_0")), "{:?}", suite.notes);
+        let mut suite = of_model("qwen2.5-1.5b", false, true, &Overrides::default()).unwrap();
+        let all = suite.workloads.len();
+        leave_unlaunched(&mut suite, &args("bench tune --model m --op gemv_q4_0").what);
+        assert_eq!(suite.workloads.len(), all);
+    }
+
+    #[test]
+    fn a_tune_has_a_budget_unless_it_is_resumed_or_asks_for_everything() {
+        let budget = |more: &str| {
+            let text = format!("bench tune --model m{more}");
+            match crate::args::Bench::try_parse_from(text.split(' ')).unwrap().command {
+                Command::Tune(args) => within_budget(args).timing.budget,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(budget(""), Some(Budget::Within(BUDGET)));
+        assert_eq!(budget(" --budget none"), Some(Budget::Unlimited));
+        assert_eq!(budget(" --budget 20s"), Some(Budget::Within(Duration::from_secs(20))));
+        assert_eq!((budget(" --resume o"), budget(" --strategy exhaustive")), (None, None));
     }
 }

@@ -184,6 +184,8 @@ pub fn derive(entry: &ModelEntry) -> Result<Derived, DeriveError> {
     let joined = if entry.joined { join(&matrices) } else { Vec::new() };
     all.extend(&joined);
     all.sort_by_key(|m| m.role);
+    let body = if entry.quants.is_empty() { Vec::new() } else { quants.clone() };
+    let singles = entry.fused.then(|| fused::Singles::of(&dims, &matrices, &body));
     for matrix in all.into_iter().filter(|m| wanted(entry, m.role)) {
         let kinds: Vec<Quant> = match (matrix.quant.filter(|_| entry.quants.is_empty()), matrix.role) {
             (_, Role::Head) if head.is_some() => head.into_iter().collect(),
@@ -202,17 +204,18 @@ pub fn derive(entry: &ModelEntry) -> Result<Derived, DeriveError> {
                 if m != 1 {
                     shape.push(("M", m));
                 }
-                push(&mut out, entry, Workload::of(kind.op(), shape), &matrix.name, matrix.count);
+                let launches = singles.as_ref().map_or(matrix.count, |s| s.products(matrix.role, kind, matrix.count));
+                push(&mut out, entry, Workload::of(kind.op(), shape), &matrix.name, launches);
             }
             // On a GPU the head ends in the greatest logit's index; on a CPU it is a product like any other.
             if let (Role::Head, Some(op)) = (matrix.role, logits_op(kind)) {
-                push(&mut out, entry, Workload::of(op, [("N", matrix.n), ("K", matrix.k)]), &matrix.name, 1);
+                let launches = u64::from(singles.is_none());
+                push(&mut out, entry, Workload::of(op, [("N", matrix.n), ("K", matrix.k)]), &matrix.name, launches);
             }
         }
     }
-    small_ops(&mut out, entry, &dims);
+    small_ops(&mut out, entry, &dims, singles.as_ref());
     if entry.fused {
-        let body = if entry.quants.is_empty() { Vec::new() } else { quants.clone() };
         let own = matrices.iter().find(|m| m.role == Role::Head).and_then(|m| m.quant).filter(|_| body.is_empty());
         let head = head.or(own).or_else(|| quants.first().map(|q| q.head(dims.hidden)));
         fused::add(&mut out, entry, &dims, &matrices, &body, head);
@@ -237,7 +240,7 @@ pub(super) fn push(out: &mut Derived, entry: &ModelEntry, workload: Workload, na
     super::add(&mut out.workloads, SuiteWorkload { workload, tensors, per_token });
 }
 
-fn small_ops(out: &mut Derived, entry: &ModelEntry, d: &Dims) {
+fn small_ops(out: &mut Derived, entry: &ModelEntry, d: &Dims, singles: Option<&fused::Singles>) {
     if wanted(entry, Role::Attention) {
         let lengths = if entry.lengths.is_empty() { vec![LENGTH] } else { entry.lengths.clone() };
         let longest = lengths.iter().copied().max().unwrap_or(LENGTH);
@@ -245,18 +248,22 @@ fn small_ops(out: &mut Derived, entry: &ModelEntry, d: &Dims) {
         for len in lengths {
             let dims = [("HEADS", d.heads), ("KV_HEADS", d.kv_heads), ("DIM", d.head_dim), ("LEN", len)];
             let shape = dims.into_iter().chain([("MAX_LEN", max_len)]);
-            push(out, entry, Workload::of("attn_decode", shape), "attention", d.layers);
+            let launches = if singles.is_some() { 0 } else { d.layers };
+            push(out, entry, Workload::of("attn_decode", shape), "attention", launches);
         }
     }
     if wanted(entry, Role::Norm) {
-        push(out, entry, Workload::of("rmsnorm", [("K", d.hidden), ("M", 1)]), "norms", 2 * d.layers + 1);
+        let launches = singles.map_or(2 * d.layers + 1, |s| s.norms());
+        push(out, entry, Workload::of("rmsnorm", [("K", d.hidden), ("M", 1)]), "norms", launches);
     }
     if wanted(entry, Role::Quantize) {
-        for (k, name, count) in [
-            (d.hidden, "input of qkv and gate_up", 2 * d.layers + 1),
-            (d.heads * d.head_dim, "input of attn_output", d.layers),
-            (d.inter, "input of ffn_down", d.layers),
-        ] {
+        let counts = singles.map_or([2 * d.layers + 1, d.layers, d.layers], |s| s.inputs());
+        let inputs = [
+            (d.hidden, "input of qkv and gate_up"),
+            (d.heads * d.head_dim, "input of attn_output"),
+            (d.inter, "input of ffn_down"),
+        ];
+        for ((k, name), count) in inputs.into_iter().zip(counts) {
             push(out, entry, Workload::of("quantize_a8", [("K", k)]), name, count);
         }
     }

@@ -1,10 +1,13 @@
 //! What the engine launches on a GPU for a model: the fused ops of a token, and the ops of a prompt.
 //!
 //! The same rules as in the engine's `cuda::decode`: a product is fused where its matrices have one type that lies in
-//! planes, and what no fused kernel takes runs as single ops. Lengths stand for all: neither the length of the context nor
-//! its room chooses a kernel.
+//! planes, and what no fused kernel takes runs as single ops. Attention of a token is chosen by classes of lengths; the room
+//! of the context chooses nothing.
+
+use std::collections::BTreeSet;
 
 use harness_spec::{DType, Workload};
+use kernels::cuda::exec::LengthClass;
 use variants::gemv_op;
 
 use super::ModelEntry;
@@ -46,6 +49,58 @@ fn types(matrices: &[Matrix], name: &str, body: &[Quant]) -> Vec<(Quant, u64)> {
     .collect()
 }
 
+/// What is launched as single ops where the others are fused.
+pub(super) struct Singles {
+    layers: u64,
+    /// Blocks whose matrices take their input together in one launch, by type.
+    qkv: Vec<(DType, u64)>,
+    gate_up: Vec<(DType, u64)>,
+    /// Blocks whose product is added to the residual stream where it is computed.
+    o: u64,
+    down: u64,
+}
+
+impl Singles {
+    /// Of a model with these matrices; `body` as in [`add`].
+    pub fn of(d: &Dims, matrices: &[Matrix], body: &[Quant]) -> Singles {
+        let of = |name: &str| types(matrices, name, body);
+        let by_type = |parts: &[Vec<(Quant, u64)>]| -> Vec<(DType, u64)> {
+            DType::ALL.into_iter().map(|t| (t, together(parts, t))).filter(|(_, n)| *n > 0).collect()
+        };
+        let added = |name: &str| by_type(&[of(name)]).iter().map(|(_, n)| n).sum::<u64>().min(d.layers);
+        let qkv = if d.head_norms { Vec::new() } else { by_type(&[of("attn_q"), of("attn_k"), of("attn_v")]) };
+        let down = added("ffn_down");
+        let gate_up = if down > 0 { by_type(&[of("ffn_gate"), of("ffn_up")]) } else { Vec::new() };
+        Singles { layers: d.layers, qkv, gate_up, o: added("attn_output"), down }
+    }
+
+    /// Products of a matrix of this type, of which there are so many, that are launched by themselves.
+    pub fn products(&self, role: Role, quant: Quant, count: u64) -> u64 {
+        let Some(dtype) = planes(quant) else { return if role == Role::Head { 0 } else { count } };
+        let of = |fused: &[(DType, u64)]| fused.iter().find(|(t, _)| *t == dtype).map_or(0, |(_, n)| *n);
+        match role {
+            Role::Qkv => count.saturating_sub(of(&self.qkv)),
+            Role::GateUp => count.saturating_sub(of(&self.gate_up)),
+            Role::O | Role::Down | Role::Head | Role::Attention | Role::Norm | Role::Quantize => 0,
+        }
+    }
+
+    /// Blocks in which Q, K and V, and those in which gate and up, are not fused with the norm of their input.
+    fn not_fused(&self) -> [u64; 2] {
+        [&self.qkv, &self.gate_up].map(|f| self.layers.saturating_sub(f.iter().map(|(_, n)| n).sum()))
+    }
+
+    /// Norms of a token; the last one is fused with the head.
+    pub fn norms(&self) -> u64 {
+        self.not_fused().iter().sum()
+    }
+
+    /// Inputs that are quantised by themselves: of Q, K, V, gate and up, of the projection out of attention, and of down.
+    pub fn inputs(&self) -> [u64; 3] {
+        [self.norms(), self.layers - self.o, self.layers - self.down]
+    }
+}
+
 /// Adds the ops to what a model comes to. `body` are the types of the command line, `head` that of the head.
 pub(super) fn add(
     out: &mut Derived,
@@ -79,8 +134,10 @@ pub(super) fn add(
     };
     add(Role::Qkv, "rope_append", &append(1), "rotation", d.layers.saturating_sub(fused));
     let out_bits = if of("attn_output").iter().any(|(q, _)| planes(*q).is_some()) { 8 } else { 32 };
+    // Lengths of a class share a row, and its shape names one of them.
     let lengths = if entry.lengths.is_empty() { vec![LENGTH] } else { entry.lengths.clone() };
-    for len in lengths {
+    let classes: BTreeSet<usize> = lengths.iter().map(|&len| LengthClass::of(len as usize).key()).collect();
+    for len in classes.into_iter().map(|len| len as u64) {
         let rest = [("LEN", len), ("MAX_LEN", MAX_LEN.max(len)), ("KV", KV), ("OUT", out_bits)];
         add(Role::Attention, "attn_token", &[&heads[..], &rest].concat(), "attention", d.layers);
     }
@@ -164,6 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn lengths_of_a_class_are_one_workload_and_single_ops_in_whose_place_one_is_fused_have_no_launch() {
+        let all = ops(&ModelEntry { lengths: vec![100, 512, 1000, 3000], ..fused("qwen2.5-1.5b") });
+        let attention: Vec<_> = all.iter().filter(|(w, _)| w.starts_with("attn_token")).collect();
+        assert_eq!(attention.len(), 2, "{attention:?}");
+        assert!(attention[0].0.contains(" LEN=512 ") && attention[1].0.contains(" LEN=2048 "), "{attention:?}");
+        let none =
+            |all: &[(String, u64)], op: &str| all.iter().filter(|(w, _)| w.starts_with(op)).all(|(_, n)| *n == 0);
+        for op in ["gemv_q4_0", "gemv_q6_k", "logits", "attn_decode", "rmsnorm ", "quantize_a8"] {
+            assert!(none(&all, op), "{op} in {all:#?}");
+        }
+        // Heads with norms keep Q, K and V apart; floats in the body keep everything apart but the head.
+        let apart = ops(&fused("qwen3-0.6b"));
+        assert!(apart.contains(&("rmsnorm K=1024 M=1".to_owned(), 28)), "{apart:#?}");
+        let floats = ops(&ModelEntry { quants: vec!["f16".into()], ..fused("llama-3.1-8b") });
+        assert!(!none(&floats, "gemv_f16 K=14336") && none(&floats, "attn_decode"), "{floats:#?}");
+        // On a processor nothing is fused.
+        assert!(!none(&ops(&ModelEntry::of("qwen2.5-1.5b")), "gemv_q4_0"));
+    }
+
+    #[test]
     fn every_op_is_one_that_the_registry_has_with_these_dimensions() {
         for model in ["smollm2-135m", "qwen2.5-1.5b", "qwen3-0.6b", "llama-3.1-8b"] {
             for w in derive(&fused(model)).unwrap().workloads {
@@ -178,7 +255,8 @@ mod tests {
     fn a_suite_without_them_is_what_it_was() {
         let plain = ops(&ModelEntry::of("llama-3.1-8b"));
         let with = ops(&fused("llama-3.1-8b"));
-        assert!(plain.iter().all(|w| with.contains(w)) && with.len() > plain.len());
+        let named = |all: &[(String, u64)], name: &str| all.iter().any(|(w, _)| w == name);
+        assert!(plain.iter().all(|(w, _)| named(&with, w)) && with.len() > plain.len());
         assert!(!plain.iter().any(|(w, _)| w.starts_with("qkv_rope") || w.starts_with("gemm")));
     }
 }

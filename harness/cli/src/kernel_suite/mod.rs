@@ -33,7 +33,8 @@ pub struct SuiteWorkload {
     pub workload: Workload,
     /// The tensors of the model that have this shape, such as `llama-3.1-8b ffn_down`; empty for a workload given as text.
     pub tensors: Vec<String>,
-    /// Launches in one decoded token of the model; 0 for a workload given as text.
+    /// Launches in one decoded token of the model, or for one batch of a prompt; 0 for a workload given as text, and for an
+    /// op in whose place the engine launches a fused one.
     pub per_token: u64,
 }
 
@@ -75,7 +76,8 @@ pub struct ModelEntry {
     /// Tokens at once; empty is one.
     #[serde(default)]
     pub tokens: Vec<u64>,
-    /// Cached positions that attention reads; empty is 512.
+    /// Cached positions that attention reads; empty is 512. The engine chooses `attn_token` by classes of lengths, so that
+    /// each class is one workload.
     #[serde(default)]
     pub lengths: Vec<u64>,
     /// Positions that the cache can hold [default: 4096, or the longest of `lengths`].

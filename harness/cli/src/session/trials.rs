@@ -1,7 +1,7 @@
 //! `trials.jsonl`, the journal of a run, and the cache of trials that earlier runs on this device have left (R18, R19).
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use anyhow::Context;
 use harness_measure::tune::{Journal, JournalError, MemoryJournal, read_lines};
 use harness_spec::record::{Outcome, Provenance, Trial};
 use harness_spec::{DeviceKey, Policy, Stage, Workload};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The file's name in a run's folder.
@@ -99,8 +100,8 @@ fn place(places: &mut HashMap<String, usize>, trials: &mut Vec<Trial>, trial: Tr
     }
 }
 
-fn append(file: &mut File, trial: &Trial) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(trial)?;
+fn append(file: &mut File, line: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(line)?;
     line.push(b'\n');
     file.write_all(&line)
 }
@@ -115,11 +116,29 @@ fn failed(path: &Path, e: &std::io::Error) -> JournalError {
     JournalError { place: path.display().to_string(), cause: format!("{e}{hint}") }
 }
 
-/// Trials of earlier runs on this device, one file for each workload and policy.
+/// Trials of earlier runs on this device, one file for each workload and policy. A line is a trial with the run that
+/// measured it.
 #[derive(Debug)]
 pub struct TrialCache {
     folder: PathBuf,
 }
+
+/// A line of the cache.
+#[derive(Serialize)]
+struct Kept<'a> {
+    run: &'a str,
+    #[serde(flatten)]
+    trial: &'a Trial,
+}
+
+/// What is read of a line to know whose it is.
+#[derive(Deserialize)]
+struct Whose {
+    run: Option<String>,
+}
+
+/// The file with the seed of the searches whose trials are kept.
+const SEED_FILE: &str = "seed";
 
 impl TrialCache {
     /// The cache of a device. Scripted devices have their own.
@@ -145,12 +164,27 @@ impl TrialCache {
         (trials, warnings.into_iter().map(|w| format!("cache {}: {w}", path.display())).collect())
     }
 
-    /// Keeps a trial for later runs, where it will be true then: a failure to build has no key that the mended source
+    /// The seed by which tunes on this device search unless another is given: drawn once, since with another a search that is
+    /// repeated would find few of its answers. `keep` says whether one that is drawn now is written.
+    pub fn seed(&self, keep: bool) -> u64 {
+        let path = self.folder.join(SEED_FILE);
+        let known = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        known.unwrap_or_else(|| {
+            let drawn = rand::random();
+            if keep && std::fs::create_dir_all(&self.folder).is_ok() {
+                // Where it cannot be kept the next run draws anew and measures again, as without any cache.
+                let _ = std::fs::write(&path, format!("{drawn}\n"));
+            }
+            drawn
+        })
+    }
+
+    /// Keeps a trial of a run for later ones, where it will be true then: a failure to build has no key that the mended source
     /// would change, and a fault or a hang may have been the machine's.
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn keep(&self, trial: &Trial) -> std::io::Result<()> {
+    fn keep(&self, run: &str, trial: &Trial) -> std::io::Result<()> {
         let lasting = match &trial.outcome {
             Outcome::Measured => true,
             Outcome::Failed { stage, .. } => matches!(stage, Stage::Check | Stage::Cheat),
@@ -165,30 +199,32 @@ impl TrialCache {
         }
         std::fs::create_dir_all(&self.folder)?;
         let path = self.file(&trial.cell.workload, trial.cell.policy);
-        append(&mut OpenOptions::new().append(true).create(true).open(path)?, trial)
+        append(&mut OpenOptions::new().append(true).create(true).open(path)?, &Kept { run, trial })
     }
 
-    /// Takes trials out again: a later run measures them anew.
+    /// Takes out again what a run has put in, in each of its parts, where it has trials of these: a later run measures them
+    /// anew. How many there were.
     ///
     /// # Errors
     /// The disk refuses.
-    fn forget(&self, trials: &[Trial]) -> std::io::Result<()> {
-        let mut by_file: HashMap<PathBuf, HashSet<&str>> = HashMap::new();
-        for trial in trials {
-            let path = self.file(&trial.cell.workload, trial.cell.policy);
-            by_file.entry(path).or_default().insert(&trial.key);
-        }
-        for (path, keys) in by_file {
+    fn forget(&self, run: &str, trials: &[Trial]) -> std::io::Result<usize> {
+        let files: BTreeSet<PathBuf> = trials.iter().map(|t| self.file(&t.cell.workload, t.cell.policy)).collect();
+        let mut forgotten = 0;
+        for path in files {
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let stays = |line: &&str| {
-                serde_json::from_str::<Trial>(line).map_or(true, |trial| !keys.contains(trial.key.as_str()))
-            };
-            let left: String = text.lines().filter(stays).flat_map(|line| [line, "\n"]).collect();
+            let of_run =
+                |line: &&str| serde_json::from_str::<Whose>(line).is_ok_and(|whose| whose.run.as_deref() == Some(run));
+            let (out, stays): (Vec<&str>, Vec<&str>) = text.lines().partition(of_run);
+            if out.is_empty() {
+                continue;
+            }
+            forgotten += out.len();
+            let left: String = stays.into_iter().flat_map(|line| [line, "\n"]).collect();
             // Another run that reads meanwhile sees the old file or the new one.
             let new = path.with_extension("jsonl.new");
             std::fs::write(&new, left).and_then(|()| std::fs::rename(&new, &path))?;
         }
-        Ok(())
+        Ok(forgotten)
     }
 }
 
@@ -198,29 +234,28 @@ pub struct RunJournal {
     known: MemoryJournal,
     file: Rc<RefCell<TrialFile>>,
     cache: Option<TrialCache>,
-    /// What this run has put into the cache.
-    fresh: Vec<Trial>,
+    /// Id of the run.
+    run: String,
     /// Said once: a cache that cannot be written costs time later and nothing now.
     cache_failed: Option<String>,
 }
 
 impl RunJournal {
     /// With the trials of the cache, which those of the run's own file outrank.
-    pub fn new(file: Rc<RefCell<TrialFile>>, cached: Vec<Trial>, cache: Option<TrialCache>) -> RunJournal {
+    pub fn new(file: Rc<RefCell<TrialFile>>, cached: Vec<Trial>, cache: Option<TrialCache>, run: &str) -> RunJournal {
         let mut trials = cached;
         trials.extend(file.borrow().trials().iter().cloned());
-        RunJournal { known: MemoryJournal::with(trials), file, cache, fresh: Vec::new(), cache_failed: None }
+        RunJournal { known: MemoryJournal::with(trials), file, cache, run: run.to_owned(), cache_failed: None }
     }
 
     /// Takes what this run has put into the cache out again, since its times are not to be believed; what a reader must know
-    /// of it, if there was anything. The run's own file stays whole.
+    /// of it, if there was anything. That a first part ended well says nothing: when the device changed is not known. The
+    /// run's own file stays whole.
     pub fn forget(&mut self) -> Option<String> {
-        let (cache, fresh) = (self.cache.as_ref()?, std::mem::take(&mut self.fresh));
-        if fresh.is_empty() {
-            return None;
-        }
-        Some(match cache.forget(&fresh) {
-            Ok(()) => "no later run recalls the times of this one, which is suspect".to_owned(),
+        let cache = self.cache.as_ref()?;
+        Some(match cache.forget(&self.run, self.file.borrow().trials()) {
+            Ok(0) => return None,
+            Ok(_) => "no later run recalls the times of this one, which is suspect".to_owned(),
             Err(e) => format!(
                 "the times of this run, which is suspect, could not be taken out of the cache: {e}; tune with --no-cache"
             ),
@@ -242,14 +277,11 @@ impl Journal for RunJournal {
         // What is known in these very words, such as a run-off that was recalled, does not go into the cache once more.
         let fresh = !self.known.find(&trial.key).is_some_and(|known| says_the_same(known, &trial));
         self.file.borrow_mut().keep(&trial)?;
-        if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed) {
-            match cache.keep(&trial) {
-                Ok(()) => self.fresh.push(Trial { samples: Vec::new(), ..trial.clone() }),
-                Err(e) => {
-                    self.cache_failed =
-                        Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
-                }
-            }
+        if let (true, Some(cache), None) = (fresh, &self.cache, &self.cache_failed)
+            && let Err(e) = cache.keep(&self.run, &trial)
+        {
+            self.cache_failed =
+                Some(format!("the cache of trials cannot be written, the next run will measure again: {e}"));
         }
         self.known.append(trial)
     }

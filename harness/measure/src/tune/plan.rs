@@ -6,8 +6,13 @@ use harness_spec::record::{CellRole, KernelRunKind, Provenance};
 use harness_spec::units::Nanos;
 use harness_spec::{Cell, Policy, VariantId, Workload};
 
+use super::shares::{OVERHEAD, apportion};
 use super::strategy::StrategyKind;
 use crate::cell::Settings;
+
+/// What an evaluation takes on a GPU: a build that is waited for, a check, a warm-up to a plateau and ten samples. On an
+/// H200 it was 0.19 to 0.26 s over whole tunes, [`OVERHEAD`] counted.
+const EVALUATION: Nanos = Nanos(300_000_000);
 
 /// A variant as the search sees it: a point of a lattice, and no more. What the coordinates mean is not known here.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +69,9 @@ pub struct WorkloadPlan {
     pub workload: Workload,
     /// The policy.
     pub policy: Policy,
+    /// How much depends on it: what it is of a token's time, in a unit that all workloads of a plan share. A time budget is
+    /// shared out by it.
+    pub weight: f64,
     /// What competes.
     pub candidates: Vec<Candidate>,
     /// What a constraint excludes, with the reason.
@@ -109,6 +117,18 @@ impl WorkloadPlan {
         self.incumbent.or(self.default)
     }
 
+    /// Of each kernel that has no point among `taken` the one that the roofline ranks first, the best of them first. None
+    /// where it says nothing.
+    pub fn ranked_first(&self, taken: &[usize]) -> Vec<usize> {
+        let mut met: BTreeSet<usize> = taken.iter().map(|&i| self.candidates[i].group).collect();
+        let predicted = |i: usize| self.candidates[i].predicted_ns;
+        let mut ranked: Vec<usize> = (0..self.candidates.len()).filter(|&i| predicted(i).is_some()).collect();
+        let key = |i: usize| (predicted(i).unwrap_or(f64::INFINITY), self.candidates[i].simplicity);
+        ranked.sort_by(|&a, &b| key(a).0.total_cmp(&key(b).0).then(key(a).1.cmp(&key(b).1)));
+        ranked.retain(|&i| met.insert(self.candidates[i].group));
+        ranked
+    }
+
     /// Candidates that come before all others, so that a run that is cut short is never worse than none.
     pub fn first(&self) -> Vec<usize> {
         let mut first = Vec::new();
@@ -140,6 +160,8 @@ pub struct Plan {
     pub seed: u64,
     /// Wall time that may be used.
     pub time_budget: Option<Nanos>,
+    /// What one evaluation takes, about, on such a device: a `Tune` under a time budget plans as many as fit into it.
+    pub evaluation: Nanos,
     /// Whether to end each workload with the paired run-off. A `Verify` has none.
     pub run_off: bool,
     /// The numbers of sampling.
@@ -158,30 +180,51 @@ impl Plan {
             whole: 32,
             seed: 1,
             time_budget: None,
+            evaluation: EVALUATION,
             run_off: true,
             settings: Settings::default(),
         }
     }
 
-    /// Most evaluations of each workload. A search at a second shape of an op begins with what won at the first, and gets
-    /// a third of the evaluations.
+    /// Most evaluations of each workload: those of its share of the space, or what the time budget leaves room for.
+    ///
+    /// The room is planned beforehand and by [`Plan::evaluation`] alone, so that a tune that is repeated asks the same
+    /// questions and finds their answers in its caches, however fast these answer.
     pub fn limits(&self) -> Vec<usize> {
-        let searched = self.kind == KernelRunKind::Tune && self.strategy != StrategyKind::Exhaustive;
+        let full = self.unbounded();
+        match self.time_budget.filter(|_| self.searches()) {
+            None => full,
+            Some(budget) => {
+                let room = (budget.0 / self.evaluation.0.max(1)) as usize;
+                let weights: Vec<f64> = self.workloads.iter().map(|w| w.weight).collect();
+                apportion(room.saturating_sub(OVERHEAD * full.len()), &full, &weights)
+            }
+        }
+    }
+
+    /// Most evaluations of each workload where there is time for all. A search at a second shape of an op begins with what
+    /// won at the first, and gets a third of the evaluations.
+    pub fn unbounded(&self) -> Vec<usize> {
         let of = |(index, w): (usize, &WorkloadPlan)| {
             let full = self.limit(w.candidates.len());
             let same = |o: &WorkloadPlan| o.workload.op == w.workload.op && o.policy == w.policy;
             let met = self.workloads[..index].iter().any(same);
-            if searched && met { (full / 3).max(self.whole).min(full) } else { full }
+            if self.searches() && met { (full / 3).max(self.whole).min(full) } else { full }
         };
         self.workloads.iter().enumerate().map(of).collect()
     }
 
+    /// Whether some candidates stand for all.
+    fn searches(&self) -> bool {
+        self.kind == KernelRunKind::Tune && self.strategy != StrategyKind::Exhaustive
+    }
+
     /// Most evaluations in a space of so many candidates, where nothing is known of its op.
     fn limit(&self, space: usize) -> usize {
-        match (self.kind, self.strategy) {
-            (KernelRunKind::Verify | KernelRunKind::Sweep, _) | (_, StrategyKind::Exhaustive) => space,
-            _ => ((space as f64 * self.share) as usize).max(self.whole).min(space),
+        if !self.searches() {
+            return space;
         }
+        ((space as f64 * self.share) as usize).max(self.whole).min(space)
     }
 }
 

@@ -73,8 +73,9 @@ pub fn run(
     }
     let (mut accounts, mut cells, mut results) = (Vec::new(), Vec::new(), Vec::new());
     let count = plan.workloads.len();
-    let limits = plan.limits();
-    let mut shares = plan.time_budget.map(|budget| Shares::new(budget, shared.bench.elapsed(), &limits));
+    let (limits, wanted) = (plan.limits(), plan.unbounded());
+    let mut shares =
+        plan.time_budget.map(|budget| Shares::new(budget, shared.bench.elapsed(), &limits, plan.evaluation));
     // Winners of an op at other shapes, by op and policy.
     let mut winners: BTreeMap<(&str, String), Vec<VariantId>> = BTreeMap::new();
     for (index, workload) in plan.workloads.iter().enumerate() {
@@ -86,9 +87,11 @@ pub fn run(
         let mut race = Race::new(workload, ceiling, limit);
         let began = shared.bench.elapsed();
         let deadline = shares.as_ref().map(|s| s.deadline(index, began));
-        let halt = Halt { stop, deadline };
+        let end = shares.as_ref().map(|s| s.end);
+        let halts = Halts { must: Halt { stop, deadline: end }, rest: Halt { stop, deadline } };
         let known = winners.entry((&workload.workload.op, workload.policy.to_string())).or_default();
-        race.halted = search(&mut race, &mut shared, halt, known, ahead)?;
+        let scarce = limit < wanted[index];
+        race.halted = search(&mut race, &mut shared, halts, Ideas { elsewhere: known, scarce }, ahead)?;
         let searched = shared.bench.elapsed();
         for i in race.ranked().into_iter().take(LEADERS) {
             let leader = &workload.candidates[i].variant;
@@ -112,7 +115,7 @@ pub fn run(
         }
         let ended = shared.bench.elapsed();
         if let Some(shares) = &mut shares {
-            shares.took(searched - began, race.evaluations - race.from_cache, ended - searched);
+            shares.took(index, race.evaluations - race.from_cache, searched - began, ended - searched);
         }
         shared.progress.event(&Event::Finished { result: &result, elapsed: ended });
         accounts.push(account(&race));
@@ -144,50 +147,83 @@ pub fn run(
     })
 }
 
-/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted. `elsewhere` is what won at
-/// other shapes of the op; the workload `ahead` is compiled meanwhile.
+/// What ends a search: the floor and those that must have a time have until the end of the whole budget, since nothing can
+/// be said of a workload without them, and the rest until the end of the workload's part.
+#[derive(Clone, Copy)]
+struct Halts<'a> {
+    must: Halt<'a>,
+    rest: Halt<'a>,
+}
+
+/// Where a search looks before its strategy asks.
+struct Ideas<'a> {
+    /// What won at other shapes of the op, the last behind.
+    elsewhere: &'a [VariantId],
+    /// Whether the time budget leaves fewer evaluations than the strategy would have.
+    scarce: bool,
+}
+
+impl Ideas<'_> {
+    /// Candidates to begin with. A row that the table has only since the last run changes none of them, or a run that is
+    /// repeated would not find its answers in the cache.
+    fn candidates(&self, race: &Race) -> Vec<usize> {
+        let plan = race.plan;
+        let references: Vec<usize> = plan.first().into_iter().filter(|&i| plan.is_reference(i)).collect();
+        // Half is left to the strategy.
+        let room = race.limit.saturating_sub(references.len()) / 2;
+        let place = |v: &VariantId| plan.candidates.iter().position(|c| c.variant == *v);
+        let mut out: Vec<usize> = self.elsewhere.iter().rev().filter_map(place).take(HINTS.min(room)).collect();
+        if self.scarce {
+            let taken = [references, out.clone()].concat();
+            out.extend(plan.ranked_first(&taken).into_iter().take(room - out.len()));
+        }
+        out
+    }
+}
+
+/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted. The workload `ahead` is
+/// compiled meanwhile.
 fn search(
     race: &mut Race,
     shared: &mut Shared,
-    halt: Halt<'_>,
-    elsewhere: &[VariantId],
+    halts: Halts<'_>,
+    ideas: Ideas<'_>,
     ahead: Option<&WorkloadPlan>,
 ) -> Result<Option<&'static str>, JournalError> {
     let plan = shared.plan;
     let limit = race.limit;
     if plan.kind != KernelRunKind::Verify
-        && let Some(why) = race.evaluate_floor(shared, halt)?
+        && let Some(why) = race.evaluate_floor(shared, halts.must)?
     {
         return Ok(Some(why));
     }
-    if let Some(why) = race.evaluate_library(shared, halt)? {
+    if let Some(why) = race.evaluate_library(shared, halts.must)? {
         return Ok(Some(why));
     }
     let first = race.plan.first();
-    if let Some(why) = race.evaluate(shared, &first, None, halt)? {
+    if let Some(why) = race.evaluate(shared, &first, None, halts.must)? {
         return Ok(Some(why));
     }
+    let halt = halts.rest;
     // Behind those that must have a time, and no more than there is time for.
     let affordable = |race: &Race, shared: &Shared| {
         let remaining = halt.deadline.map(|d| d - shared.bench.elapsed());
         remaining.zip(race.cost_of_a_trial()).map(|(time, cost)| (time.0 / cost.0.max(1)) as usize)
     };
-    let place = |v: &VariantId| race.plan.candidates.iter().position(|c| c.variant == *v);
-    let hints: Vec<usize> = match plan.kind {
-        KernelRunKind::Tune => elsewhere.iter().rev().filter_map(place).take(HINTS).collect(),
+    let ideas = match plan.kind {
+        KernelRunKind::Tune => ideas.candidates(race),
         KernelRunKind::Verify | KernelRunKind::Sweep => Vec::new(),
     };
-    let mut asked: Vec<usize> = hints.iter().copied().filter(|i| !first.contains(i)).collect();
-    asked.truncate(affordable(race, shared).unwrap_or(usize::MAX).min(limit.saturating_sub(first.len())));
+    let mut asked: Vec<usize> = ideas.iter().copied().filter(|i| !first.contains(i)).collect();
+    asked.truncate(affordable(race, shared).unwrap_or(usize::MAX));
     if !asked.is_empty()
         && let Some(why) = race.evaluate(shared, &asked, None, halt)?
     {
         return Ok(Some(why));
     }
     let mut strategy = strategy_of(plan);
-    // A row that the table has only since the last run must not change the questions, or a run that is repeated would not
-    // find its answers in the cache. The strategy learns of it when it asks.
-    let mut hidden = race.plan.incumbent.filter(|&i| !race.plan.is_reference(i) && !hints.contains(&i));
+    // The strategy learns of a row when it asks, for the same reason.
+    let mut hidden = race.plan.incumbent.filter(|&i| !race.plan.is_reference(i) && !ideas.contains(&i));
     loop {
         let mut known = race.known();
         if let Some(i) = hidden {

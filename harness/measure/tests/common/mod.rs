@@ -33,6 +33,7 @@ pub fn workload(name: &str, candidates: Vec<Candidate>) -> WorkloadPlan {
     WorkloadPlan {
         workload: name.parse::<Workload>().unwrap(),
         policy: Policy::COLD_GRAPH,
+        weight: 1.0,
         candidates,
         pruned: Vec::new(),
         default: Some(0),
