@@ -406,7 +406,7 @@ fn a_selftest_of_the_statistics_leaves_a_record_whose_page_can_be_rebuilt() {
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{stderr}");
     let record: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
-    assert_eq!((record["kind"].as_str(), record["figures"].as_array().unwrap().len()), (Some("selftest"), 9));
+    assert_eq!((record["kind"].as_str(), record["figures"].as_array().unwrap().len()), (Some("selftest"), 10));
     assert!(record["notes"][0].as_str().unwrap().contains("asks for 100"), "{record}");
     let page = std::fs::read(out.join("report.html")).unwrap();
     let again = bench().arg("report").arg(&out).output().unwrap();

@@ -110,9 +110,14 @@ fn head(problem: &Problem, s: &Sizes, token: usize, head: usize) -> (Vec<f64>, V
 /// The codes of a row in int8 and its scale, where each element may be `off` by so much before it is rounded.
 pub(super) fn rounded(row: &[f64], off: f64) -> (Floats, Floats) {
     let largest = row.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-    // A value at the middle between two codes may go either way; a row of zeros has codes of zero.
+    // A value at the middle between two codes may go either way. A row of zeros has codes of zero, unless its elements may be
+    // off: then they are what its largest error makes of the others, and the bound of the scale keeps what they stand for small.
     let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-    let bound = if inverse == 0.0 { 0.0 } else { 0.5 + 1e-4 + 2.0 * off * inverse };
+    let bound = match largest == 0.0 {
+        true if off == 0.0 => 0.0,
+        true => 127.0,
+        false => 0.5 + 1e-4 + 2.0 * off * inverse,
+    };
     let codes = Floats { want: row.iter().map(|v| v * inverse).collect(), bound: vec![bound; row.len()], norms: None };
     let scale = vec![off / 127.0 + 1e-7 * largest + 1e-37];
     (codes, Floats { want: vec![largest / 127.0], bound: scale, norms: None })
@@ -316,5 +321,27 @@ impl Op for RopeAppend {
         let s = Sizes::of(&problem.workload.shape);
         problem.inputs[0] = Tensor::F32(values::rows(s.m, s.width(), Values::Outliers, &mut Rng::new(seed, 3)));
         problem.case = format!("activations {seed:#x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_a_row_of_zeros_are_free_only_where_its_elements_may_be_off() {
+        let (codes, scale) = rounded(&[0.0; 4], 0.0);
+        assert!(codes.bound.iter().all(|&b| b == 0.0) && scale.bound[0] < 1e-36);
+        // A sum that should have been zero: its rounding is all there is, up to the largest code.
+        let off = 1e-6;
+        let (codes, scale) = rounded(&[0.0; 4], off);
+        assert!(codes.bound.iter().all(|&b| b == 127.0));
+        assert!(
+            127.0 * (scale.want[0] + scale.bound[0]) < 1.001 * off,
+            "what the codes stand for stays within the error"
+        );
+        // Of a row that is not zero a code is half a step off, and what the error is in steps.
+        let (codes, _) = rounded(&[0.0, 127.0], 1e-3);
+        assert!((codes.bound[0] - 0.5021).abs() < 1e-9, "{}", codes.bound[0]);
     }
 }
