@@ -3,13 +3,13 @@
 //! A thread that sleeps takes microseconds to wake up where its processor was idle for a moment, hundreds in a virtual
 //! machine whose processor was given back to the host, and never the same time twice: the client of a small model on a GPU,
 //! whose tokens are 300 us apart, would see little but that. So beside a GPU the thread does not sleep between two tokens:
-//! it polls, which costs a processor for as long as a stream is open. Beside kernels on the processor it sleeps: they need
+//! it polls, which costs a processor while tokens come every few milliseconds. Beside kernels on the processor it sleeps: they need
 //! every core, and a token takes them milliseconds.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// How long a token may take until the thread sleeps after all: longer than a token of any model that one GPU holds, and
+/// How long a token may take until the thread sleeps after all: a token that takes longer hardly shows a wake-up, and it is
 /// short against a long prompt or a queue.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 

@@ -6,8 +6,7 @@
 //
 // split_merged with the table between a position and its slot, so that the two timed side by side show what pages cost. The keys
 // of a turn of a warp lie in one page, and the number of the next turn's page is under way while this turn's keys are: the
-// chain of two loads is waited for once. Pages are written between tokens, so that the table stands since before this one.
-// DIM is 64 or 128.
+// chain of two loads is waited for once. DIM is 64 or 128.
 //
 // PAGE (a constant of the space)  positions of a page
 //

@@ -81,15 +81,15 @@ pub struct Measured {
 ///
 /// # Errors
 /// What cannot be rendered or written. What servers do wrong is in [`Measured::ended`].
-pub async fn measure(p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<Measured> {
+pub async fn measure(mut p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<Measured> {
     let log = SampleLog::create(&p.identity.folder)?;
     let clock = Clock::start();
     let gpu = match p.plan.device {
         DeviceChoice::Cuda(ordinal) => Some(Gpu::open(ordinal).context("watching the GPU")?),
         DeviceChoice::Cpu | DeviceChoice::Auto => None,
     };
-    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel, log).watching(gpu.as_ref());
-    let ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
+    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel.clone(), log).watching(gpu.as_ref());
+    let mut ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
     let wall = clock.now();
     let Session { mut samples, telemetry, idle, energy, idle_w, log, .. } = session;
     let gpus = match &gpu {
@@ -104,13 +104,25 @@ pub async fn measure(p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<Meas
         // What was measured stands without it, and the first half of the ceiling too.
         notes.push(format!("the read ceiling was measured before the runs only: {e:#}"));
     }
-    let Found { quality, checks: of_quality, withhold } = match &ended {
-        Ended::Complete => quality::of_run(p.plan, p.model, &p.sides, &samples, judge).await?,
-        Ended::Interrupted | Ended::Lost(_) => Found {
-            withhold: Some("the run was cut short, and its quality was not judged".to_owned()),
-            ..Found::default()
-        },
+    // The judge loads the model itself, and needs the memory that our own servers have.
+    for side in &mut p.sides {
+        if let Some(child) = side.child.take() {
+            child.stop().await;
+        }
+    }
+    let judged = match &ended {
+        Ended::Complete => Some(quality::of_run(p.plan, p.model, &p.sides, &samples, judge).await?),
+        Ended::Interrupted | Ended::Lost(_) => None,
     };
+    if ended == Ended::Complete && p.cancel.is_cancelled() {
+        ended = Ended::Interrupted;
+    }
+    let cut_short = || Found {
+        withhold: Some("the run was cut short, and its quality was not judged".to_owned()),
+        ..Found::default()
+    };
+    let Found { quality, checks: of_quality, withhold } =
+        judged.filter(|_| ended == Ended::Complete).unwrap_or_else(cut_short);
     let mut checks = p.broken.checks;
     checks.extend(gpu_use::checks(&p.sides, &gpus, &samples));
     checks.extend(of_quality);
@@ -164,11 +176,6 @@ pub async fn measure(p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<Meas
     };
     reports::write_run_with(&p.identity.folder, &record, &samples, simulated)
         .with_context(|| format!("writing the report to {}", p.identity.folder.display()))?;
-    for side in p.sides {
-        if let Some(child) = side.child {
-            child.stop().await;
-        }
-    }
     Ok(Measured { record, ended })
 }
 

@@ -11,7 +11,9 @@ use super::strategy::StrategyKind;
 use crate::cell::Settings;
 
 /// What an evaluation takes on a GPU: a build that is waited for, a check, a warm-up to a plateau and ten samples. On an
-/// H200 it was 0.19 to 0.26 s over whole tunes, [`OVERHEAD`] counted.
+/// H200 it was 0.19 to 0.26 s over whole tunes of single ops, [`OVERHEAD`] counted. Those of fused ones take longer, and floor
+/// and data of a workload some 6 s: a plan for 150 s is too large there
+/// (`reports/published/2026-11-22-h200-engine-raw-2.txt`).
 const EVALUATION: Nanos = Nanos(300_000_000);
 
 /// A variant as the search sees it: a point of a lattice, and no more. What the coordinates mean is not known here.
