@@ -11,6 +11,7 @@ use harness_spec::Bytes;
 
 use crate::generate::LoadOptions;
 use crate::model::{Config, LoadError};
+use crate::smaller::{fewer_slots, shorter_context};
 
 /// What can still be had without swapping: of the machine, or of the control group that this process is in where that is less.
 /// `None` where the system does not tell.
@@ -80,10 +81,8 @@ pub fn check(
     if fits(context, slots) {
         return Ok(());
     }
-    let fewer = (1..slots.get()).rev().filter_map(NonZeroUsize::new).find(|&fewer| fits(context, fewer));
-    // Halved until it fits, in steps that people choose.
-    let halves = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
-    let shorter = halves.map(|c| 1 << c.ilog2()).find(|&c| fits(c, NonZeroUsize::MIN));
+    let fewer = fewer_slots(slots, |fewer| fits(context, fewer));
+    let shorter = shorter_context(context, |ctx| fits(ctx, NonZeroUsize::MIN));
     let fix = match (fewer, shorter) {
         (Some(fewer), _) => format!("--parallel {fewer} fits; or take a smaller --ctx or a smaller model"),
         (None, Some(ctx)) if slots.get() > 1 => format!("--parallel 1 with --ctx {ctx} fits; or take a smaller model"),

@@ -21,6 +21,7 @@ pub mod reference;
 pub mod requantize;
 pub mod sampler;
 pub mod server;
+mod smaller;
 mod stop;
 pub mod synth;
 pub mod tables;

@@ -10,6 +10,7 @@ use super::{buffers, sampled};
 use crate::generate::KvType;
 use crate::gguf::TensorInfo;
 use crate::model::{Config, EMBED, HEAD, LoadError};
+use crate::smaller::{fewer_slots, shorter_context};
 
 /// Tokens that prefill takes at once.
 pub const PREFILL_TOKENS: usize = 512;
@@ -129,12 +130,8 @@ where
         return Ok(need);
     }
     let fits = |context, kv, slots| of(context, kv, slots).total().0 <= free.0;
-    let fewer = (1..slots.get()).rev().filter_map(NonZeroUsize::new).find(|&fewer| fits(context, kv, fewer));
-    // Halved until it fits, in steps that people choose.
-    let shorter = |slots| {
-        let halves = std::iter::successors(Some(context / 2), |c| Some(c / 2)).take_while(|&c| c >= 256);
-        halves.map(|c| 1 << c.ilog2()).find(|&c| fits(c, kv, slots))
-    };
+    let fewer = fewer_slots(slots, |fewer| fits(context, kv, fewer));
+    let shorter = |slots| shorter_context(context, |ctx| fits(ctx, kv, slots));
     let advice = |slots| match kv != KvType::Int8 && fits(context, KvType::Int8, slots) {
         true => Some("--kv int8 fits; or take a smaller --ctx, a smaller model, or --device cpu".to_owned()),
         false => shorter(slots).map(|ctx| format!("--ctx {ctx} fits; or take a smaller model, or --device cpu")),
