@@ -3,13 +3,16 @@
 use std::fmt;
 
 use kernels::cpu::{self, Precision};
+use serde::{Deserialize, Serialize};
 
 use crate::generate::LoadOptions;
 
 /// The type that keys and values are kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// 16-bit floats, on every device.
+    #[default]
     F16,
     /// 32-bit floats, on the processor.
     F32,

@@ -138,8 +138,12 @@ pub fn open(mut opened: Opened, args: &TuneArgs, scripted: Option<KernelSuite>) 
         }
         None => None,
     };
-    let request =
-        EngineRequest { model, table: in_use.as_ref().map(|t| t.0.clone()), context: args.context.map(|n| n as usize) };
+    let request = EngineRequest {
+        model,
+        table: in_use.as_ref().map(|t| t.0.clone()),
+        context: args.context.map(|n| n as usize),
+        kv: args.kv.into(),
+    };
     eprintln!("loading {word} in the engine");
     let facts = opened
         .target

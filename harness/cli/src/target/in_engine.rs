@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use engine::cuda::CudaModel;
-use engine::generate::{DeviceChoice, KvType, LoadOptions, TableChoice};
+use engine::generate::{DeviceChoice, LoadOptions, TableChoice};
 use engine::gguf::Gguf;
 use engine::info::ModelInfo;
 use engine::model::Config;
@@ -135,7 +135,8 @@ impl InEngine {
             .table
             .clone()
             .map_or(TableChoice::Default, |path| TableChoice::File(Box::leak(path.into_boxed_path())));
-        let options = LoadOptions { device: DeviceChoice::Cuda(ordinal), table, ..LoadOptions::default() };
+        let kv = Some(request.kv);
+        let options = LoadOptions { device: DeviceChoice::Cuda(ordinal), table, kv, ..LoadOptions::default() };
         let mut model = CudaModel::load(&gguf, &config, ordinal, &options, context).map_err(|e| in_file(&e))?;
         let (steps, depths) = steps(&mut model, deepest).map_err(|e| e.to_string())?;
         let length = std::fs::metadata(&request.model).map(|m| m.len()).map_err(|e| in_file(&e))?;
@@ -144,9 +145,13 @@ impl InEngine {
         let facts = EngineFacts { steps, prompts: model.prompt_products().to_owned(), context: context as u64 };
         let vocab = config.vocab.max(1);
         let mut engine = InEngine {
-            identity: format!("{} {length} {context} {INTERVAL_NS} {TOKENS:?}", request.model.display()),
+            identity: format!(
+                "{} {length} {context} {} {INTERVAL_NS} {TOKENS:?}",
+                request.model.display(),
+                request.kv.name()
+            ),
             weights: info.weight_bytes_per_token(),
-            kv_per_position: info.kv_bytes_per_position(KvType::F16),
+            kv_per_position: info.kv_bytes_per_position(request.kv),
             flops: 2 * info.parameters(),
             ids: (0..deepest).map(|i| (i * 7919 % vocab) as u32).collect(),
             filled: 0,
@@ -374,6 +379,7 @@ impl Target for WithEngine {
 
 #[cfg(test)]
 mod tests {
+    use engine::generate::KvType;
     use harness_measure::fake::{Fake, Script};
 
     use super::*;
@@ -399,7 +405,9 @@ mod tests {
         target.prepare(std::slice::from_ref(&cell)).remove(0).unwrap();
         let ns = target.sample(&cell, 1).unwrap()[0].ns;
         assert!((4000.0..6000.0).contains(&ns), "{ns}");
-        let said = target.load(&EngineRequest { model: "m.gguf".into(), table: None, context: None }).unwrap_err();
+        let said = target
+            .load(&EngineRequest { model: "m.gguf".into(), table: None, context: None, kv: KvType::F16 })
+            .unwrap_err();
         assert!(said.contains("--device cuda:0"), "{said}");
     }
 }

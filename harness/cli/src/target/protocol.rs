@@ -1,5 +1,6 @@
 //! What a worker and its parent say to each other: a request a line down, an answer a line up.
 
+use engine::generate::KvType;
 use harness_spec::units::{Bytes, Nanos};
 use harness_spec::{
     Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, VariantId, Workload,
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use variants::Limits;
 
 /// Version of these messages. Both ends are one program, so that a difference means a file was replaced under a run.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What a parent asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub struct EngineRequest {
     pub table: Option<std::path::PathBuf>,
     /// Positions of the context, where not the usual number of them.
     pub context: Option<usize>,
+    /// The type that keys and values are kept in.
+    pub kv: KvType,
 }
 
 /// A workload of a token, as the engine runs it.
@@ -178,7 +181,12 @@ mod tests {
             Request::Announce { phase: Phase::RunOff },
             Request::Rest { pause: Nanos(5) },
             Request::Settle { cell: cell.clone() },
-            Request::LoadEngine(EngineRequest { model: "m.gguf".into(), table: None, context: Some(20_000) }),
+            Request::LoadEngine(EngineRequest {
+                model: "m.gguf".into(),
+                table: None,
+                context: Some(20_000),
+                kv: KvType::Int8,
+            }),
         ] {
             let line = serde_json::to_string(&request).unwrap();
             assert!(!line.contains('\n'));
