@@ -13,7 +13,7 @@ use bench_cli::record::Identity;
 use bench_cli::session::Ended;
 use fake::{Fault, Peer, Scripted, Stub, WordJudge, plan};
 use harness_spec::record::{
-    DropReason, Measure, MetricId, Provenance, RunKind, RunRecord, Sample, SampleStatus, SideRole, Verdict,
+    Check, DropReason, Measure, MetricId, Provenance, RunKind, RunRecord, Sample, SampleStatus, SideRole, Verdict,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -338,12 +338,12 @@ async fn a_mismatch_leaves_numbers_and_no_verdict() {
 async fn two_sides_that_say_what_the_model_says_have_their_quality_in_the_record_and_a_verdict() {
     let r = race(12, Scripted::default()).await;
     let quality = r.record().quality.as_ref().unwrap();
-    assert!(quality.passed && quality.text.tokens > 1, "{quality:?}");
+    assert!(quality.passed == Some(true) && quality.text.tokens > 1, "{quality:?}");
     // Four requests, each with the answer of both sides.
     assert_eq!((quality.answers.len(), quality.agreements.len()), (8, 4));
     assert!(quality.answers.iter().all(|a| a.tokens == 24 && a.others == 0), "{:?}", quality.answers);
     assert_ne!(r.record().headline.verdict, Some(Verdict::Withheld));
-    assert!(r.record().checks.iter().filter(|c| c.name.contains("greedy answers")).all(|c| c.passed));
+    assert!(r.record().checks.iter().filter(|c| c.name.contains("greedy answers")).all(|c| c.passed == Some(true)));
 }
 
 #[tokio::test]
@@ -365,13 +365,35 @@ async fn whoever_returns_junk_takes_the_verdict_with_it_and_is_named() {
         assert_eq!(record.headline.verdict, Some(Verdict::Withheld), "{said}");
         let why = record.headline.blocked.as_ref().unwrap();
         assert!(why.starts_with("the quality gate failed") && why.contains(said), "{said}: {why}");
-        assert!(record.checks.iter().any(|c| !c.passed), "{said}");
-        assert!(record.quality.as_ref().is_none_or(|q| !q.passed), "{said}");
+        assert!(record.checks.iter().any(Check::failed), "{said}");
+        assert!(record.quality.as_ref().is_none_or(|q| q.passed == Some(false)), "{said}");
         // The figures stay, and so does the page that says why.
         assert!(record.metrics.iter().any(|m| m.ratio.is_some()));
         let page = std::fs::read_to_string(r.dir.path().join("report.html")).unwrap();
         assert!(page.contains("Check failed"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_sound_model_whose_answers_are_short_is_too_little_to_judge_and_has_not_failed() {
+    let r = judged_race(
+        plan(12, &[3]),
+        Scripted::default(),
+        Scripted::default(),
+        false,
+        CancellationToken::new(),
+        WordJudge::default(),
+    )
+    .await;
+    let record = r.record();
+    assert_eq!(record.headline.verdict, Some(Verdict::Withheld));
+    let why = record.headline.blocked.as_ref().unwrap();
+    assert!(why.starts_with("the quality is not known: greedy answers of scripted Engine"), "{why}");
+    assert!(why.contains("12 tokens of 4 answers, too little to judge, 16 are needed"), "{why}");
+    assert!(!why.contains("failed") && !record.checks.iter().any(Check::failed), "{why}");
+    assert_eq!(record.quality.as_ref().unwrap().passed, None);
+    let page = std::fs::read_to_string(r.dir.path().join("report.html")).unwrap();
+    assert!(!page.contains("Check failed") && page.contains("pill unknown"), "{page}");
 }
 
 fn setting<'a>(model: &'a Stub, plan: &'a RunPlan, out: &'a TempDir) -> Setting<'a> {

@@ -325,7 +325,7 @@ fn name(record: &RunRecord) -> String {
 }
 
 fn source(number: usize, entry: &Entry, record: &RunRecord, out: &Path) -> Source {
-    let failed = record.checks.iter().filter(|c| !c.passed);
+    let failed = record.checks.iter().filter(|c| c.failed());
     let mut troubles: Vec<String> = failed.map(|c| format!("check failed: {}: {}", c.name, c.found)).collect();
     troubles.extend(record.headline.blocked.iter().map(|why| format!("no verdict: {why}")));
     if record.hygiene.interrupted {

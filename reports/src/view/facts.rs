@@ -279,7 +279,7 @@ pub(crate) fn server_reported(record: &RunRecord) -> Vec<SideRow> {
 pub(crate) struct CheckRow {
     /// What must hold.
     pub name: String,
-    /// `ok` or `failed`; also the CSS class.
+    /// `ok`, `failed` or `unknown`; also the CSS class.
     pub state: &'static str,
     /// The figures.
     pub found: String,
@@ -289,7 +289,11 @@ pub(crate) struct CheckRow {
 pub(crate) fn checks(record: &RunRecord) -> Vec<CheckRow> {
     let row = |c: &Check| CheckRow {
         name: format::one_line(&c.name),
-        state: if c.passed { "ok" } else { "failed" },
+        state: match c.passed {
+            Some(true) => "ok",
+            Some(false) => "failed",
+            None => "unknown",
+        },
         found: format::one_line(&c.found),
     };
     record.checks.iter().map(row).collect()

@@ -126,7 +126,7 @@ pub async fn measure(mut p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<
     let mut checks = p.broken.checks;
     checks.extend(gpu_use::checks(&p.sides, &gpus, &samples));
     checks.extend(of_quality);
-    for check in checks.iter().filter(|check| !check.passed) {
+    for check in checks.iter().filter(|check| check.failed()) {
         eprintln!("check failed: {}: {}", check.name, check.found);
     }
     let options = AnalysisOptions {

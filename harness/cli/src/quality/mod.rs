@@ -200,15 +200,15 @@ pub async fn of_run(
     let mut found = Found::default();
     match judge.judge(&questions).await {
         Ok(Judgement { reference, text, answers, agreements }) => {
-            let mut q = Quality { reference, bounds: gate.bounds(), text, answers, agreements, passed: false };
+            let mut q = Quality { reference, bounds: gate.bounds(), text, answers, agreements, passed: None };
             let label = |role| sides.iter().find(|s| s.role == role).map_or_else(String::new, |s| s.label.clone());
             found.checks = quality::checks(&q, label);
-            q.passed = found.checks.iter().all(|c| c.passed);
+            q.passed = quality::passed(&found.checks);
             found.quality = Some(q);
         }
         Err(e) => found.checks.push(Check {
             name: format!("quality of {} is known", ours.label),
-            passed: false,
+            passed: Some(false),
             found: format!("{e:#}"),
         }),
     }

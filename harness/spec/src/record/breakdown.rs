@@ -111,8 +111,15 @@ pub struct RawStep {
 pub struct Check {
     /// What must hold.
     pub name: String,
-    /// Whether it does.
-    pub passed: bool,
+    /// Whether it does; `null` where too little was measured to tell, which is no failure.
+    pub passed: Option<bool>,
     /// The figures.
     pub found: String,
+}
+
+impl Check {
+    /// Whether it is known not to hold.
+    pub fn failed(&self) -> bool {
+        self.passed == Some(false)
+    }
 }

@@ -22,8 +22,9 @@ pub struct Quality {
     pub answers: Vec<AnswerQuality>,
     /// How far the answers of both sides to a prompt go together.
     pub agreements: Vec<AnswerAgreement>,
-    /// Whether all of it is within bounds; otherwise there is no verdict.
-    pub passed: bool,
+    /// Whether all of it is within bounds, `null` where there is too little to judge. Without `true` there is no
+    /// verdict.
+    pub passed: Option<bool>,
 }
 
 /// What the quality of a run must stay within.
