@@ -114,7 +114,7 @@ impl UnderWay {
 
 /// Sends a reply. A client that has left hears nothing, and that is all there is to it.
 pub(super) fn send(job: &Job, reply: Reply) {
-    let _ = job.replies.send(reply);
+    let _ = job.replies.try_send(reply);
 }
 
 fn prompt_ids(backend: &dyn Backend, prompt: &Prompt) -> Result<Vec<u32>, ApiError> {
