@@ -391,6 +391,7 @@ fn what_the_engine_cannot_be_asked_is_wrong_usage_with_the_fix() {
         (vec!["--policy", "cold+in_engine", "--model", "m", "--kernels", "kernels"], "--kernels"),
         (vec!["--policy", "cold+in_engine", "--model", &model], "edgellm synth"),
         (vec!["--policy", "cold+graph", "--workload", WORKLOAD, "--context", "20000"], "--policy cold+in_engine"),
+        (vec!["--workload", WORKLOAD, "--kv", "int8"], "--policy cold+in_engine"),
         (vec!["--policy", "cold+in_engine", "--model", "fake.toml"], "--device cuda:0"),
     ] {
         let out = lab.bench().args(["tune", "--device", "cpu"]).args(&args).output().unwrap();

@@ -240,11 +240,11 @@ pub struct TuneArgs {
     pub table: Option<PathBuf>,
     /// With --policy cold+in_engine: positions of the context that the model is loaded with. Beyond 17,000 attention over
     /// the longest contexts is tuned, too [default: 8192].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(64..), requires = "policy", conflicts_with_all = ["simulate", "replay"])]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(64..), conflicts_with_all = ["simulate", "replay"])]
     pub context: Option<u32>,
-    /// With --policy cold+in_engine: the type that the engine keeps keys and values in.
-    #[arg(long, value_enum, default_value = "f16", requires = "policy", conflicts_with_all = ["simulate", "replay"])]
-    pub kv: KvArg,
+    /// With --policy cold+in_engine: the type that the engine keeps keys and values in [default: f16].
+    #[arg(long, value_enum, conflicts_with_all = ["simulate", "replay"])]
+    pub kv: Option<KvArg>,
     /// Try the new table in the engine with this model first: rows that the model runs replace those of the old table where
     /// the engine is faster with them.
     #[arg(long, value_name = "MODEL")]

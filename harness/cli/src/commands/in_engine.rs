@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use engine::generate::KvType;
 use engine::models::{self, Store};
 use harness_spec::record::Provenance;
 use harness_spec::{CacheState, Policy, VariantId, Workload};
@@ -142,7 +143,7 @@ pub fn open(mut opened: Opened, args: &TuneArgs, scripted: Option<KernelSuite>) 
         model,
         table: in_use.as_ref().map(|t| t.0.clone()),
         context: args.context.map(|n| n as usize),
-        kv: args.kv.into(),
+        kv: args.kv.map_or(KvType::F16, KvType::from),
     };
     eprintln!("loading {word} in the engine");
     let facts = opened

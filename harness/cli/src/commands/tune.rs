@@ -50,9 +50,9 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
     let engine = in_engine::asked(&args.timing.policy);
     if engine {
         in_engine::check(&args, place)?;
-    } else if args.context.is_some() {
+    } else if args.context.is_some() || args.kv.is_some() {
         return Err(usage(anyhow!(
-            "--context is that of the engine\nhint: give --policy cold+in_engine, or leave --context out"
+            "--context and --kv are those of the engine\nhint: give --policy cold+in_engine, or leave them out"
         )));
     }
     let scripted = args.device.simulate.is_some();
