@@ -213,9 +213,9 @@ fn a_tune_that_is_repeated_without_a_seed_finds_every_answer_and_what_its_budget
     };
     let text = run("a");
     let first = record(&lab.path("a"));
-    let note = "the time budget of 20 s leaves 50 of ";
+    let note = "the time budget of 20 s leaves 30 of ";
     assert!(text.contains(note) && first.notes.iter().any(|n| n.contains(note)), "{text}");
-    assert_eq!((first.results[0].search.as_ref().unwrap().evaluations, &first.incomplete), (50, &None));
+    assert_eq!((first.results[0].search.as_ref().unwrap().evaluations, &first.incomplete), (30, &None));
     run("b");
     let second = record(&lab.path("b"));
     assert!(second.plan.seed == first.plan.seed && second.cells.iter().all(|c| c.from_cache));

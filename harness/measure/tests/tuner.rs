@@ -7,11 +7,12 @@ use std::sync::atomic::AtomicBool;
 use common::{StopAfter, again, floor_cell, go, grid, plan, same_table, script, sweep, tune, winner, workload};
 use harness_measure::fake::{Failure, Fake, Rule, Script};
 use harness_measure::tune::{
-    MemoryJournal, Plan, Replay, STRATEGIES, Silent, Space, StrategyKind, WorkloadPlan, candidates, run,
+    Costs, KernelOutcome, MemoryJournal, Plan, Replay, STRATEGIES, Silent, Space, StrategyKind, WorkloadPlan,
+    candidates, run,
 };
-use harness_spec::record::{KernelRunKind, Outcome, Provenance, TrialPurpose};
+use harness_spec::record::{CellResult, KernelRunKind, Outcome, Provenance, TrialPurpose};
 use harness_spec::units::Nanos;
-use harness_spec::{Stage, Target};
+use harness_spec::{Cell, Stage, Target};
 
 fn fail(pattern: &str, stage: Stage, share: f64) -> Rule {
     let failure = Failure { stage, message: format!("scripted {stage}"), after_samples: 0, only: None, share };
@@ -170,6 +171,12 @@ fn stopped_at_ten_moments_the_result_is_valid_incomplete_and_no_worse_than_the_d
     }
 }
 
+/// What a workload and an evaluation are planned to take, ms.
+fn costs(workload: u64, evaluation: u64) -> Costs {
+    let [workload, evaluation] = [workload, evaluation].map(|ms| Nanos(ms * 1_000_000));
+    Costs { workload, evaluation }
+}
+
 /// Three shapes of one op, of which the first is most of a token.
 fn three_shapes() -> Plan {
     let shapes = ["gemv_q4_0 K=4096 N=4096", "gemv_q4_0 K=1536 N=8960", "gemv_q4_0 K=8960 N=1536"];
@@ -182,7 +189,7 @@ fn three_shapes() -> Plan {
 fn a_used_up_time_budget_still_ends_in_run_offs_of_every_workload() {
     let mut p = three_shapes();
     // More is planned than there is time for.
-    (p.time_budget, p.evaluation) = (Some(Nanos(20_000_000_000)), Nanos(60_000_000));
+    (p.time_budget, p.costs) = (Some(Nanos(20_000_000_000)), costs(960, 60));
     assert_eq!(p.limits(), p.unbounded());
     let (out, _) = go(&mut Fake::new(script("")), &p);
     assert!(out.wall.0 <= 22_000_000_000, "{}", out.wall.secs());
@@ -197,15 +204,128 @@ fn a_used_up_time_budget_still_ends_in_run_offs_of_every_workload() {
 fn a_budget_is_planned_by_weight_and_a_run_that_is_repeated_asks_the_same() {
     let mut p = three_shapes();
     assert_eq!(p.limits(), [100, 33, 33]);
-    (p.time_budget, p.evaluation) = (Some(Nanos(90_000_000_000)), Nanos(600_000_000));
-    assert_eq!(p.limits(), [59, 21, 21]);
+    (p.time_budget, p.costs) = (Some(Nanos(90_000_000_000)), costs(9600, 600));
+    assert_eq!(p.limits(), [70, 15, 15]);
     let (out, mut journal) = go(&mut Fake::new(script("")), &p);
     assert!(out.incomplete.is_none() && out.wall.0 <= 90_000_000_000, "{:?} {}", out.incomplete, out.wall.secs());
     let evaluations: Vec<u64> = out.results.iter().map(|r| r.search.as_ref().unwrap().evaluations).collect();
-    assert_eq!(evaluations, [59, 21, 21]);
+    assert_eq!(evaluations, [70, 15, 15]);
     let repeat = again(&mut Fake::new(script("")), &p, &mut journal);
     same_table(&out, &repeat, "repeated");
     assert!(repeat.cells.iter().all(|c| c.from_cache));
+}
+
+/// What a token and a prompt of Qwen2.5-1.5B launch on a GPU: 14 workloads with as many candidates as their spaces admit, in
+/// the order of their weight, each with the ten reads of its floor.
+fn of_a_model() -> Plan {
+    let all: [(&str, [u32; 3], f64); 14] = [
+        ("gate_up_q4_0 F=8960 K=1536", [6, 10, 10], 35.0),
+        ("gemv_add_q4_0 K=8960 N=1536", [8, 25, 25], 18.0),
+        ("norm_logits_q6_k K=1536 N=151936", [4, 20, 20], 16.0),
+        ("qkv_rope_q4_0 K=1536 N=2048", [4, 20, 20], 5.0),
+        ("gemv_add_q4_0 K=1536 N=1536", [8, 20, 20], 4.0),
+        ("attn_token DIM=128 HEADS=12 LEN=512", [8, 20, 20], 2.0),
+        ("gemm_q4_0 K=1536 M=512 N=17920", [8, 10, 10], 0.5),
+        ("swiglu F=8960 M=512", [1, 7, 1], 0.2),
+        ("gemm_q4_0 K=8960 M=512 N=1536", [8, 10, 10], 0.2),
+        ("attn_prefill DIM=128 HEADS=12 M=512", [2, 5, 1], 0.1),
+        ("rmsnorm_half K=1536 M=512", [3, 7, 1], 0.1),
+        ("rope_append DIM=128 HEADS=12 M=512", [1, 1, 1], 0.1),
+        ("gemm_q4_0 K=1536 M=512 N=2048", [8, 10, 10], 0.1),
+        ("gemm_q4_0 K=1536 M=512 N=1536", [8, 10, 10], 0.1),
+    ];
+    let of = |(i, (name, [k, a, b], weight)): (usize, (&str, [u32; 3], f64))| {
+        let bytes = 1_000_000 * (i as u64 + 1);
+        let read =
+            |r: usize| Cell { variant: format!("stream_read/r[R={r}]@cuda").parse().unwrap(), ..floor_cell(bytes) };
+        let candidates = grid(k as usize, a, b);
+        let baseline = Some(candidates.len() - 1);
+        WorkloadPlan { weight, baseline, floor: (0..10).map(read).collect(), ..workload(name, candidates) }
+    };
+    let mut p = plan(KernelRunKind::Tune, all.into_iter().enumerate().map(of).collect());
+    p.time_budget = Some(Nanos(150_000_000_000));
+    p
+}
+
+/// A device on which the data of a workload take so long, and checks between a part and all of so long; all in ms.
+fn slow_device(data: u64, checks: [u64; 2]) -> Fake {
+    let mut s = script("[device]\ncompile_ms = 5.0");
+    s.rules.push(Rule { check_ms: Some(70.0), ..Rule::of("stream_read/*") });
+    let [least, most] = checks.map(|ms| ms as f64);
+    s.rules.push(Rule { data_ms: Some(data as f64), ..Rule::of("gemv_q4_0/*") });
+    for (i, op) in ["gate_up", "gemv_add", "norm_logits", "qkv_rope", "attn", "gemm", "rmsnorm"].iter().enumerate() {
+        let check_ms = Some(least + (most - least) * (i % 4) as f64 / 3.0);
+        s.rules.push(Rule { workload: format!("{op}*"), check_ms, ..Rule::of("gemv_q4_0/*") });
+    }
+    Fake::new(s)
+}
+
+#[test]
+fn a_model_of_fourteen_workloads_is_done_in_its_budget_and_asks_the_same_when_it_is_repeated() {
+    let p = of_a_model();
+    // Evaluations of 0.2 to 0.5 s, a minimum of 60 ms of warm-up among them.
+    let (out, mut journal) = go(&mut slow_device(3000, [130, 430]), &p);
+    assert!(out.incomplete.is_none() && out.wall.secs() <= 150.0, "{:?} {}", out.incomplete, out.wall.secs());
+    let evaluations = |out: &KernelOutcome| -> Vec<usize> {
+        out.results.iter().map(|r| r.search.as_ref().unwrap().evaluations as usize).collect()
+    };
+    assert_eq!(evaluations(&out), p.limits());
+    let mut fake = slow_device(3000, [130, 430]);
+    let repeat = again(&mut fake, &p, &mut journal);
+    same_table(&out, &repeat, "repeated");
+    assert!(repeat.cells.iter().all(|c| c.from_cache) && fake.tally().checks.is_empty());
+    assert!(repeat.wall.secs() <= 15.0, "{}", repeat.wall.secs());
+}
+
+#[test]
+fn a_budget_that_is_far_too_short_for_its_plan_leaves_no_workload_without_a_time() {
+    let p = of_a_model();
+    let (out, _) = go(&mut slow_device(5000, [1000, 1500]), &p);
+    assert!(out.incomplete.as_ref().is_some_and(|why| why.contains("time budget")), "{:?}", out.incomplete);
+    assert!(out.results.iter().all(|r| r.winner.is_some()), "{:#?}", out.incomplete);
+    assert!(out.wall.secs() <= 155.0, "{}", out.wall.secs());
+}
+
+#[test]
+fn floors_of_other_sizes_are_timed_with_the_best_reads_of_the_first() {
+    let mut p = of_a_model();
+    p.workloads.truncate(3);
+    (p.whole, p.share) = (4, 0.0);
+    let floors = [0, 1, 2].map(|i: usize| p.workloads[i].floor[0].workload.clone());
+    let (out, journal) = go(&mut Fake::new(script("")), &p);
+    let reads = |out: &KernelOutcome, i: usize| -> Vec<_> {
+        let of = |c: &&CellResult| c.cell.workload == floors[i];
+        out.cells.iter().filter(of).map(|c| (c.cell.variant.clone(), c.time_ns.as_ref().unwrap().median)).collect()
+    };
+    let mut first = reads(&out, 0);
+    first.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut best: Vec<_> = first.iter().take(3).map(|(v, _)| v.clone()).collect();
+    best.sort();
+    for other in [1, 2] {
+        let mut timed: Vec<_> = reads(&out, other).into_iter().map(|(v, _)| v).collect();
+        timed.sort();
+        assert_eq!((first.len(), &timed), (10, &best));
+    }
+    let mut journal = MemoryJournal::with(journal.trials().to_vec());
+    assert!(again(&mut Fake::new(script("")), &p, &mut journal).cells.iter().all(|c| c.from_cache));
+    // A sweep leaves nothing out.
+    p.kind = KernelRunKind::Sweep;
+    for w in &mut p.workloads {
+        w.candidates.truncate(2);
+        w.baseline = None;
+    }
+    assert_eq!(reads(&go(&mut Fake::new(script("")), &p).0, 2).len(), 10);
+}
+
+#[test]
+fn what_has_passed_its_check_when_the_time_is_over_is_timed() {
+    let mut p = sweep(workload(common::WORKLOAD, grid(2, 4, 4)));
+    p.time_budget = Some(Nanos(6_000_000_000));
+    let mut fake = Fake::new(script("[device]\ncompile_ms = 5.0\ncheck_ms = 1000.0"));
+    let (out, _) = go(&mut fake, &p);
+    let checked = fake.tally().checks.len() as u64;
+    assert!(out.incomplete.is_some() && (3..8).contains(&checked), "{checked}");
+    assert_eq!(out.accounts[0].timed, checked);
 }
 
 #[test]
@@ -216,8 +336,8 @@ fn where_evaluations_are_scarce_the_best_of_each_kernel_by_the_roofline_comes_fi
     }
     assert_eq!(w.ranked_first(&[0]), [199, 299, 399]);
     let mut p = tune(w);
-    (p.time_budget, p.evaluation) = (Some(Nanos(19_200_000_000)), Nanos(600_000_000));
-    assert_eq!(p.limits(), [16]);
+    (p.time_budget, p.costs) = (Some(Nanos(14_400_000_000)), costs(9600, 600));
+    assert_eq!(p.limits(), [8]);
     let (out, _) = go(&mut Fake::new(script("")), &p);
     let asked = |i: usize| out.cells.iter().any(|c| c.cell.variant == p.workloads[0].candidates[i].variant);
     assert!([0, 199, 299, 399].into_iter().all(asked));

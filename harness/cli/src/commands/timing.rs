@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, anyhow};
 use harness_measure::cell::{OUT_OF_TIME, Settings};
-use harness_measure::tune::{KernelOutcome, Plan, WorkloadPlan, run as run_plan};
+use harness_measure::tune::{Costs, KernelOutcome, Plan, WorkloadPlan, run as run_plan};
 use harness_spec::record::{KERNEL_SCHEMA_VERSION, KernelPlan, KernelRun, KernelRunKind, Provenance, Trial};
 use harness_spec::units::Nanos;
 use harness_spec::{Policy, Target};
@@ -109,8 +109,9 @@ pub struct PlanFile {
     pub command: Vec<String>,
 }
 
-/// What an evaluation takes on a processor: over whole tunes of two threads 0.07 to 0.9 s, the larger the matrix the longer.
-const EVALUATION_ON_CPU: Nanos = Nanos(600_000_000);
+/// What a tune takes on a processor: over whole tunes of two threads an evaluation took 0.07 to 0.9 s, the larger the matrix
+/// the longer.
+const COSTS_ON_CPU: Costs = Costs { workload: Nanos(9_600_000_000), evaluation: Nanos(600_000_000) };
 
 /// The file's name in a run's folder.
 const PLAN_FILE: &str = "plan.json";
@@ -169,7 +170,7 @@ pub fn time(job: &Job<'_>, mut bench: Bench) -> Result<Option<Timed>, Failure> {
         Some(Budget::Unlimited) | None => None,
     };
     if device.backend == "cpu" {
-        plan.evaluation = EVALUATION_ON_CPU;
+        plan.costs = COSTS_ON_CPU;
     }
     if let Some(budget) = job.timing.cell_budget {
         plan.settings.device_budget = Nanos(budget.as_nanos() as u64);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use harness_spec::units::{Bytes, Nanos};
 use harness_spec::{
     CacheState, Canary, Cell, CellFailure, CellSample, CheckReport, DeviceKey, Phase, Prepared, Resources, Stage,
-    Target, VariantId,
+    Target, VariantId, Workload,
 };
 use sha2::{Digest, Sha256};
 
@@ -50,6 +50,8 @@ pub struct Fake {
     taken: HashMap<Cell, u64>,
     known: HashMap<Cell, Known>,
     compiled: HashSet<VariantId>,
+    /// Workloads whose data are there.
+    with_data: HashSet<Workload>,
     transferred: u64,
     canaries: u64,
     /// Where correlated noise stands.
@@ -68,6 +70,7 @@ impl Fake {
             taken: HashMap::new(),
             known: HashMap::new(),
             compiled: HashSet::new(),
+            with_data: HashSet::new(),
             transferred: 0,
             canaries: 0,
             wander: 0.0,
@@ -225,9 +228,12 @@ impl Target for Fake {
 
     fn check(&mut self, cell: &Cell, seed: u64) -> Result<CheckReport, CellFailure> {
         *self.tally.checks.entry(cell.clone()).or_default() += 1;
+        let rule = &self.know(cell).rule;
+        let (check, data) = (rule.check_ms, rule.data_ms);
         let device = &self.script.device;
-        let (check, transfer) = (device.check_ms, device.transfer_ms);
-        self.pass_ms(check + transfer);
+        let (check, transfer) = (check.unwrap_or(device.check_ms), device.transfer_ms);
+        let data = data.filter(|_| self.with_data.insert(cell.workload.clone())).unwrap_or(0.0);
+        self.pass_ms(check + transfer + data);
         self.transferred += (transfer * 1e6) as u64;
         if let Some(failure) = self.failure(cell, |s| s == Stage::Check) {
             return Err(self.fail(&failure));

@@ -198,6 +198,10 @@ pub struct Rule {
     pub time_ns: Option<f64>,
     /// Factor on its time.
     pub slower: Option<f64>,
+    /// Time of its check, ms.
+    pub check_ms: Option<f64>,
+    /// Time that the data of its workload take, ms, inside the first check of such a cell there.
+    pub data_ms: Option<f64>,
     /// Noise of its samples.
     pub noise: Option<Noise>,
     /// Share of its samples that run throttled.
@@ -244,6 +248,8 @@ impl Script {
                 (out.time_ns, out.efficiency) = (r.time_ns, r.efficiency);
             }
             out.slower = r.slower.or(out.slower);
+            out.check_ms = r.check_ms.or(out.check_ms);
+            out.data_ms = r.data_ms.or(out.data_ms);
             out.noise = r.noise.or(out.noise);
             out.throttled = r.throttled.or(out.throttled);
             out.fail = r.fail.or(out.fail);

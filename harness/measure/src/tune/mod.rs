@@ -20,7 +20,7 @@ pub mod strategy;
 
 pub use journal::{Journal, JournalError, MemoryJournal, read_lines};
 pub use key::trial_key;
-pub use plan::{Candidate, Plan, WorkloadPlan, candidates};
+pub use plan::{Candidate, Costs, Plan, WorkloadPlan, candidates};
 pub use progress::{Event, Progress, Silent};
 pub use promote::{
     EngineEvidence, Finding, Judged, Loading as EngineLoading, Pair as EnginePair, Promotion, RowChange,

@@ -6,15 +6,37 @@ use harness_spec::record::{CellRole, KernelRunKind, Provenance};
 use harness_spec::units::Nanos;
 use harness_spec::{Cell, Policy, VariantId, Workload};
 
-use super::shares::{OVERHEAD, apportion};
+use super::shares::apportion;
 use super::strategy::StrategyKind;
 use crate::cell::Settings;
 
-/// What an evaluation takes on a GPU: a build that is waited for, a check, a warm-up to a plateau and ten samples. On an
-/// H200 it was 0.19 to 0.26 s over whole tunes of single ops, [`OVERHEAD`] counted. Those of fused ones take longer, and floor
-/// and data of a workload some 6 s: a plan for 150 s is too large there
-/// (`reports/published/2026-11-22-h200-engine-raw-2.txt`).
-const EVALUATION: Nanos = Nanos(300_000_000);
+/// What a tune takes, about: what its time budget is planned by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// What a workload takes beside its evaluations: its floor, its data, the first check of an input, its run-off.
+    pub workload: Nanos,
+    /// A candidate: a build that is waited for, a check, a warm-up to a plateau and ten samples.
+    pub evaluation: Nanos,
+}
+
+impl Costs {
+    /// On a GPU. On an H200 an evaluation took 0.19 to 0.26 s over whole tunes of single ops, one of fused ops longer, and floor
+    /// and data of a workload some 6 s when every floor was timed with ten reads
+    /// (`reports/published/2026-11-21-h200-tune-qwen2.5-1.5b-q4_0`, `reports/published/2026-11-22-h200-engine-raw-2.txt`). The
+    /// rest is room for noise.
+    pub const ON_GPU: Costs = Costs { workload: Nanos(5_000_000_000), evaluation: Nanos(500_000_000) };
+
+    /// What a workload with so many evaluations takes, ns.
+    pub(super) fn of(&self, evaluations: usize) -> f64 {
+        self.workload.0 as f64 + evaluations as f64 * self.evaluation.0 as f64
+    }
+
+    /// Evaluations that a budget has room for beside so many workloads.
+    fn room(&self, budget: Nanos, workloads: usize) -> usize {
+        let left = budget.0.saturating_sub(workloads as u64 * self.workload.0);
+        (left / self.evaluation.0.max(1)) as usize
+    }
+}
 
 /// A variant as the search sees it: a point of a lattice, and no more. What the coordinates mean is not known here.
 #[derive(Clone, Debug, PartialEq)]
@@ -162,8 +184,8 @@ pub struct Plan {
     pub seed: u64,
     /// Wall time that may be used.
     pub time_budget: Option<Nanos>,
-    /// What one evaluation takes, about, on such a device: a `Tune` under a time budget plans as many as fit into it.
-    pub evaluation: Nanos,
+    /// What is taken on such a device: a `Tune` under a time budget plans as many evaluations as fit into it.
+    pub costs: Costs,
     /// Whether to end each workload with the paired run-off. A `Verify` has none.
     pub run_off: bool,
     /// The numbers of sampling.
@@ -182,7 +204,7 @@ impl Plan {
             whole: 32,
             seed: 1,
             time_budget: None,
-            evaluation: EVALUATION,
+            costs: Costs::ON_GPU,
             run_off: true,
             settings: Settings::default(),
         }
@@ -190,16 +212,15 @@ impl Plan {
 
     /// Most evaluations of each workload: those of its share of the space, or what the time budget leaves room for.
     ///
-    /// The room is planned beforehand and by [`Plan::evaluation`] alone, so that a tune that is repeated asks the same
+    /// The room is planned beforehand and by [`Plan::costs`] alone, so that a tune that is repeated asks the same
     /// questions and finds their answers in its caches, however fast these answer.
     pub fn limits(&self) -> Vec<usize> {
         let full = self.unbounded();
         match self.time_budget.filter(|_| self.searches()) {
             None => full,
             Some(budget) => {
-                let room = (budget.0 / self.evaluation.0.max(1)) as usize;
                 let weights: Vec<f64> = self.workloads.iter().map(|w| w.weight).collect();
-                apportion(room.saturating_sub(OVERHEAD * full.len()), &full, &weights)
+                apportion(self.costs.room(budget, full.len()), &full, &weights)
             }
         }
     }

@@ -6,7 +6,7 @@ use harness_spec::record::{
     CellResult, CellRole, KERNEL_SCHEMA_VERSION, KernelRunKind, Outcome, StopReason, Trial, TrialCost, TrialPurpose,
 };
 use harness_spec::units::Nanos;
-use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage};
+use harness_spec::{Cell, CellFailure, CheckReport, DeviceKey, Prepared, Stage, VariantId};
 
 use super::journal::{Journal, JournalError};
 use super::key::trial_key;
@@ -147,6 +147,14 @@ impl<'a> Race<'a> {
         medians.min_by(f64::total_cmp)
     }
 
+    /// The reads of the floor that have a valid time, the fastest first.
+    pub fn fastest_reads(&self, plan: &Plan) -> Vec<VariantId> {
+        let timed = self.floor_results(plan).into_iter().filter(competes);
+        let mut timed: Vec<_> = timed.filter_map(|r| Some((r.time_ns?.median, r.cell.variant))).collect();
+        timed.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        timed.into_iter().map(|(_, read)| read).collect()
+    }
+
     /// What the strategy may know.
     pub fn known(&self) -> Vec<Option<Known>> {
         (0..self.plan.candidates.len()).map(|i| self.entries.get(&i).map(|e| e.known)).collect()
@@ -169,13 +177,15 @@ impl<'a> Race<'a> {
         Ok(halted)
     }
 
-    /// Times the floor.
+    /// Times the floor: with these reads, or with all where they are none.
     pub fn evaluate_floor(
         &mut self,
         shared: &mut Shared,
+        reads: &[VariantId],
         halt: Halt<'_>,
     ) -> Result<Option<&'static str>, JournalError> {
-        let cells = self.plan.floor.iter().cloned().enumerate().collect();
+        let cells = self.plan.floor.iter().filter(|c| reads.is_empty() || reads.contains(&c.variant));
+        let cells = cells.cloned().enumerate().collect();
         let halted = self.trials(shared, cells, None, halt, TrialPurpose::Floor)?;
         // The read kernel of the workload's own size may reach more than the canary did.
         for r in self.floor_results(shared.plan).iter().filter(|r| competes(r)) {
@@ -248,9 +258,13 @@ impl<'a> Race<'a> {
         let (pending, ghosts) = self.build(shared, cells, look, purpose)?;
         let mut ready: Vec<Pending> = Vec::new();
         let mut runners: Vec<Runner> = Vec::new();
+        // What has passed its check is timed to its end even where the time is over meanwhile: that takes a fraction of what
+        // it has cost already, and a batch is short. Only Ctrl-C drops it.
+        let mut out_of_time = None;
         for mut p in pending {
-            if let Some(why) = halt.asked(shared.bench.elapsed()) {
-                return Ok(Some(why));
+            out_of_time = halt.asked(shared.bench.elapsed());
+            if out_of_time.is_some() {
+                break;
             }
             // A longer look at what was only looked at: the same machine code has passed already.
             let passed = self.entries.get(&p.slot).filter(|_| purpose == TrialPurpose::Candidate);
@@ -279,16 +293,11 @@ impl<'a> Race<'a> {
                 }
             }
         }
-        // What was warmed is sampled to its end even where the time is over meanwhile: that takes a fraction of what it has
-        // cost already. Only Ctrl-C drops it.
-        let mut out_of_time = None;
-        let mut warmed = 0;
+        let halt = Halt { deadline: None, ..halt };
         for (p, runner) in ready.iter().zip(&mut runners) {
-            out_of_time = halt.asked(shared.bench.elapsed());
-            if out_of_time.is_some() {
-                break;
+            if let Some(why) = halt.asked(shared.bench.elapsed()) {
+                return Ok(Some(why));
             }
-            warmed += 1;
             warm(shared, runner);
             if let Some(failure) = runner.failure.clone() {
                 self.fail(shared, p, failure, Some(runner), look)?;
@@ -297,8 +306,6 @@ impl<'a> Race<'a> {
         // Floors and libraries are not held against candidates, nor the other way round.
         let earlier = self.entries.values().map(|e| e.least).fold(f64::INFINITY, f64::min);
         let best_before = if purpose == TrialPurpose::Candidate { earlier } else { f64::INFINITY };
-        runners.truncate(warmed);
-        let halt = Halt { deadline: None, ..halt };
         let robin = RoundRobin { settings: &plan.settings, clock: shared.clock, halt, ghosts: &ghosts, best_before };
         let mut done: Vec<(usize, Trial)> = Vec::new();
         let Shared { bench, journal, .. } = shared;

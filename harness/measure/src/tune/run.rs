@@ -24,6 +24,9 @@ use crate::cost::Timed;
 const LEADERS: usize = 3;
 const HINTS: usize = 12;
 
+/// Reads of the first floor, the fastest ones, that the floors of other sizes are timed with.
+const READS: usize = 3;
+
 /// Everything that a run found out; `bench` adds machine, program and command, and has a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelOutcome {
@@ -74,12 +77,12 @@ pub fn run(
     let (mut accounts, mut cells, mut results) = (Vec::new(), Vec::new(), Vec::new());
     let count = plan.workloads.len();
     let (limits, wanted) = (plan.limits(), plan.unbounded());
-    let mut shares =
-        plan.time_budget.map(|budget| Shares::new(budget, shared.bench.elapsed(), &limits, plan.evaluation));
+    let mut shares = plan.time_budget.map(|budget| Shares::new(budget, shared.bench.elapsed(), &limits, plan.costs));
     // Winners of an op at other shapes, by op and policy.
     let mut winners: BTreeMap<(&str, String), Vec<VariantId>> = BTreeMap::new();
+    // The fastest reads of the first floor, by policy.
+    let mut reads: BTreeMap<String, Vec<VariantId>> = BTreeMap::new();
     for (index, workload) in plan.workloads.iter().enumerate() {
-        let ahead = plan.workloads.get(index + 1);
         let name = format!("{} {}", workload.workload, workload.policy);
         let limit = limits[index];
         shared.progress.event(&Event::Workload { index, of: count, name, evaluations: limit });
@@ -91,8 +94,16 @@ pub fn run(
         let halts = Halts { must: Halt { stop, deadline: end }, rest: Halt { stop, deadline } };
         let known = winners.entry((&workload.workload.op, workload.policy.to_string())).or_default();
         let scarce = limit < wanted[index];
-        race.halted = search(&mut race, &mut shared, halts, Ideas { elsewhere: known, scarce }, ahead)?;
+        race.halted = open(&mut race, &mut shared, halts.must, reads.entry(workload.policy.to_string()).or_default())?;
+        let opened = shared.bench.elapsed();
+        if race.halted.is_none() {
+            race.halted = search(&mut race, &mut shared, halts.rest, &Ideas { elsewhere: known, scarce })?;
+        }
         let searched = shared.bench.elapsed();
+        if let Some(next) = plan.workloads.get(index + 1) {
+            let cells: Vec<Cell> = next.first().iter().map(|&i| next.cell(i)).chain(next.floor.clone()).collect();
+            shared.bench.prefetch(&cells);
+        }
         for i in race.ranked().into_iter().take(LEADERS) {
             let leader = &workload.candidates[i].variant;
             if !known.contains(leader) {
@@ -115,7 +126,11 @@ pub fn run(
         }
         let ended = shared.bench.elapsed();
         if let Some(shares) = &mut shares {
-            shares.took(index, race.evaluations - race.from_cache, searched - began, ended - searched);
+            shares.took(
+                index,
+                race.evaluations - race.from_cache,
+                [opened - began, searched - opened, ended - searched],
+            );
         }
         shared.progress.event(&Event::Finished { result: &result, elapsed: ended });
         accounts.push(account(&race));
@@ -147,9 +162,8 @@ pub fn run(
     })
 }
 
-/// What ends a search: the floor and those that must have a time have until the end of the whole budget, since nothing can
+/// What ends a workload: the floor and those that must have a time have until the end of the whole budget, since nothing can
 /// be said of a workload without them, and the rest until the end of the workload's part.
-#[derive(Clone, Copy)]
 struct Halts<'a> {
     must: Halt<'a>,
     rest: Halt<'a>,
@@ -181,30 +195,41 @@ impl Ideas<'_> {
     }
 }
 
-/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted. The workload `ahead` is
-/// compiled meanwhile.
+/// Times what must have a time: the floor, kernels of libraries, and those that the others are compared with. The floor is
+/// timed with `reads`, which are found out where they are not known yet. The answer is why it was halted.
+fn open(
+    race: &mut Race,
+    shared: &mut Shared,
+    halt: Halt<'_>,
+    reads: &mut Vec<VariantId>,
+) -> Result<Option<&'static str>, JournalError> {
+    let plan = shared.plan;
+    if plan.kind != KernelRunKind::Verify {
+        if let Some(why) = race.evaluate_floor(shared, reads, halt)? {
+            return Ok(Some(why));
+        }
+        // A sweep leaves nothing out.
+        if reads.is_empty() && plan.kind == KernelRunKind::Tune {
+            *reads = race.fastest_reads(plan);
+            reads.truncate(READS);
+        }
+    }
+    if let Some(why) = race.evaluate_library(shared, halt)? {
+        return Ok(Some(why));
+    }
+    race.evaluate(shared, &race.plan.first(), None, halt)
+}
+
+/// Evaluates until the strategy has no more questions, the limit is reached, or the run is halted.
 fn search(
     race: &mut Race,
     shared: &mut Shared,
-    halts: Halts<'_>,
-    ideas: Ideas<'_>,
-    ahead: Option<&WorkloadPlan>,
+    halt: Halt<'_>,
+    ideas: &Ideas<'_>,
 ) -> Result<Option<&'static str>, JournalError> {
     let plan = shared.plan;
     let limit = race.limit;
-    if plan.kind != KernelRunKind::Verify
-        && let Some(why) = race.evaluate_floor(shared, halts.must)?
-    {
-        return Ok(Some(why));
-    }
-    if let Some(why) = race.evaluate_library(shared, halts.must)? {
-        return Ok(Some(why));
-    }
     let first = race.plan.first();
-    if let Some(why) = race.evaluate(shared, &first, None, halts.must)? {
-        return Ok(Some(why));
-    }
-    let halt = halts.rest;
     // Behind those that must have a time, and no more than there is time for.
     let affordable = |race: &Race, shared: &Shared| {
         let remaining = halt.deadline.map(|d| d - shared.bench.elapsed());
@@ -243,14 +268,7 @@ fn search(
             known[i].is_some() || fresh <= left
         });
         if batch.is_empty() {
-            if cut {
-                return Ok(Some(OUT_OF_TIME));
-            }
-            if let Some(next) = ahead {
-                let cells: Vec<Cell> = next.first().iter().map(|&i| next.cell(i)).chain(next.floor.clone()).collect();
-                shared.bench.prefetch(&cells);
-            }
-            return Ok(None);
+            return Ok(cut.then_some(OUT_OF_TIME));
         }
         hidden = hidden.filter(|i| !batch.contains(i));
         let cells: Vec<Cell> = batch.iter().chain(&soon).map(|&i| race.plan.cell(i)).collect();
