@@ -28,6 +28,7 @@ pub use catalog::ServedModel;
 pub use engine_backend::EngineLoader;
 pub use keep_alive::{KeepAlive, KeepAliveError};
 pub use run::{ServeError, ServeOptions, StopOn, serve, serve_blocking};
+pub use waiting::may_poll;
 
 /// The port that `edgellm serve` listens on: one above Ollama's, so that both can run on one machine.
 pub const DEFAULT_PORT: u16 = 11435;

@@ -13,8 +13,20 @@ use std::time::{Duration, Instant};
 /// short against a long prompt or a queue.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Processors that there must be: the thread that polls the GPU, this one, the client's, and one for everybody else.
+/// Processors that there must be: the thread that polls the GPU, the server's, the client's, and one for everybody else.
 const LEAST_PROCESSORS: usize = 4;
+
+/// Whether a thread between an engine and whoever reads its tokens may poll for the next one instead of sleeping: where all
+/// is computed on a GPU, and this machine has processors to spare. It holds for a client on the same machine as for the
+/// server, so that both ask here.
+pub fn may_poll(on_gpu: bool) -> bool {
+    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, Into::into));
+    may_poll_on(*PROCESSORS, on_gpu)
+}
+
+fn may_poll_on(processors: usize, on_gpu: bool) -> bool {
+    on_gpu && processors >= LEAST_PROCESSORS
+}
 
 /// How the thread waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +40,7 @@ pub(super) enum Waiting {
 impl Waiting {
     /// Beside a model that computes on so many threads, `None` being a GPU, on this machine.
     pub fn beside(threads: Option<usize>) -> Waiting {
-        static PROCESSORS: LazyLock<usize> =
-            LazyLock::new(|| std::thread::available_parallelism().map_or(1, Into::into));
-        Waiting::on(*PROCESSORS, threads)
-    }
-
-    fn on(processors: usize, threads: Option<usize>) -> Waiting {
-        if threads.is_none() && processors >= LEAST_PROCESSORS { Waiting::Awake } else { Waiting::Asleep }
+        if may_poll(threads.is_none()) { Waiting::Awake } else { Waiting::Asleep }
     }
 
     /// Whether a wait that began then goes on awake.
@@ -48,9 +54,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_beside_a_gpu_and_with_processors_to_spare_the_thread_stays_awake() {
-        assert_eq!(Waiting::on(16, None), Waiting::Awake);
-        assert_eq!(Waiting::on(LEAST_PROCESSORS - 1, None), Waiting::Asleep);
-        assert_eq!(Waiting::on(16, Some(8)), Waiting::Asleep);
+    fn only_beside_a_gpu_and_with_processors_to_spare_a_thread_polls() {
+        assert!(may_poll_on(LEAST_PROCESSORS, true));
+        assert!(!may_poll_on(LEAST_PROCESSORS - 1, true));
+        assert!(!may_poll_on(16, false));
+        assert_eq!(Waiting::beside(Some(8)), Waiting::Asleep);
     }
 }

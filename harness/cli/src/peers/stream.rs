@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use engine::generate::DeviceChoice;
+use engine::server::may_poll;
 use futures_util::StreamExt;
 use harness_spec::record::ServerTimings;
 use harness_spec::units::Nanos;
@@ -103,15 +104,11 @@ pub enum LineError {
     Reported(String),
 }
 
-/// Processors of a machine on which the client stays awake: its own, two that a server may keep busy beside its GPU, and one
-/// for everybody else.
-const LEAST_PROCESSORS: usize = 4;
-
 /// How the client waits for the next bytes of an answer; the same for every side of a run.
 ///
 /// A thread that sleeps is woken up at times of which the spread is the machine's, not the server's: up to hundreds of
 /// microseconds where the machine is virtual and its idle processors are given back to the host, while tokens of a small
-/// model are 300 apart. So where everything is computed on a GPU, and processors are left over, it does not sleep.
+/// model are 300 apart. So it does not sleep where our own server does not, whichever server it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Until the system wakes it up: kernels on the processor need every core, and their tokens take milliseconds.
@@ -123,14 +120,7 @@ pub enum Waiting {
 impl Waiting {
     /// For a run on a device of this machine.
     pub fn beside(device: DeviceChoice) -> Waiting {
-        Waiting::on(std::thread::available_parallelism().map_or(1, usize::from), device)
-    }
-
-    fn on(processors: usize, device: DeviceChoice) -> Waiting {
-        match device {
-            DeviceChoice::Cuda(_) if processors >= LEAST_PROCESSORS => Waiting::Awake,
-            _ => Waiting::Asleep,
-        }
+        if may_poll(matches!(device, DeviceChoice::Cuda(_))) { Waiting::Awake } else { Waiting::Asleep }
     }
 }
 
@@ -322,10 +312,9 @@ mod tests {
     }
 
     #[test]
-    fn the_client_stays_awake_beside_a_gpu_alone_and_only_with_processors_to_spare() {
-        assert_eq!(Waiting::on(LEAST_PROCESSORS, DeviceChoice::Cuda(0)), Waiting::Awake);
-        assert_eq!(Waiting::on(LEAST_PROCESSORS - 1, DeviceChoice::Cuda(0)), Waiting::Asleep);
-        assert_eq!(Waiting::on(64, DeviceChoice::Cpu), Waiting::Asleep);
+    fn the_client_stays_awake_where_our_server_does() {
+        assert_eq!(Waiting::beside(DeviceChoice::Cuda(0)) == Waiting::Awake, may_poll(true));
+        assert_eq!(Waiting::beside(DeviceChoice::Cpu), Waiting::Asleep);
     }
 
     #[test]
