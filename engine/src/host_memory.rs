@@ -74,8 +74,7 @@ pub fn check(
     context: usize,
     available: Bytes,
 ) -> Result<(), LoadError> {
-    let position = config.kv_bytes_per_position(options.kv_on_cpu()) as u64;
-    let need = |context: usize, slots: NonZeroUsize| weights + position * (context * slots.get()) as u64;
+    let need = |context, slots| weights.saturating_add(config.kv_bytes(options.kv_on_cpu(), context, slots));
     let fits = |context, slots| need(context, slots) <= available.0;
     let slots = options.slots;
     if fits(context, slots) {
@@ -170,5 +169,7 @@ mod tests {
             assert!(said.contains(want), "{said}");
         }
         assert!(check_with(1, 1000).unwrap_err().contains("smaller model"));
+        let said = check_with(usize::MAX, weights + 4 * slot(4096)).unwrap_err();
+        assert!(said.contains("needs more than 17592186044415 MiB") && said.contains("--parallel 4 fits"), "{said}");
     }
 }

@@ -60,7 +60,6 @@ impl VramNeed {
         kv: KvType,
         slots: NonZeroUsize,
     ) -> VramNeed {
-        let slots = slots.get();
         let (mut weights, mut embedding, mut tied_head, mut has_head) = (0, 0, 0, false);
         for (name, tensor) in tensors {
             if name == EMBED {
@@ -83,18 +82,18 @@ impl VramNeed {
         VramNeed {
             weights: Bytes(weights),
             embedding: Bytes(embedding),
-            kv: Bytes((config.kv_bytes_per_position(kv) * context * slots) as u64),
+            kv: Bytes(config.kv_bytes(kv, context, slots)),
             rope: Bytes((context * config.rope.dims / 2 * 8) as u64),
-            decode: Bytes(buffers - own_buffers + own * slots as u64),
+            decode: Bytes((buffers - own_buffers).saturating_add(own.saturating_mul(slots.get() as u64))),
             prefill: Bytes(aligned(2 * largest)),
             reserve: Bytes(RESERVE),
         }
     }
 
-    /// All of it.
+    /// All of it; `u64::MAX` is more than can be counted.
     pub fn total(&self) -> Bytes {
         let parts = [self.weights, self.embedding, self.kv, self.rope, self.decode, self.prefill, self.reserve];
-        Bytes(parts.iter().map(|part| part.0).sum())
+        Bytes(parts.iter().fold(0, |sum, part| sum.saturating_add(part.0)))
     }
 }
 
@@ -253,6 +252,10 @@ mod tests {
         let five = NonZeroUsize::new(5).unwrap();
         let said = check(&config, || gguf.tensors(), 4096, KvType::F16, five, three.total(), "A GPU").unwrap_err();
         assert!(said.to_string().contains("--parallel 3 fits"), "{said}");
+        let most = NonZeroUsize::MAX;
+        let said = check(&config, || gguf.tensors(), 4096, KvType::F16, most, three.total(), "A GPU").unwrap_err();
+        let said = said.to_string();
+        assert!(said.contains("needs more than 17592186044415 MiB") && said.contains("--parallel 3 fits"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Shapes and constants of a model, read from metadata and from nothing else.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use kernels::cpu::Pairing;
 
@@ -211,6 +212,13 @@ impl Config {
     /// Bytes that one position takes in the KV cache of the whole model.
     pub fn kv_bytes_per_position(&self, kv: KvType) -> usize {
         2 * self.layers * self.n_kv_heads * kv.head_bytes(self.head_dim)
+    }
+
+    /// Bytes of keys and values of so many positions in each of so many slots. `u64::MAX` is more than can be counted:
+    /// the header of a damaged file says anything.
+    pub fn kv_bytes(&self, kv: KvType, context: usize, slots: NonZeroUsize) -> u64 {
+        let slot = (self.kv_bytes_per_position(kv) as u64).saturating_mul(context as u64);
+        slot.saturating_mul(slots.get() as u64)
     }
 }
 

@@ -119,12 +119,12 @@ pub enum LoadError {
     /// A model that is larger than what is free on the device.
     #[error(
         "the model needs {} MiB of GPU memory and {} MiB are free on {device}\nhint: {}",
-        need.div_ceil(1 << 20),
+        mib_needed(*need),
         free >> 20,
         fix
     )]
     Vram {
-        /// Bytes needed.
+        /// Bytes needed; `u64::MAX` is more than can be counted.
         need: u64,
         /// Bytes free.
         free: u64,
@@ -136,12 +136,12 @@ pub enum LoadError {
     /// A model with its slots that is larger than what this machine has left, or may use.
     #[error(
         "the model needs {} MiB of memory and {} MiB are available\nhint: {}",
-        need.div_ceil(1 << 20),
+        mib_needed(*need),
         available >> 20,
         fix
     )]
     Memory {
-        /// Bytes needed.
+        /// Bytes needed; `u64::MAX` is more than can be counted.
         need: u64,
         /// Bytes available.
         available: u64,
@@ -159,6 +159,14 @@ pub enum LoadError {
         /// The context that the model was trained for.
         most: usize,
     },
+}
+
+/// A need in MiB, rounded up.
+fn mib_needed(bytes: u64) -> String {
+    match bytes {
+        u64::MAX => format!("more than {}", bytes >> 20),
+        _ => bytes.div_ceil(1 << 20).to_string(),
+    }
 }
 
 pub(crate) const EMBED: &str = "token_embd.weight";
