@@ -22,6 +22,7 @@ mod gemv;
 pub mod layout;
 mod norm;
 pub mod op;
+mod parallel;
 pub mod quant;
 pub mod reference;
 mod rope;

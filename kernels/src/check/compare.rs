@@ -5,6 +5,10 @@ use std::ops::Range;
 use half::f16;
 
 use super::slabs::{self, Slabs};
+use crate::parallel::parallel;
+
+/// Elements that one thread compares at a time.
+const AT_ONCE: usize = 1 << 18;
 
 /// What the outputs of a problem must be, one entry each.
 #[derive(Clone, Debug, PartialEq)]
@@ -395,26 +399,23 @@ fn behind_index(output: usize, words: &[u32], behind: &[u32]) -> Result<(), Mism
 /// `poison` is what an element that was never written holds, as the bits of a 32-bit float.
 fn floats(output: usize, want: &Floats, got: &[f32], poison: u32) -> Result<Errors, Mismatch> {
     let mut errors = Errors::default();
-    for (index, ((&got, &want), &bound)) in got.iter().zip(&want.want).zip(&want.bound).enumerate() {
-        let value = f64::from(got);
-        // Equal also holds for infinities, whose difference is NaN.
-        if value == want || (want.is_nan() && value.is_nan() && got.to_bits() != poison) {
-            continue;
-        }
-        let error = (value - want).abs();
-        // A NaN error compares false and fails; so does any error of an element that must be exact.
-        if !(error <= bound && error.is_finite()) {
-            let poison = got.to_bits() == poison;
-            return Err(Mismatch::Element { output, index, got: value, want, bound, poison });
-        }
-        errors.worst_of_bound = errors.worst_of_bound.max(error / bound);
+    let starts: Vec<usize> = (0..got.len()).step_by(AT_ONCE).collect();
+    for part in parallel(&starts, |&start| elements(output, want, got, start, poison)) {
+        errors.worst_of_bound = errors.worst_of_bound.max(part?);
     }
     if let Some(norms) = &want.norms {
-        let rows = got.chunks(norms.row).zip(norms.want.chunks(norms.row)).zip(norms.square.chunks(norms.row));
-        for (row, (((got, want), square), &class)) in rows.zip(&norms.classes).enumerate() {
-            let finite = || got.iter().zip(want).filter(|(_, w)| w.is_finite());
-            let wrong: f64 = finite().map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
-            let size: f64 = square.iter().filter(|s| s.is_finite()).sum();
+        let rows: Vec<_> =
+            got.chunks(norms.row).zip(norms.want.chunks(norms.row)).zip(norms.square.chunks(norms.row)).collect();
+        let parts: Vec<_> = rows.chunks((AT_ONCE / norms.row).max(1)).collect();
+        let sums = parallel(&parts, |rows| {
+            let of = |((got, want), square): &((&[f32], &[f64]), &[f64])| {
+                let finite = got.iter().zip(*want).filter(|(_, w)| w.is_finite());
+                let wrong: f64 = finite.map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
+                (wrong, square.iter().filter(|s| s.is_finite()).sum::<f64>())
+            };
+            rows.iter().map(of).collect::<Vec<(f64, f64)>>()
+        });
+        for (row, ((wrong, size), &class)) in sums.into_iter().flatten().zip(&norms.classes).enumerate() {
             let error = if wrong == 0.0 { 0.0 } else { (wrong / size).sqrt() };
             // Below this sums are subnormal, where floats have no relative accuracy.
             let tiny = wrong.sqrt() <= 1e-36;
@@ -427,6 +428,29 @@ fn floats(output: usize, want: &Floats, got: &[f32], poison: u32) -> Result<Erro
         }
     }
     Ok(errors)
+}
+
+/// The largest error over its bound of the elements from `start` on, [`AT_ONCE`] of them.
+fn elements(output: usize, want: &Floats, got: &[f32], start: usize, poison: u32) -> Result<f64, Mismatch> {
+    let mut worst = 0.0f64;
+    let range = start..got.len().min(start + AT_ONCE);
+    let wanted = want.want[range.clone()].iter().zip(&want.bound[range.clone()]);
+    for (i, (&got, (&want, &bound))) in got[range].iter().zip(wanted).enumerate() {
+        let index = start + i;
+        let value = f64::from(got);
+        // Equal also holds for infinities, whose difference is NaN.
+        if value == want || (want.is_nan() && value.is_nan() && got.to_bits() != poison) {
+            continue;
+        }
+        let error = (value - want).abs();
+        // A NaN error compares false and fails; so does any error of an element that must be exact.
+        if !(error <= bound && error.is_finite()) {
+            let poison = got.to_bits() == poison;
+            return Err(Mismatch::Element { output, index, got: value, want, bound, poison });
+        }
+        worst = worst.max(error / bound);
+    }
+    Ok(worst)
 }
 
 /// Checks the index of the largest value: against the values that the kernel wrote, exactly, and against the reference,

@@ -1,6 +1,6 @@
 //! The gate: which inputs a variant is run on, and what their outputs mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use harness_spec::{CellFailure, CheckReport, DType, Shape, Stage};
@@ -8,6 +8,7 @@ use variants::{Activations, KernelSpec};
 
 use super::{Expected, compare};
 use crate::op::{Case, Depth, Op, Problem, Runner};
+use crate::parallel::parallel;
 
 /// The gate, with the problems and references that it made before: variants of one op share them.
 #[derive(Debug, Default)]
@@ -63,15 +64,20 @@ impl Gate {
             true => op.cases(shape, seed, Depth::Quick).into_iter().map(|case| (shape.clone(), case)).collect(),
             false => plan(op, shape, seed, depth, runner),
         };
-        for (i, (shape, case)) in cases.into_iter().enumerate() {
+        let fits = |dtype: DType| spec.dtypes.is_empty() || spec.dtypes.contains(&dtype);
+        let cases: Vec<(Shape, Case)> = cases.into_iter().filter(|(_, case)| case.dtype.is_none_or(fits)).collect();
+        // As many at a time as there are threads to make them.
+        let at_once = if self.once { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let mut made = VecDeque::new();
+        for (i, (shape, case)) in cases.iter().enumerate() {
             // What the kernel cannot hold is passed over, so that the first is the first that runs.
             if self.once && !report.cases.is_empty() {
                 break;
             }
-            if case.dtype.is_some_and(|dtype| !spec.dtypes.is_empty() && !spec.dtypes.contains(&dtype)) {
-                continue;
+            if made.is_empty() {
+                made.extend(self.problems(op, &cases[i..cases.len().min(i + at_once)], spec));
             }
-            let Some((problem, expected)) = self.problem(op, &shape, &case, spec) else { continue };
+            let Some((problem, expected)) = made.pop_front().flatten() else { continue };
             let name = format!("{} at {shape}", case.name);
             let wrong = |stage: Stage, message: &str| CellFailure::new(stage, format!("{name}: {message}"));
             let mut run = || runner.run(&problem).map_err(|f| wrong(f.stage, &f.message));
@@ -96,38 +102,39 @@ impl Gate {
         Ok(report)
     }
 
-    /// A problem and what is right for it; `None` where the form of activations cannot hold it.
-    fn problem(
+    /// Problems and what is right for them, made on several threads where they are not kept; `None` where the form of
+    /// activations cannot hold one.
+    fn problems(
         &mut self,
         op: &dyn Op,
-        shape: &Shape,
-        case: &Case,
+        cases: &[(Shape, Case)],
         spec: &KernelSpec,
-    ) -> Option<(Arc<Problem>, Arc<Expected>)> {
+    ) -> Vec<Option<(Arc<Problem>, Arc<Expected>)>> {
         let form = spec.activations.unwrap_or(Activations::F32);
-        let (case_name, dtype) = (case.name.clone(), case.dtype);
-        let key = ProblemKey { op: op.name(), shape: shape.clone(), case: case_name, dtype, seed: case.seed };
-        let problem = match self.problems.get(&key) {
-            Some(problem) => problem.clone(),
-            None => {
-                let problem = Arc::new(op.problem(shape, case));
-                if self.keep(problem.bytes()) {
-                    self.problems.insert(key.clone(), problem.clone());
-                }
-                problem
-            }
+        let key = |(shape, case): &(Shape, Case)| {
+            let (case_name, dtype) = (case.name.clone(), case.dtype);
+            ProblemKey { op: op.name(), shape: shape.clone(), case: case_name, dtype, seed: case.seed }
         };
-        let expected = match self.references.get(&(key.clone(), form)) {
-            Some(expected) => expected.clone(),
-            None => {
-                let expected = op.expected(&problem, form).map(Arc::new);
-                if self.keep(expected.as_ref().map_or(0, |e| e.bytes())) {
-                    self.references.insert((key, form), expected.clone());
-                }
-                expected
+        let keys: Vec<ProblemKey> = cases.iter().map(key).collect();
+        let kept: Vec<_> = keys
+            .iter()
+            .map(|key| (self.problems.get(key).cloned(), self.references.get(&(key.clone(), form)).cloned()))
+            .collect();
+        let all: Vec<_> = cases.iter().zip(&kept).collect();
+        let made = parallel(&all, |((shape, case), (problem, expected))| {
+            let problem = problem.clone().unwrap_or_else(|| Arc::new(op.problem(shape, case)));
+            let expected = expected.clone().unwrap_or_else(|| op.expected(&problem, form).map(Arc::new));
+            (problem, expected)
+        });
+        for ((key, kept), (problem, expected)) in keys.into_iter().zip(kept).zip(&made) {
+            if kept.0.is_none() && self.keep(problem.bytes()) {
+                self.problems.insert(key.clone(), problem.clone());
             }
-        };
-        Some((problem, expected?))
+            if kept.1.is_none() && self.keep(expected.as_ref().map_or(0, |e| e.bytes())) {
+                self.references.insert((key, form), expected.clone());
+            }
+        }
+        made.into_iter().map(|(problem, expected)| Some((problem, expected?))).collect()
     }
 
     /// Whether so many bytes may be kept, after making room for them.

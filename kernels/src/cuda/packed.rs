@@ -1,4 +1,4 @@
-//! Weights that were packed and sent before: the cases of the gate and the variants of one layout share them.
+//! Weights that were packed and sent before: the variants of a kernel, and kernels of one layout, share them.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ struct Entry {
     // Kept, so that no other weights can come to lie at this address.
     blocks: Arc<[u8]>,
     workload: Workload,
+    case: String,
     layout: Option<Layout>,
     form: Option<Activations>,
     kernel: String,
@@ -55,16 +56,16 @@ impl PackedWeights {
         problem: &Problem,
         spec: &KernelSpec,
     ) -> Result<Arc<Packed>, CellFailure> {
-        // Only a product's arguments follow from its weights and its shape alone.
-        let product = op.name().starts_with("gemv_") || op.name().starts_with("logits_");
-        let Some((_, _, _, blocks)) = problem.weights().filter(|_| product) else {
+        let Some((_, _, _, blocks)) = problem.weights() else {
             return Ok(Arc::new(Packed { args: op.arguments(problem, spec)?, weights: Vec::new() }));
         };
         self.clock += 1;
         let found = self.entries.iter_mut().find(|e| {
+            // Weights and case together are this very problem.
             Arc::ptr_eq(&e.blocks, blocks)
-                && e.workload == problem.workload
+                && (&e.workload, &e.case) == (&problem.workload, &problem.case)
                 && (e.layout, e.form) == (spec.layout, spec.activations)
+                // Arguments of products alone are the same for all kernels of a layout: others take scratch memory of their own.
                 && (op.name().starts_with("gemv_") || e.kernel == spec.name)
         });
         if let Some(entry) = found {
@@ -89,6 +90,7 @@ impl PackedWeights {
         self.entries.push(Entry {
             blocks: blocks.clone(),
             workload: problem.workload.clone(),
+            case: problem.case.clone(),
             layout: spec.layout,
             form: spec.activations,
             kernel: spec.name.clone(),

@@ -1,7 +1,5 @@
 //! One variant on the device, as the correctness gate runs it.
 
-use std::sync::Arc;
-
 use harness_spec::{CellFailure, Shape, Stage, VariantId};
 use variants::{KernelSpec, Limits};
 
@@ -62,16 +60,8 @@ enum Held {
 }
 
 impl CudaRunner<'_> {
-    /// Puts an argument on the device; `active` are the activations of this problem, as the
-    /// arguments may have been packed for another with the same weights.
-    fn hold(
-        &self,
-        at: usize,
-        packed: &Packed,
-        problem: &Problem,
-        active: &[(usize, Arc<[u8]>)],
-        early: bool,
-    ) -> Result<Held, CudaError> {
+    /// Puts an argument on the device.
+    fn hold(&self, at: usize, packed: &Packed, problem: &Problem, early: bool) -> Result<Held, CudaError> {
         let stream = self.stream;
         let mutable = |bytes: &[u8]| -> Result<Held, CudaError> {
             let source = Buffer::of(stream, bytes, "inputs")?;
@@ -92,10 +82,7 @@ impl CudaRunner<'_> {
             Arg::In { bytes, weights: true } => {
                 Held::In { buffer: Buffer::of(stream, bytes, "weights")?, source: None }
             }
-            Arg::In { bytes, weights: false } => {
-                mutable(active.iter().find(|(i, _)| *i == at).map_or(bytes, |(_, bytes)| bytes))?
-            }
-            Arg::State { bytes, .. } => mutable(bytes)?,
+            Arg::In { bytes, weights: false } | Arg::State { bytes, .. } => mutable(bytes)?,
             Arg::Settled { bytes } => {
                 Held::In { buffer: Buffer::of(stream, bytes, "state of the token")?, source: None }
             }
@@ -118,13 +105,12 @@ impl CudaRunner<'_> {
         &self,
         problem: &Problem,
         packed: &Packed,
-        active: &[(usize, Arc<[u8]>)],
         launch: &Launch,
         early: bool,
     ) -> Result<Vec<Vec<u8>>, Attempt> {
         let args = &packed.args;
         let held: Vec<Held> =
-            (0..args.len()).map(|at| self.hold(at, packed, problem, active, early)).collect::<Result<_, _>>()?;
+            (0..args.len()).map(|at| self.hold(at, packed, problem, early)).collect::<Result<_, _>>()?;
         let values: Vec<Value> = held.iter().map(Held::value).collect();
         let _table = if early {
             // Inputs first: what a kernel stores as soon as it sees them is written over all the same.
@@ -218,13 +204,10 @@ impl Runner for CudaRunner<'_> {
     fn run(&mut self, problem: &Problem) -> Result<Vec<Vec<u8>>, CellFailure> {
         let launch = self.code.at(self.spec, self.variant, &problem.workload.shape, self.limits)?;
         let packed = self.packed.get(self.stream, self.op, problem, self.spec)?;
-        // Arguments without packed weights are those of this very problem.
-        let active = if packed.weights.is_empty() { Vec::new() } else { self.op.activations(problem, self.spec)? };
         let outcome = if self.early && !self.warm {
-            self.attempt(problem, &packed, &active, &launch, false)
-                .and_then(|_| self.attempt(problem, &packed, &active, &launch, true))
+            self.attempt(problem, &packed, &launch, false).and_then(|_| self.attempt(problem, &packed, &launch, true))
         } else {
-            self.attempt(problem, &packed, &active, &launch, self.early)
+            self.attempt(problem, &packed, &launch, self.early)
         };
         self.warm = true;
         outcome.map_err(|e| match e {

@@ -4,8 +4,9 @@ use harness_spec::target::Resources;
 use harness_spec::{CellFailure, Shape, VariantId};
 use variants::{Backend, KernelSpec, Limits, Occupancy, Registry};
 
-use super::compile::{Arch, Compiler, is_expected, parallel};
+use super::compile::{Arch, Compiler, is_expected};
 use super::kernel::compile;
+use crate::parallel::parallel;
 
 /// What to compile.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What `gemv_*` and `logits_*` share: the data of their cases, their reference, their byte model.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use harness_spec::{Bytes, CellFailure, DType, Shape, Stage, Workload};
@@ -10,12 +11,15 @@ use super::random::Rng;
 use super::recipe::{Recipe, Values, Weights};
 use super::{activations, blocks, values};
 use crate::check::{Floats, Norms};
+use crate::parallel::parallel;
 use crate::{layout, quant};
 
 /// Weights from which a matrix repeats its first rows, so that its reference stays cheap.
 const DISTINCT: usize = 1 << 21;
 /// Weights from which one random seed must do.
 const LARGE: usize = 1 << 27;
+/// Products of a reference that a thread is worth.
+const WORTH_A_THREAD: usize = 1 << 20;
 /// Numbers of rows that may repeat: primes, so that a row taken for one a tile or a power of two away differs.
 const PERIODS: [usize; 9] = [31, 61, 101, 139, 251, 509, 1021, 2039, 4093];
 /// Where products of subnormal scales lose all relative accuracy: the error that a term may have then.
@@ -269,21 +273,33 @@ pub(crate) fn floats(weights: &Tensor, x: &Operand, form: Activations, exact: bo
     let (n, k, period) = (*n, *k, *period);
     let m = x.seen.len() / k;
     let relative = 4.0 * (k as f64).sqrt() / f64::from(1u32 << 24) + x.relative;
-    let mut of_period = vec![Output::default(); m * period];
-    let (mut row, mut offset) = (vec![0.0f32; k], vec![0.0f32; k]);
     let row_bytes = bytes.len() / n;
-    for r in 0..period {
-        let blocks = &bytes[r * row_bytes..][..row_bytes];
-        quant::dequantize_row(*dtype, blocks, &mut row);
-        blocks::offsets(*dtype, blocks, &mut offset);
-        for t in 0..m {
-            let range = t * k..(t + 1) * k;
-            let out = &mut of_period[t * period + r];
-            *out = output(&row, &offset, &x.seen[range.clone()], &x.exact[range.clone()]);
-            if let Some(unsure) = x.unsure.get(range) {
-                out.unsure =
-                    row.iter().zip(unsure).map(|(&w, u)| if *u == 0.0 { 0.0 } else { f64::from(w.abs()) * u }).sum();
-            }
+    let of_rows = |rows: &Range<usize>| -> Vec<Vec<Output>> {
+        let (mut row, mut offset) = (vec![0.0f32; k], vec![0.0f32; k]);
+        let of_row = |r: usize| {
+            let blocks = &bytes[r * row_bytes..][..row_bytes];
+            quant::dequantize_row(*dtype, blocks, &mut row);
+            blocks::offsets(*dtype, blocks, &mut offset);
+            let wide: Vec<f64> = row.iter().map(|&w| f64::from(w)).collect();
+            let sizes: Vec<f64> = wide.iter().zip(&offset).map(|(w, &o)| w.abs() + f64::from(o).abs()).collect();
+            let of_token = |t: usize| {
+                let range = t * k..(t + 1) * k;
+                let mut out = output(&wide, &sizes, &x.seen[range.clone()], &x.exact[range.clone()]);
+                if let Some(unsure) = x.unsure.get(range) {
+                    out.unsure = wide.iter().zip(unsure).map(|(w, u)| if *u == 0.0 { 0.0 } else { w.abs() * u }).sum();
+                }
+                out
+            };
+            (0..m).map(of_token).collect()
+        };
+        rows.clone().map(of_row).collect()
+    };
+    let at_once = (WORTH_A_THREAD / (m * k)).max(1);
+    let parts: Vec<Range<usize>> = (0..period).step_by(at_once).map(|r| r..period.min(r + at_once)).collect();
+    let mut of_period = vec![Output::default(); m * period];
+    for (r, row) in parallel(&parts, of_rows).into_iter().flatten().enumerate() {
+        for (t, out) in row.into_iter().enumerate() {
+            of_period[t * period + r] = out;
         }
     }
     let all = |of: &dyn Fn(&Output) -> f64| -> Vec<f64> {
@@ -337,17 +353,24 @@ fn class(row: &[Output], n: usize, k: usize, form: Activations) -> f64 {
     if lost.is_finite() { least.max(1.1 * lost.sqrt() + 1e-5) } else { least }
 }
 
-fn output(w: &[f32], offset: &[f32], seen: &[f64], x: &[f64]) -> Output {
+/// The sums of a row and a token; `sizes` are the magnitudes of weights and of their offsets.
+fn output(w: &[f64], sizes: &[f64], seen: &[f64], x: &[f64]) -> Output {
     const LANES: usize = 4;
     let (mut sums, mut exact, mut magnitudes) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
-    let lanes = w.chunks(LANES).zip(offset.chunks(LANES)).zip(seen.chunks(LANES).zip(x.chunks(LANES)));
-    for ((w, o), (s, x)) in lanes {
-        for (i, (((&w, &o), &s), &x)) in w.iter().zip(o).zip(s).zip(x).enumerate() {
-            let w = f64::from(w);
-            sums[i] += w * s;
-            exact[i] += w * x;
-            magnitudes[i] += (w.abs() + f64::from(o).abs()) * s.abs();
+    let mut add = |i: usize, w: f64, size: f64, s: f64, x: f64| {
+        sums[i] += w * s;
+        exact[i] += w * x;
+        magnitudes[i] += size * s.abs();
+    };
+    let [(w, w_rest), (sizes, sizes_rest), (seen, seen_rest), (x, x_rest)] =
+        [w, sizes, seen, x].map(|v| v.as_chunks::<LANES>());
+    for (((w, size), s), x) in w.iter().zip(sizes).zip(seen).zip(x) {
+        for i in 0..LANES {
+            add(i, w[i], size[i], s[i], x[i]);
         }
+    }
+    for i in 0..w_rest.len() {
+        add(i, w_rest[i], sizes_rest[i], seen_rest[i], x_rest[i]);
     }
     Output { seen: sums.iter().sum(), exact: exact.iter().sum(), magnitude: magnitudes.iter().sum(), unsure: 0.0 }
 }

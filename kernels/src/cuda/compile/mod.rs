@@ -7,7 +7,6 @@ mod sass;
 mod sources;
 mod unit;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ pub use unit::Unit;
 
 use super::CudaError;
 use super::library::{Nvrtc, Refusal, Source, nvrtc};
+use crate::parallel::parallel;
 
 /// Machine code of one kernel, or PTX for a virtual architecture, ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,24 +177,4 @@ impl Compiler {
     pub fn units(&self, units: &[(Unit, Arch)]) -> Vec<Result<Cubin, CudaError>> {
         parallel(units, |(unit, arch)| self.unit(unit, *arch))
     }
-}
-
-/// Does independent pieces of work on all processors; the answers are in the order of the pieces.
-pub(crate) fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
-    let next = AtomicUsize::new(0);
-    let slots: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(i) else { break };
-                    *slots[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(work(item));
-                }
-            });
-        }
-    });
-    let take = |slot: Mutex<Option<R>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-    slots.into_iter().map(|s| take(s).expect("every index below the length was taken by one thread")).collect()
 }

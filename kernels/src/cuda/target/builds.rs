@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use harness_spec::{CellFailure, Stage, VariantId};
 use variants::KernelSpec;
 
-use crate::cuda::compile::{Arch, Compiler, Cubin, is_expected, parallel};
+use crate::cuda::compile::{Arch, Compiler, Cubin, is_expected};
 use crate::cuda::kernel::compile;
+use crate::parallel::parallel;
 
 type Slot = Arc<OnceLock<Result<Arc<Cubin>, CellFailure>>>;
 

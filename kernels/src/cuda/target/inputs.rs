@@ -7,8 +7,8 @@ use harness_spec::{CellFailure, Stage, Workload};
 use variants::{Activations, KernelSpec};
 
 use crate::check::Expected;
-use crate::cuda::compile::parallel;
 use crate::op::{Arg, Depth, Op, Problem};
+use crate::parallel::parallel;
 
 /// Problems in a pool, and so different activations in a graph.
 pub const POOL: usize = 4;

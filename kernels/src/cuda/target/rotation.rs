@@ -17,6 +17,10 @@ const MOST_LAUNCHES: usize = 4096;
 /// How long the launches of one sample should take together: two thousand times what an event can tell apart.
 const SAMPLE_NANOS: f64 = 1e6;
 
+/// Bytes of the outputs of a sample at most, unless each copy of the weights is used once: those of one that is verified are
+/// sent to the host and compared there.
+const MOST_OUTPUTS: u64 = 256 << 20;
+
 /// Bytes between the outputs of two launches beyond the outputs themselves.
 const GAP: usize = 256;
 
@@ -57,7 +61,7 @@ pub fn plan(s: &Sizes) -> Plan {
     let as_count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let per_launch = 1000.0 + s.moved as f64 / s.rate.max(1.0);
     let mut wanted = ((SAMPLE_NANOS / per_launch).ceil() as usize).clamp(8, MOST_LAUNCHES);
-    wanted = wanted.min(as_count((s.memory / 2) / s.outputs.max(1)).max(1));
+    wanted = wanted.min(as_count((s.memory / 2).min(MOST_OUTPUTS) / s.outputs.max(1)).max(1));
     if !s.cold || s.weights == 0 {
         return Plan { copies: 1, launches: wanted, flush: false };
     }
@@ -272,6 +276,14 @@ mod tests {
         assert_eq!(p, Plan { copies: 4096, launches: 4096, flush: true });
         let p = plan(&Sizes { weights: 33 << 20, moved: 33 << 20, memory: 100 << 20, ..H200 });
         assert_eq!(p, Plan { copies: 1, launches: 1, flush: true });
+    }
+
+    #[test]
+    fn large_outputs_leave_room_for_fewer_launches_and_for_every_copy() {
+        let prompt = Sizes { weights: 15 << 20, outputs: 36 << 20, moved: 51 << 20, ..H200 };
+        assert_eq!(plan(&prompt), Plan { copies: 12, launches: 12, flush: false });
+        let none = Sizes { outputs: 9 << 20, moved: 45 << 20, ..H200 };
+        assert_eq!(plan(&none).launches, 28);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use super::support::{Support, is_poisoned};
 use crate::check::compare;
 use crate::cuda::CudaError;
 use crate::cuda::code::Launch;
-use crate::cuda::compile::parallel;
 use crate::cuda::driver::{Buffer, Graph, Stream, Value};
 use crate::op::Arg;
+use crate::parallel::parallel;
 
 /// One sample in this many is verified on average; the floor is one in twenty (R4).
 const VERIFY_ONE_IN: u64 = 12;
@@ -229,9 +229,8 @@ impl Timed {
             rotation.read(tools.stream, first, first + launches.len(), || format!("verifying {}", self.name))?;
         let pairs: Vec<(usize, Vec<Vec<u8>>)> = launches.into_iter().zip(outputs).collect();
         // One scaled reference a place of the pool, not one a launch.
-        let wanted: Vec<_> = (0..super::inputs::POOL)
-            .map(|place| rotation.draw_of(place).and_then(|draw| inputs.expected(draw)))
-            .collect();
+        let places: Vec<usize> = (0..super::inputs::POOL).collect();
+        let wanted = parallel(&places, |&place| rotation.draw_of(place).and_then(|draw| inputs.expected(draw)));
         let wrong = parallel(&pairs, |(launch, outputs)| {
             let expected = wanted[launch % super::inputs::POOL].as_ref()?;
             compare(expected, outputs).err().map(|mismatch| (*launch, mismatch.to_string()))
