@@ -110,10 +110,13 @@ fn check_op(name: &str) {
     let kernels = cuda_kernels(name);
     assert!(!kernels.is_empty(), "{name} has no CUDA kernel");
     for spec in kernels {
-        // A kernel that wants whole runs of blocks takes the second, one that reads a cache in int8 alone the third.
+        // A kernel that wants whole runs of blocks takes the second, one that reads a cache in int8 alone the third, or the
+        // fourth where heads are to be whole clusters.
         let mut int8 = shape(name);
         int8.0.insert("KV".to_owned(), 8);
-        let shape = [shape(name), Shape::of([("N", 19), ("K", 1024)]), int8]
+        let mut wide = int8.clone();
+        wide.0.insert("DIM".to_owned(), 64);
+        let shape = [shape(name), Shape::of([("N", 19), ("K", 1024)]), int8, wide]
             .into_iter()
             .find(|shape| spec.admits(&spec.default_variant(), shape, &limits).is_ok())
             .unwrap_or_else(|| panic!("{} takes no shape of this test", spec.id()));

@@ -1,15 +1,30 @@
-// Heads of keys and values appended to a cache in int8, where several blocks have parts of a head: the scale is that of all of it.
+// Heads of keys and values appended to a cache in int8, where several blocks have parts of a head: the scale is that of all of it,
+// max|x| / 127, codes are rounded half away from zero, as rope_append does.
+//
+// Without clusters a block leaves its elements in scratch memory, and the last of a head rounds them. Needs DIM % 4 == 0 and
+// DIM <= 256. Blocks of a cluster tell each other what their largest element is, and each rounds its own, which goes through
+// no memory of the device. (The emulator runs blocks one after the other, and has the last round all.)
 //
 //   scratch  u32 [2 KV_HEADS] tickets, at the next multiple of 16 f32 [2 KV_HEADS, DIM]; zeroed once and left zeroed
-//
-// A block leaves its elements in scratch memory, and the last of a head rounds them: scale max|x| / 127, codes half away from
-// zero, as rope_append does. Needs DIM % 4 == 0 and DIM <= 256.
+//   CLUSTER  blocks of a cluster, which has whole heads; 0 without clusters
 #ifndef EDGELLM_DECODE_APPEND_INT8_CUH
 #define EDGELLM_DECODE_APPEND_INT8_CUH
 
 #include "quantize_a8/rounding.cuh"
 #include "ticket.cuh"
 #include "warp.cuh"
+
+#if CLUSTER
+#include "cluster.cuh"
+#define HEAD_CLUSTER CLUSTER_OF(CLUSTER, 1, 1)
+#else
+#define HEAD_CLUSTER
+#endif
+#if CLUSTER && !defined(EDGELLM_EMULATED)
+#define HEAD_MEETS_IN_CLUSTER 1
+#else
+#define HEAD_MEETS_IN_CLUSTER 0
+#endif
 
 // A head on its way to the cache.
 struct Int8Head {
@@ -57,5 +72,32 @@ struct Int8Head {
         }
     }
 };
+
+#if HEAD_MEETS_IN_CLUSTER
+// Rounds this block's part of a head: the pair of each of the first `pairs` threads, at most a warp, goes to `codes` and
+// `across` behind it, the scale of the head to `scale`. The other threads have zeros. `parts` blocks in a row have a head. Every
+// thread of the cluster calls it once, and has called `cluster_arrive` before.
+__device__ __forceinline__ void append_part(float2 pair, int pairs, int parts, u8* codes, int across, float* scale) {
+    __shared__ __align__(8) float largest_of[2 * CLUSTER];
+    const int rank = blockIdx.x % CLUSTER;
+    const float mine = warp_max(fmaxf(fabsf(pair.x), fabsf(pair.y)));
+    // All blocks of the cluster have started, and may be written to.
+    cluster_wait();
+    if (threadIdx.x < CLUSTER) store_in_block_8(largest_of + 2 * rank, make_float2(mine, 0.0f), threadIdx.x);
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+    if ((int)threadIdx.x >= pairs) return;
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < CLUSTER; ++i) {
+        if (i / parts == rank / parts) largest = fmaxf(largest, largest_of[2 * i]);
+    }
+    const float inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
+    codes[0] = (u8)a8_code(pair.x, inverse);
+    codes[across] = (u8)a8_code(pair.y, inverse);
+    if (rank % parts == 0 && threadIdx.x == 0) *scale = largest / 127.0f;
+}
+#endif
 
 #endif

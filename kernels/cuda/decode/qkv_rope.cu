@@ -7,14 +7,15 @@
 // pair ends it. The position stands since before this token: it, cosine and sine are asked for before the wait. Needs TILE_ROWS
 // to divide DIM. Format: FORMAT.
 //
-// KV_BITS (a constant of the space)  16, or 8: a head of keys or values is rounded by the last of its blocks
-// (decode/append_int8.cuh), whose pairs a warp must hold
+// KV_BITS, CLUSTER (constants of the space)  16, or 8: a head of keys or values is rounded (decode/append_int8.cuh) by the last of
+// its blocks, or, where CLUSTER is not 0, by all of them, which are of one cluster and have a tile each. A warp must hold the
+// pairs of a tile. Heads of queries and of the others are of different clusters.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
 //   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
 //   BLOCKS_PER_SM  blocks that stride over the tiles, for each multiprocessor; 0: a block for each tile
 #if !defined(WARPS) || !defined(LPR) || !defined(KW) || !defined(RPL) || !defined(UNROLL) || !defined(PREFETCH) || \
-    !defined(BLOCKS_PER_SM) || !defined(KV_BITS)
+    !defined(BLOCKS_PER_SM) || !defined(KV_BITS) || !defined(CLUSTER)
 #error "qkv_rope/fused: every tunable must be set by the build"
 #endif
 #include "decode/append_int8.cuh"
@@ -25,6 +26,7 @@ static_assert(TILE_ROWS % 2 == 0, "a tile holds whole pairs");
 // Threads that append: a whole warp rounds a head.
 constexpr int ENDING = KV_BITS == 8 ? WARP : PAIRS;
 static_assert(KV_BITS == 16 || (KV_BITS == 8 && PAIRS <= WARP), "one warp ends a tile of an int8 head");
+static_assert(CLUSTER == 0 || (KV_BITS == 8 && BLOCKS_PER_SM == 0), "blocks of a cluster have a tile each");
 
 struct Turn {
     float cos, sin, bias0, bias1;
@@ -49,7 +51,7 @@ struct TurnedStage : NormStage {
     }
 };
 
-extern "C" __global__ void FRAME_BOUNDS
+extern "C" __global__ void HEAD_CLUSTER FRAME_BOUNDS
 qkv_rope_fused(const u8* W,         // weights, see above
                const float* bias,   // [N] or null
                const float* norm,   // [K]
@@ -66,6 +68,9 @@ qkv_rope_fused(const u8* W,         // weights, see above
     __shared__ float part[PART_FLOATS];
     (void)KV;
     pdl_launch();
+#if HEAD_MEETS_IN_CLUSTER
+    if ((int)blockIdx.x * TILE_ROWS >= HEADS * DIM) cluster_arrive();
+#endif
     const int N = (HEADS + 2 * KV_HEADS) * DIM;
     const int half = DIM / 2, per_head = half / PAIRS;
     // Element `which` (0 or 1) of pair `i` of a head: neighbours, or elements half a head apart.
@@ -98,26 +103,34 @@ qkv_rope_fused(const u8* W,         // weights, see above
         const int head = tile / per_head, of = head - HEADS;
         const u64 slot = (u64)(of % KV_HEADS) * MAX_LEN + stage.pos;
         const Int8Head int8(scratch, of, 2 * KV_HEADS, DIM);
+        int at = 0;
+        float2 pair = make_float2(0.0f, 0.0f);
         if (threadIdx.x < PAIRS) {
             const float a = fmaf(row_sum(met, threadIdx.x), stage.scale, turn.bias0);
             const float b = fmaf(row_sum(met, threadIdx.x + PAIRS), stage.scale, turn.bias1);
-            const float first = a * turn.cos - b * turn.sin, second = a * turn.sin + b * turn.cos;
-            const int row = row_of(tile, threadIdx.x), at = row - head * DIM;
+            pair = make_float2(a * turn.cos - b * turn.sin, a * turn.sin + b * turn.cos);
+            const int row = row_of(tile, threadIdx.x);
+            at = row - head * DIM;
             if (head < HEADS) {
-                q[row] = first;
-                q[row + across] = second;
-            } else if (KV_BITS == 8) {
-                int8.elements[at] = first;
-                int8.elements[at + across] = second;
-            } else {
+                q[row] = pair.x;
+                q[row + across] = pair.y;
+            } else if (KV_BITS == 16) {
                 u16* const cache = (u16*)(of < KV_HEADS ? k : v) + slot * DIM;
-                cache[at] = f32_to_f16(first);
-                cache[at + across] = f32_to_f16(second);
+                cache[at] = f32_to_f16(pair.x);
+                cache[at + across] = f32_to_f16(pair.y);
+            } else if (!HEAD_MEETS_IN_CLUSTER) {
+                int8.elements[at] = pair.x;
+                int8.elements[at + across] = pair.y;
             }
         }
-        if (KV_BITS == 8 && head >= HEADS && threadIdx.x < WARP) {
-            int8.append(per_head, (of < KV_HEADS ? k : v) + slot * DIM, (of < KV_HEADS ? k_scale : v_scale) + slot);
-        }
+        if (KV_BITS == 16 || head < HEADS) return;
+        u8* const codes = (of < KV_HEADS ? k : v) + slot * DIM;
+        float* const scale = (of < KV_HEADS ? k_scale : v_scale) + slot;
+#if HEAD_MEETS_IN_CLUSTER
+        append_part(pair, PAIRS, per_head, codes + at, across, scale);
+#else
+        if (threadIdx.x < WARP) int8.append(per_head, codes, scale);
+#endif
     };
     each_tile(W, N, K, N / TILE_ROWS, row_of, stage, prepare, finish);
 }
