@@ -1,7 +1,7 @@
 //! Pairs that are not independent: what a host does lasts longer than one sample, and neighbouring pairs see the same of it.
 //!
 //! Thirty correlated pairs say as much as fewer independent ones. How much wider an estimate scatters for it is taken from
-//! the pairs themselves, and interval, p and noise floor of a run-off are widened by as much.
+//! the pairs themselves, and interval, p and noise floor of a run-off are widened by as much, and those of a promotion.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -29,16 +29,27 @@ impl Spread {
     /// series", Supplement to the JRSS 8; Marriott and Pope (1954), "Bias in the estimation of autocorrelations",
     /// Biometrika 41.
     pub fn of(values: &[f64], blocks: &[u64]) -> Spread {
-        let n = values.len() as f64;
-        let ranks = centred_ranks(values);
-        let square: f64 = ranks.iter().map(|r| r * r).sum::<f64>() / n;
-        let neighbours = (1..values.len()).filter(|&i| blocks[i] == blocks[i - 1]);
-        let (count, sum) = neighbours.fold((0.0, 0.0), |(c, s), i| (c + 1.0, s + ranks[i] * ranks[i - 1]));
+        Spread::of_series(&[values], blocks)
+    }
+
+    /// Of the mean of several series that know nothing of each other, all as long and with the same blocks: whatever level
+    /// each of them has, they share ρ, which all of them tell more of than one.
+    pub fn of_series(series: &[&[f64]], blocks: &[u64]) -> Spread {
+        let n = blocks.len() as f64;
+        let (mut square, mut count, mut sum) = (0.0, 0.0, 0.0);
+        for values in series {
+            let ranks = centred_ranks(values);
+            square += ranks.iter().map(|r| r * r).sum::<f64>() / n / series.len() as f64;
+            for i in (1..ranks.len()).filter(|&i| blocks[i] == blocks[i - 1]) {
+                count += 1.0;
+                sum += ranks[i] * ranks[i - 1];
+            }
+        }
         let seen = if count > 0.0 && square > 0.0 { sum / count / square } else { 0.0 };
         let rho = if count > 0.0 { (seen + (1.0 + 4.0 * seen) / n).clamp(0.0, MOST) } else { 0.0 };
-        let lags = (1..values.len()).map(|k| (1.0 - k as f64 / n) * rho.powi(k as i32));
+        let lags = (1..blocks.len()).map(|k| (1.0 - k as f64 / n) * rho.powi(k as i32));
         let growth = 1.0 + 2.0 * lags.sum::<f64>();
-        Spread { times: growth.sqrt(), freedom: (n / growth - 1.0).max(1.0) }
+        Spread { times: growth.sqrt(), freedom: (n * series.len() as f64 / growth - 1.0).max(1.0) }
     }
 
     /// An estimate's own scatter, as wide as it is.
@@ -120,6 +131,27 @@ mod tests {
             let found = median(&found).unwrap();
             assert!((found / truth - 1.0).abs() < 0.2, "rho {rho}: {found}, and truly {truth}");
         }
+    }
+
+    #[test]
+    fn several_series_tell_more_of_it_whatever_their_levels() {
+        let blocks: Vec<u64> = (0..30).map(|i| i / 5).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut widths = |count: usize| -> Vec<f64> {
+            let one = |rng: &mut ChaCha8Rng| {
+                let all: Vec<Vec<f64>> = (0..count)
+                    .map(|level| series(0.5, rng).iter().map(|v| v + 100.0 * level as f64).collect())
+                    .collect();
+                let all: Vec<&[f64]> = all.iter().map(Vec::as_slice).collect();
+                Spread::of_series(&all, &blocks).times
+            };
+            (0..500).map(|_| one(&mut rng)).collect()
+        };
+        let (one, four) = (widths(1), widths(4));
+        assert!((median(&four).unwrap() / median(&one).unwrap() - 1.0).abs() < 0.1);
+        assert!(stdev(&four).unwrap() < 0.6 * stdev(&one).unwrap());
+        let quiet = Spread::of_series(&[&[1.0, 2.0][..], &[5.0, 3.0]], &[0, 1]);
+        assert_eq!(quiet, Spread { times: 1.0, freedom: 3.0 });
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! still differ by is no table's doing: it is what two sides differ by that run the same, in as many pairs and in the same
 //! minutes, and makes the noise floor. A loading is the level at which measurements of a program repeat; more pairs within
 //! one do not tell how far another would lie off.
+//! What lasts longer than a request within a loading widens interval and p, as it does those of a run-off.
 //! Source: Kalibera and Jones (2013), "Rigorous Benchmarking in Reasonable Time", ISMM.
 
 use std::fmt;
@@ -16,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::bootstrap::{RESAMPLES, Statistic, Units, bootstrap};
+use crate::correlation::Spread;
 use crate::describe::median_in_place;
 use crate::verdict::LEAST_PAIRS;
 use crate::wilcoxon::signed_rank_p;
@@ -273,16 +275,19 @@ fn judge(e: &EngineEvidence, seed: u64) -> Option<Judged> {
     let log = |pair: &Pair| (pair.new / pair.old).ln();
     let logs: Vec<f64> = pairs.iter().map(|unit| unit.iter().map(log).sum::<f64>() / unit.len() as f64).collect();
     let blocks: Vec<u64> = pairs.iter().map(|unit| unit[0].block).collect();
-    let units = Units::choose(&logs, &blocks);
+    // Neighbouring requests see the same of what lasts on the host, as neighbouring pairs of a run-off do.
+    let series: Vec<Vec<f64>> = (0..e.loadings.len()).map(|l| pairs.iter().map(|u| log(&u[l])).collect()).collect();
+    let spread = Spread::of_series(&series.iter().map(Vec::as_slice).collect::<Vec<_>>(), &blocks);
+    let units = Units::singles(pairs.len());
     let mut statistic = OfLoadings { pairs: &pairs, units: &units, scratch: Vec::new() };
     let all: Vec<usize> = (0..units.members.len()).collect();
     let by_loading: Vec<f64> = (0..e.loadings.len()).map(|l| statistic.ratio(&all, l)).collect();
     let draws = bootstrap(all.len(), RESAMPLES, &mut statistic, &mut ChaCha8Rng::seed_from_u64(seed));
     let floor = floor(&by_loading, &firsts);
-    let p = signed_rank_p(&logs);
+    let p = spread.p(signed_rank_p(&logs));
     let ratio = RatioEstimate {
         ratio: draws.estimate,
-        ci: draws.bca(LEVEL),
+        ci: spread.interval(draws.bca(LEVEL), draws.estimate, LEVEL),
         level: LEVEL,
         n_pairs: (e.loadings.len() * pairs.len()) as u64,
         p,

@@ -235,8 +235,10 @@ mod tests {
     fn heard_at(length: Length, prefill: f64, decode: f64) -> Heard {
         let mut out = Heard { lengths: vec![length], ..Heard::default() };
         for pair in 0..60u64 {
-            let wobble = 1.0 + 0.001 * (pair % 7) as f64;
-            for (side, first, each) in [(Side::Old, 1.0, 1.0), (Side::New, prefill, decode)] {
+            // Neighbours differ, so that nothing of it seems to last.
+            let wobbles = [5 * pair, 3 * pair + 2].map(|turn| 1.0 + 0.0005 * (turn % 7) as f64);
+            let sides = [(Side::Old, 1.0, 1.0), (Side::New, prefill, decode)];
+            for ((side, first, each), wobble) in sides.into_iter().zip(wobbles) {
                 let first = 5e6 * first * wobble;
                 let token_ns = (0..48).map(|i| Nanos((first + 1e6 * each * wobble * f64::from(i)) as u64)).collect();
                 let (loading, block) = ((pair / 15) as u8, pair % 15 / 4);
