@@ -35,7 +35,7 @@ pub struct Scratch {
     k: Vec<f32>,
     v: Vec<f32>,
     mixed: Vec<f32>,
-    inner: Vec<f32>,
+    inner: Act,
     logits: Vec<f32>,
 }
 
@@ -44,22 +44,23 @@ impl Scratch {
     pub fn new(model: &Model) -> Scratch {
         let config = &model.config;
         let rope = RopeTable::new(config.rope.dims, f64::from(config.rope.base), model.rope_factors.as_deref());
-        let widest = config.hidden.max(config.q_width()).max(config.inter);
+        let widest = config.hidden.max(config.q_width());
         let layers = model.layers.iter();
         let mut matrices =
             layers.flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down]).chain([model.head.as_ref()]);
         let int8 = matrices.any(|w| w.activations() == Activations::A8);
+        let act = |k: usize| if int8 { Act::new(BATCH, k) } else { Act::floats(BATCH, k) };
         Scratch {
             angles: RopeAngles::new(&rope, BATCH),
             rope,
             attn: AttnScratch::new(heads(config)),
-            act: if int8 { Act::new(BATCH, widest) } else { Act::floats(BATCH, widest) },
+            act: act(widest),
             x: vec![0.0; BATCH * config.hidden],
             q: vec![0.0; BATCH * config.q_width()],
             k: vec![0.0; BATCH * config.kv_width()],
             v: vec![0.0; BATCH * config.kv_width()],
             mixed: vec![0.0; BATCH * config.q_width()],
-            inner: vec![0.0; BATCH * config.inter],
+            inner: act(config.inter),
             logits: vec![0.0; config.vocab],
         }
     }
@@ -197,9 +198,7 @@ fn attend(
 /// Norm, gate and up, SwiGLU, down, and the residual.
 fn feed_forward(cpu: &Cpu, config: &Config, layer: &Layer, s: &mut Scratch, rows: usize) {
     let x = &mut s.x[..rows * config.hidden];
-    let inner = &mut s.inner[..rows * config.inter];
     cpu.rmsnorm_act(x, &layer.ffn_norm, config.eps, &mut s.act); // [rows, hidden]
-    cpu.gate_up_swiglu(&s.act, &layer.gate, &layer.up, inner); // [rows, inter]
-    cpu.act(inner, rows, config.inter, &mut s.act);
-    cpu.matmul(&s.act, &mut [Proj { w: &layer.down, bias: None, y: x, add: true }]); // [rows, hidden]
+    cpu.gate_up_swiglu(&s.act, &layer.gate, &layer.up, &mut s.inner); // [rows, inter]
+    cpu.matmul(&s.inner, &mut [Proj { w: &layer.down, bias: None, y: x, add: true }]); // [rows, hidden]
 }

@@ -58,7 +58,7 @@ fn swiglu_of_a_product_equals_the_products_then_swiglu() {
         let cpu = setting.cpu(2);
         for (gate_type, up_type) in [(DType::Q4_0, DType::Q4_0), (DType::Q4_1, DType::F32), (DType::Q5_0, DType::Q8_0)]
         {
-            for (n, m) in [(48, 1), (37, 7), (16, 70)] {
+            for (n, m) in [(48, 1), (37, 1), (2080, 1), (37, 7), (64, 7), (16, 70)] {
                 let k = 96;
                 let x = random(m * k, 2);
                 let weights = [(gate_type, 3), (up_type, 4)].map(|(dtype, seed)| random_weights(dtype, n, k, seed));
@@ -68,12 +68,25 @@ fn swiglu_of_a_product_equals_the_products_then_swiglu() {
                 let want = reference::swiglu(&wide(&gate), &wide(&up));
                 let mut act = Act::new(m, k);
                 cpu.act(&x, m, k, &mut act);
-                let mut out = vec![f32::NAN; m * n];
+                let (mut out, mut again) = (Act::new(m, n), Act::new(m, n));
                 let gate = matrix(&cpu, gate_type, (n, k), &weights[0], setting.precision);
                 let up = matrix(&cpu, up_type, (n, k), &weights[1], setting.precision);
                 cpu.gate_up_swiglu(&act, &gate, &up, &mut out);
-                for (&got, &want) in out.iter().zip(&want) {
+                let got: Vec<f32> = (0..m).flat_map(|j| out.row(j)).copied().collect();
+                for (&got, &want) in got.iter().zip(&want) {
                     assert!((f64::from(got) - want).abs() <= 1e-6 * want.abs() + 1e-30, "{setting} {got} {want}");
+                }
+                if n.is_multiple_of(32) {
+                    // They are ready for a product, as if they had been prepared as a whole.
+                    cpu.act(&got, m, n, &mut again);
+                    let down = random_weights(DType::Q4_0, 16, n, 5);
+                    let down = matrix(&cpu, DType::Q4_0, (16, n), &down, setting.precision);
+                    let [y, want] = [&out, &again].map(|act| {
+                        let mut y = vec![f32::NAN; m * 16];
+                        cpu.matmul(act, &mut [Proj { w: &down, bias: None, y: &mut y, add: false }]);
+                        y
+                    });
+                    assert_eq!(y, want, "{setting} {n} x {m}");
                 }
             }
         }

@@ -8,6 +8,7 @@
 //! integers that kernels start their accumulators from, so that an offset in the weight codes costs nothing:
 //! -8 per weight for Q4_0, -128 for Q8_0, and -32 for each 16 of Q6_K.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::alloc::AlignedBuf;
@@ -95,21 +96,43 @@ impl ActRows {
     /// `j` is below the M that `Act::rows` was called with, no other reference to row `j` exists, and the `Act` outlives
     /// the result.
     pub(crate) unsafe fn row<'a>(&self, j: usize) -> (&'a mut [f32], Option<QuantRow<'a>>) {
-        let groups = padded(self.k) / GROUP;
-        // SAFETY: the buffers hold max_m rows of at least these strides, and the caller promises exclusive rows.
+        // SAFETY: promised by the caller.
+        unsafe { self.columns(j, 0..self.k) }
+    }
+
+    /// Some columns of the float row `j` and, where int8 is wanted, their quantised form: with the padding, where they are
+    /// the last.
+    ///
+    /// # Safety
+    /// As [`ActRows::row`], for these columns alone. They begin at a group and end at one, or with the row.
+    pub(crate) unsafe fn columns<'a>(&self, j: usize, columns: Range<usize>) -> (&'a mut [f32], Option<QuantRow<'a>>) {
+        let stride = padded(self.k) / GROUP;
+        let first = columns.start / GROUP;
+        let groups = if columns.end == self.k { stride } else { columns.end / GROUP } - first;
+        // SAFETY: the buffers hold max_m rows of at least these strides, and the caller promises exclusive columns.
         unsafe {
             use std::slice::from_raw_parts_mut as part;
-            let x = part(self.x.add(j * self.k), self.k);
+            let x = part(self.x.add(j * self.k + columns.start), columns.len());
+            let at = j * stride + first;
             let quant = self.wants_i8.then(|| QuantRow {
-                q: part(self.q.add(j * q_stride(self.k)), padded(self.k)),
-                s: part(self.s.add(j * groups), groups),
-                t: part(self.t.add(j * groups), groups),
-                neg8: part(self.neg8.add(j * groups), groups),
-                neg128: part(self.neg128.add(j * groups), groups),
-                neg32: part(self.neg32.add(j * groups * 2), groups * 2),
+                q: part(self.q.add(j * q_stride(self.k) + first * GROUP), groups * GROUP),
+                s: part(self.s.add(at), groups),
+                t: part(self.t.add(at), groups),
+                neg8: part(self.neg8.add(at), groups),
+                neg128: part(self.neg128.add(at), groups),
+                neg32: part(self.neg32.add(2 * at), 2 * groups),
             });
             (x, quant)
         }
+    }
+
+    /// The floats of the first `m` rows, `[m, K]`.
+    ///
+    /// # Safety
+    /// As [`ActRows::row`], for all of these rows.
+    pub(crate) unsafe fn floats<'a>(&self, m: usize) -> &'a mut [f32] {
+        // SAFETY: rows lie one behind the other, and the caller promises that they are there and exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.x, m * self.k) }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::norm::NormKernels;
 use super::{Act, Cpu, KvLayer, Matrix, Pairing, RopeAngles, Spread};
 
 /// Rows times columns from which a row-wise op is worth a phase of the pool.
-const WORTH_A_PHASE: usize = 1 << 14;
+pub(super) const WORTH_A_PHASE: usize = 1 << 14;
 
 impl Cpu {
     /// Looks up the rows `ids` of an embedding table: `out` is `[M, K]`.

@@ -1,5 +1,7 @@
-//! Products: one set of activations against several matrices, and gate, up and SwiGLU in one phase.
+//! Products: one set of activations against several matrices, and gate, up and SwiGLU together.
 
+use super::act::{self, ActRows};
+use super::elementwise::WORTH_A_PHASE;
 use super::shares::{MOST_PARTS, Shares};
 use super::{Act, Cpu, Matrix, Spread};
 use crate::gemv::{GROUP_ROWS, MAX_TOKENS, Unit};
@@ -58,35 +60,70 @@ impl Cpu {
         });
     }
 
-    /// `out = silu(gate x) * (up x)`, `[M, N]`, in one phase.
+    /// `out = silu(gate x) * (up x)`, `[M, N]`, prepared for a product.
     ///
     /// # Panics
-    /// Where shapes disagree.
-    pub fn gate_up_swiglu(&self, act: &Act, gate: &Matrix, up: &Matrix, out: &mut [f32]) {
+    /// Where shapes disagree, or `out` has no room for the result.
+    pub fn gate_up_swiglu(&self, act: &Act, gate: &Matrix, up: &Matrix, out: &mut Act) {
         assert!(gate.n() == up.n() && gate.k() == up.k() && gate.k() == act.k(), "gate and up have one shape");
+        let rows = out.rows(act.m(), gate.n());
+        if act.m() == 1 {
+            self.gate_up_of_one(act, gate, up, rows);
+        } else {
+            self.gate_up_of_many(act, gate, up, rows);
+        }
+    }
+
+    /// SwiGLU of one token, in one phase. Between two products nothing is done but to store their rows, as whatever else is
+    /// would interrupt the loads that are ahead; every few hundred rows, the thread that has multiplied them applies SwiGLU
+    /// and rounds them, as long as they are in its cache.
+    fn gate_up_of_one(&self, act: &Act, gate: &Matrix, up: &Matrix, out: ActRows) {
+        const BLOCK: usize = 512;
         let n = gate.n();
-        assert_eq!(out.len(), act.m() * n, "room for the result");
-        let joined = Joined { w: gate, bias: None, y: Spread::new(out), add: false };
-        let mut shares = Shares::new(&self.claims, act.m());
-        shares.push(gate.groups(), gate.bytes() + up.bytes(), false);
-        let pair = gate.gemv_kernel().pair.filter(|_| act.m() == 1 && gate.variant() == up.variant());
+        let pair = gate.gemv_kernel().pair.filter(|_| gate.variant() == up.variant());
+        let mut shares = Shares::new(&self.claims, 1);
+        shares.push(n.div_ceil(act::GROUP), gate.bytes() + up.bytes(), false);
         self.pool().run(&|thread| {
-            if let Some(pair) = pair {
-                // One token: a group of gate and that of up are the pair.
-                let mut panel = [0.0; 2 * GROUP_ROWS];
-                shares.each(thread, |_, (group, _)| {
-                    // SAFETY: as in `product`; a kernel of pairs has units of a whole group, and these are of one kernel.
-                    unsafe { pair(&unit(act, gate, group, (0, 1)), up.unit(group).0, &mut panel) };
-                    let (gates, ups) = panel.split_at_mut(GROUP_ROWS);
-                    self.norm().silu_mul(gates, ups);
-                    store(&joined, (group, None), (0, 1), gates);
-                });
-                return;
-            }
-            with_panel(act.m(), |gates| {
-                with_panel(act.m(), |ups| {
+            let mut panel = [0.0; 2 * GROUP_ROWS];
+            let mut ups = [0.0; BLOCK];
+            shares.each_of_several(thread, BLOCK / act::GROUP, |block| {
+                let (first, end) = (block.start * act::GROUP, (block.end * act::GROUP).min(n));
+                // SAFETY: every group is in one block, and `out` is borrowed for the whole function that called this one.
+                let (gates, quant) = unsafe { out.columns(0, first..end) };
+                for row in (first..end).step_by(GROUP_ROWS) {
+                    let group = row / GROUP_ROWS;
+                    if let Some(pair) = pair {
+                        // SAFETY: as in `product`; a kernel of pairs has units of a whole group, and these are of one kernel.
+                        unsafe { pair(&unit(act, gate, group, (0, 1)), up.unit(group).0, &mut panel) };
+                    } else {
+                        let (gates, ups) = panel.split_at_mut(GROUP_ROWS);
+                        product(act, gate, (group, None), (0, 1), gates);
+                        product(act, up, (group, None), (0, 1), ups);
+                    }
+                    let rows = GROUP_ROWS.min(end - row);
+                    gates[row - first..][..rows].copy_from_slice(&panel[..rows]);
+                    ups[row - first..][..rows].copy_from_slice(&panel[GROUP_ROWS..][..rows]);
+                }
+                self.norm().silu_mul(gates, &ups[..end - first]);
+                if let Some(mut quant) = quant {
+                    self.norm().quantize(gates, &mut quant);
+                }
+            });
+        });
+    }
+
+    fn gate_up_of_many(&self, act: &Act, gate: &Matrix, up: &Matrix, out: ActRows) {
+        let (m, n) = (act.m(), gate.n());
+        // SAFETY: the rows are taken a second time below, when nobody holds these any more.
+        let floats = unsafe { out.floats(m) };
+        let joined = Joined { w: gate, bias: None, y: Spread::new(floats), add: false };
+        let mut shares = Shares::new(&self.claims, m);
+        shares.push(gate.groups(), gate.bytes() + up.bytes(), false);
+        self.pool().run(&|thread| {
+            with_panel(m, |gates| {
+                with_panel(m, |ups| {
                     shares.each(thread, |_, (group, _)| {
-                        for tokens in batches(act.m()) {
+                        for tokens in batches(m) {
                             product(act, gate, (group, None), tokens, gates);
                             product(act, up, (group, None), tokens, ups);
                             let used = tokens.1 * GROUP_ROWS;
@@ -96,6 +133,12 @@ impl Cpu {
                     });
                 });
             });
+        });
+        self.for_each(m, m * n >= WORTH_A_PHASE, &|j| {
+            // SAFETY: row `j` is below `m` and taken by one call alone.
+            if let (row, Some(mut quant)) = unsafe { out.row(j) } {
+                self.norm().quantize(row, &mut quant);
+            }
         });
     }
 }

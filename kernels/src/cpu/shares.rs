@@ -139,10 +139,29 @@ impl<'a> Shares<'a> {
 
     /// Calls `visit` with a part and groups of it until the phase has none left that nobody has begun.
     pub(super) fn each(&self, thread: usize, mut visit: impl FnMut(usize, Visit)) {
+        self.pieces(thread, |run, visits| self.visit(run, visits, &mut visit));
+    }
+
+    /// Calls `visit` with neighbouring groups, up to `most` at a time, as `each` does with single ones.
+    ///
+    /// # Panics
+    /// Where the phase has several parts, or pairs.
+    pub(super) fn each_of_several(&self, thread: usize, most: usize, mut visit: impl FnMut(Range<usize>)) {
+        assert!(self.len == 1 && !self.parts[0].paired, "neighbours are of one part, and visited alone");
+        self.pieces(thread, |run, visits| {
+            let first = run.groups[0].start;
+            for at in visits.clone().step_by(most) {
+                visit(first + at..first + (at + most).min(visits.end));
+            }
+        });
+    }
+
+    /// Calls `take` with a run and visits of it until the phase has none left that nobody has begun.
+    fn pieces(&self, thread: usize, mut take: impl FnMut(&Run, Range<usize>)) {
         let own = self.run(thread);
         if own.pieces() == 1 {
             // Those of the others are as short.
-            self.visit(&own, 0..own.visits, &mut visit);
+            take(&own, 0..own.visits);
             return;
         }
         let threads = self.claims.taken.len();
@@ -153,7 +172,7 @@ impl<'a> Shares<'a> {
                 continue;
             }
             while let Some(piece) = self.claims.take(self.phase, owner, pieces, owner == thread) {
-                self.visit(&run, run.piece(piece, pieces), &mut visit);
+                take(&run, run.piece(piece, pieces));
             }
         }
     }
