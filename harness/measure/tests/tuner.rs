@@ -287,6 +287,16 @@ fn a_budget_that_is_far_too_short_for_its_plan_leaves_no_workload_without_a_time
 }
 
 #[test]
+fn what_a_fast_device_leaves_of_a_short_budget_is_searched_with() {
+    let mut p = of_a_model();
+    // Less than is planned for floors, data and run-offs alone.
+    p.time_budget = Some(Nanos(60_000_000_000));
+    assert!(p.limits().iter().all(|&limit| limit <= 8));
+    let (out, _) = go(&mut slow_device(300, [20, 50]), &p);
+    assert!(out.incomplete.is_none() && out.wall.secs() <= 60.0, "{:?} {}", out.incomplete, out.wall.secs());
+}
+
+#[test]
 fn floors_of_other_sizes_are_timed_with_the_best_reads_of_the_first() {
     let mut p = of_a_model();
     p.workloads.truncate(3);

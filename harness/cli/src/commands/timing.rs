@@ -110,8 +110,8 @@ pub struct PlanFile {
 }
 
 /// What a tune takes on a processor: over whole tunes of two threads an evaluation took 0.07 to 0.9 s, the larger the matrix
-/// the longer.
-const COSTS_ON_CPU: Costs = Costs { workload: Nanos(9_600_000_000), evaluation: Nanos(600_000_000) };
+/// the longer, and floor, first check and run-off of a workload 0.3 to 3 s.
+const COSTS_ON_CPU: Costs = Costs { workload: Nanos(3_000_000_000), evaluation: Nanos(600_000_000) };
 
 /// The file's name in a run's folder.
 const PLAN_FILE: &str = "plan.json";
