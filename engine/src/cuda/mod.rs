@@ -25,6 +25,7 @@ pub mod vram;
 mod weights;
 
 pub use model::{Counters, CudaModel, DecodedBy, Launching};
+pub use weights::fused_forms;
 
 /// Tokens of a prompt that go through the graph of one token: what is left of its chunks, where it is so little that a chunk
 /// of its own would take longer. A model whose matrices have no product for many tokens takes all of a prompt that way.

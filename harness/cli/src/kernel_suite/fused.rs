@@ -1,14 +1,15 @@
 //! What the engine launches on a GPU for a model: the fused ops of a token, and the ops of a prompt.
 //!
-//! The same rules as in the engine's `cuda::decode`: a product is fused where its matrices have one type that lies in
-//! planes, and what no fused kernel takes runs as single ops. Attention of a token is chosen by classes of lengths; the room
+//! The same rules as in the engine's `cuda::decode`: a product is fused where its matrices have one type that fused kernels
+//! read, and what none of them takes runs as single ops. Attention of a token is chosen by classes of lengths; the room
 //! of the context chooses nothing.
 
 use std::collections::BTreeSet;
 
+use engine::cuda::fused_forms;
 use harness_spec::{DType, Workload};
 use kernels::cuda::exec::LengthClass;
-use variants::gemv_op;
+use variants::{Activations, gemv_op};
 
 use super::ModelEntry;
 use super::derive::{Derived, Dims, LENGTH, MAX_LEN, Matrix, Quant, Role, push, wanted};
@@ -18,12 +19,24 @@ const PROMPT: u64 = 512;
 /// Bits of keys and values.
 const KV: u64 = 16;
 
-/// The type whose planes fused kernels read; `None` of a type that they do not take.
-fn planes(quant: Quant) -> Option<DType> {
-    use DType::{Q4_0, Q4_1, Q4K, Q5_0, Q5K, Q6K, Q8_0};
+/// The type, where fused kernels read it.
+fn fusible(quant: Quant) -> Option<DType> {
     match quant {
-        Quant::Type(t @ (Q4_0 | Q4_1 | Q5_0 | Q8_0 | Q4K | Q5K | Q6K)) => Some(t),
-        Quant::Type(_) | Quant::G128 => None,
+        Quant::Type(t) => fused_forms(t).map(|_| t),
+        Quant::G128 => None,
+    }
+}
+
+/// Bits of the activations that the products of these matrices take: codes where a fused kernel multiplies codes.
+fn bits_into(types: &[(Quant, u64)]) -> u64 {
+    types.iter().filter_map(|(q, _)| fusible(*q)).map(bits).min().unwrap_or(32)
+}
+
+/// Bits of the activations that fused kernels on weights of a type leave for each other and take.
+fn bits(dtype: DType) -> u64 {
+    match fused_forms(dtype) {
+        Some((_, Activations::A8)) => 8,
+        _ => 32,
     }
 }
 
@@ -34,7 +47,8 @@ fn op(family: &str, dtype: DType) -> String {
 
 /// Launches in one token of matrices that take the same input and have this type together.
 fn together(parts: &[Vec<(Quant, u64)>], dtype: DType) -> u64 {
-    let count = |part: &Vec<(Quant, u64)>| part.iter().filter(|(q, _)| planes(*q) == Some(dtype)).map(|(_, n)| n).sum();
+    let count =
+        |part: &Vec<(Quant, u64)>| part.iter().filter(|(q, _)| fusible(*q) == Some(dtype)).map(|(_, n)| n).sum();
     parts.iter().map(count).min().unwrap_or(0)
 }
 
@@ -70,13 +84,14 @@ impl Singles {
         let added = |name: &str| by_type(&[of(name)]).iter().map(|(_, n)| n).sum::<u64>().min(d.layers);
         let qkv = if d.head_norms { Vec::new() } else { by_type(&[of("attn_q"), of("attn_k"), of("attn_v")]) };
         let down = added("ffn_down");
-        let gate_up = if down > 0 { by_type(&[of("ffn_gate"), of("ffn_up")]) } else { Vec::new() };
+        let mut gate_up = by_type(&[of("ffn_gate"), of("ffn_up")]);
+        gate_up.retain(|(t, _)| bits(*t) == bits_into(&of("ffn_down")));
         Singles { layers: d.layers, qkv, gate_up, o: added("attn_output"), down }
     }
 
     /// Products of a matrix of this type, of which there are so many, that are launched by themselves.
     pub fn products(&self, role: Role, quant: Quant, count: u64) -> u64 {
-        let Some(dtype) = planes(quant) else { return if role == Role::Head { 0 } else { count } };
+        let Some(dtype) = fusible(quant) else { return if role == Role::Head { 0 } else { count } };
         let of = |fused: &[(DType, u64)]| fused.iter().find(|(t, _)| *t == dtype).map_or(0, |(_, n)| *n);
         match role {
             Role::Qkv => count.saturating_sub(of(&self.qkv)),
@@ -133,7 +148,7 @@ pub(super) fn add(
         [&heads[..], &rest].concat()
     };
     add(Role::Qkv, "rope_append", &append(1), "rotation", d.layers.saturating_sub(fused));
-    let out_bits = if of("attn_output").iter().any(|(q, _)| planes(*q).is_some()) { 8 } else { 32 };
+    let out_bits = bits_into(&of("attn_output"));
     // Lengths of a class share a row, and its shape names one of them.
     let lengths = if entry.lengths.is_empty() { vec![LENGTH] } else { entry.lengths.clone() };
     let classes: BTreeSet<usize> = lengths.iter().map(|&len| LengthClass::of(len as usize).key()).collect();
@@ -150,20 +165,20 @@ pub(super) fn add(
         }
     }
     let gate_up = [of("ffn_gate"), of("ffn_up")];
-    let down_in_planes = of("ffn_down").iter().any(|(q, _)| planes(*q).is_some());
+    let inner_bits = bits_into(&of("ffn_down"));
     let mut fused = 0;
     for &t in &all {
         let count = together(&gate_up, t);
-        fused += if down_in_planes { count } else { 0 };
-        let count_fused = if down_in_planes { count } else { 0 };
+        // It leaves its output in the form of its own kernels.
+        let count_fused = if bits(t) == inner_bits { count } else { 0 };
+        fused += count_fused;
         add(Role::GateUp, &op("gate_up", t), &[("F", d.inter), ("K", d.hidden)], "ffn_gate_up", count_fused);
         let prompt = [("N", 2 * d.inter), ("K", d.hidden), ("M", PROMPT)];
         add(Role::GateUp, &op("gemm", t), &prompt, "ffn_gate_up", count);
         let prompt = [("N", q_width + 2 * kv_width), ("K", d.hidden), ("M", PROMPT)];
         add(Role::Qkv, &op("gemm", t), &prompt, "attn_qkv", together(&qkv, t));
     }
-    let bits = if down_in_planes { 8 } else { 32 };
-    let swiglu = [("F", d.inter), ("M", 1), ("OUT", bits)];
+    let swiglu = [("F", d.inter), ("M", 1), ("OUT", inner_bits)];
     add(Role::GateUp, "swiglu", &swiglu, "activation", d.layers.saturating_sub(fused));
     if let Some(Quant::Type(t)) = head {
         add(Role::Head, &op("norm_logits", t), &[("N", d.vocab), ("K", d.hidden)], "output", 1);
@@ -210,14 +225,35 @@ mod tests {
     }
 
     #[test]
-    fn norms_of_heads_and_types_without_planes_run_as_single_ops() {
+    fn norms_of_heads_and_types_that_no_fused_kernel_reads_run_as_single_ops() {
         let all = ops(&fused("qwen3-0.6b"));
         assert!(!all.iter().any(|(w, _)| w.starts_with("qkv_rope")), "{all:?}");
         assert!(all.iter().any(|(w, n)| w.starts_with("rope_append") && w.contains(" M=1 ") && *n == 28), "{all:?}");
-        let floats = ModelEntry { quants: vec!["f16".into()], ..fused("llama-3.1-8b") };
-        let all = ops(&floats);
+        let ternary = ModelEntry { quants: vec!["ternary".into()], ..fused("llama-3.1-8b") };
+        let all = ops(&ternary);
         assert!(all.iter().any(|(w, _)| w.starts_with("attn_token") && w.ends_with("OUT=32")), "{all:?}");
         assert!(!all.iter().any(|(w, _)| w.starts_with("gate_up") || w.starts_with("gemv_add")), "{all:?}");
+    }
+
+    #[test]
+    fn floats_are_fused_too_and_leave_floats_for_each_other() {
+        for float in ["f16", "bf16"] {
+            let all = ops(&ModelEntry { quants: vec![float.into()], ..fused("qwen2.5-1.5b") });
+            for (op, end, count) in [
+                ("qkv_rope", "PAIRING=0", 28),
+                ("attn_token", "OUT=32", 28),
+                ("gate_up", "K=1536", 28),
+                ("gemv_add", "K=1536 N=1536", 28),
+                ("norm_logits", "N=151936", 1),
+                ("gemm", "K=8960 M=512 N=1536", 28),
+            ] {
+                let found = |(w, n): &(String, u64)| w.starts_with(op) && w.ends_with(end) && *n == count;
+                assert!(all.iter().any(found), "{op} of {float}: {all:#?}");
+            }
+            let single = |w: &str| w.starts_with("gemv_f16") || w.starts_with("gemv_bf16");
+            assert!(all.iter().all(|(w, n)| !single(w) || *n == 0), "{all:#?}");
+            assert!(!all.iter().any(|(w, _)| w.starts_with("swiglu") && w.contains(" M=1 ")), "{all:#?}");
+        }
     }
 
     #[test]
@@ -231,11 +267,11 @@ mod tests {
         for op in ["gemv_q4_0", "gemv_q6_k", "logits", "attn_decode", "rmsnorm ", "quantize_a8"] {
             assert!(none(&all, op), "{op} in {all:#?}");
         }
-        // Heads with norms keep Q, K and V apart; floats in the body keep everything apart but the head.
+        // Heads with norms keep Q, K and V apart; ternary weights keep everything apart but the head.
         let apart = ops(&fused("qwen3-0.6b"));
         assert!(apart.contains(&("rmsnorm K=1024 M=1".to_owned(), 28)), "{apart:#?}");
-        let floats = ops(&ModelEntry { quants: vec!["f16".into()], ..fused("llama-3.1-8b") });
-        assert!(!none(&floats, "gemv_f16 K=14336") && none(&floats, "attn_decode"), "{floats:#?}");
+        let ternary = ops(&ModelEntry { quants: vec!["ternary".into()], ..fused("llama-3.1-8b") });
+        assert!(!none(&ternary, "gemv_ternary K=14336") && none(&ternary, "attn_decode"), "{ternary:#?}");
         // On a processor nothing is fused.
         assert!(!none(&ops(&ModelEntry::of("qwen2.5-1.5b")), "gemv_q4_0"));
     }
