@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,15 +103,26 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    serve_then(options, listener, shutdown, || {}).await
+    served(options, listener, Box::pin(shutdown), Box::new(|| {})).await
+}
+
+/// [`serve_then`], whose code is compiled here: that of a function with type parameters, all of HTTP with it, would be
+/// compiled again in every program that serves.
+fn served<'a>(
+    options: ServeOptions,
+    listener: TcpListener,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    on_ready: Box<dyn FnOnce() + Send + 'a>,
+) -> Pin<Box<dyn Future<Output = Result<(), ServeError>> + Send + 'a>> {
+    Box::pin(serve_then(options, listener, shutdown, on_ready))
 }
 
 /// [`serve`], with a call when the server is ready.
 async fn serve_then(
     options: ServeOptions,
     listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-    on_ready: impl FnOnce(),
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    on_ready: Box<dyn FnOnce() + Send + '_>,
 ) -> Result<(), ServeError> {
     let worker = Worker::start(options.loader.clone(), options.keep_alive, options.queue_limit)?;
     let catalog = Catalog::new(options.store, options.models, options.loader);
@@ -187,18 +199,28 @@ pub fn serve_blocking(
     options: ServeOptions,
     addr: SocketAddr,
     stop_on: StopOn,
-    on_ready: impl FnOnce(SocketAddr),
+    on_ready: impl FnOnce(SocketAddr) + Send,
+) -> Result<(), ServeError> {
+    blocking(options, addr, stop_on, Box::new(on_ready))
+}
+
+/// [`serve_blocking`], compiled here for the reason of [`served`].
+fn blocking(
+    options: ServeOptions,
+    addr: SocketAddr,
+    stop_on: StopOn,
+    on_ready: Box<dyn FnOnce(SocketAddr) + Send + '_>,
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Bind { addr, source })?;
         let bound = listener.local_addr()?;
         let stop = stop_signal(stop_on)?;
-        serve_then(options, listener, stop, || on_ready(bound)).await
+        served(options, listener, Box::pin(stop), Box::new(move || on_ready(bound))).await
     });
     // A client that never reads its answer still has a task; it ends with the runtime, without being waited for.
     runtime.shutdown_background();
-    served
+    ended
 }
 
 /// A future that is ready when the server is to end.
