@@ -10,6 +10,7 @@ use super::support::{Slots, Support};
 use crate::cuda::CudaError;
 use crate::cuda::driver::{Buffer, Device, Stream, Value};
 use crate::op::Arg;
+use crate::parallel::parallel;
 
 /// Launches in a graph at most: beyond it building the graph costs more than it tells.
 const MOST_LAUNCHES: usize = 4096;
@@ -102,6 +103,8 @@ pub struct Rotation {
     /// Words that are the same for every launch.
     settled: Vec<Slab>,
     outputs: Buffer,
+    /// Where outputs are read to. Kept, as a copy into pages that nothing has touched takes several times as long.
+    landing: Vec<u8>,
     /// Offset and length of each output in a slot.
     output_at: Vec<(usize, usize)>,
     slot: usize,
@@ -153,8 +156,9 @@ impl Rotation {
                 _ => {}
             }
         }
-        for draw in inputs.draws() {
-            for (arg, bytes) in inputs.active(draw)? {
+        let draws: Vec<Draw> = inputs.draws().collect();
+        for (draw, contents) in draws.iter().zip(parallel(&draws, |&draw| inputs.active(draw))) {
+            for (arg, bytes) in contents? {
                 if let Some(slab) = active.iter().find(|s| s.arg == arg) {
                     slab.buffer.upload(stream, slab.stride * (POOL + draw.index), &bytes)?;
                 }
@@ -162,7 +166,18 @@ impl Rotation {
         }
         let outputs = Buffer::new(device, slot * plan.launches, "outputs")?;
         outputs.fill(stream, 0, outputs.len(), 0xFF)?;
-        Ok(Rotation { plan, weights, active, settled, outputs, output_at, slot, draws: [None; POOL], used: 0 })
+        Ok(Rotation {
+            plan,
+            weights,
+            active,
+            settled,
+            outputs,
+            landing: Vec::new(),
+            output_at,
+            slot,
+            draws: [None; POOL],
+            used: 0,
+        })
     }
 
     /// The plan it was made by.
@@ -236,20 +251,25 @@ impl Rotation {
             .collect()
     }
 
-    /// The outputs of launches `from..to`, each as the op lists them.
+    /// Reads the outputs of launches `from..to`, for [`Rotation::landed`].
     ///
     /// # Errors
     /// The driver's error.
     pub fn read(
-        &self,
+        &mut self,
         stream: &Stream,
         from: usize,
         to: usize,
         doing: impl Fn() -> String,
-    ) -> Result<Vec<Vec<Vec<u8>>>, CellFailure> {
-        let all = self.outputs.download(stream, from * self.slot, (to - from) * self.slot, doing)?;
-        let of = |slot: &[u8]| self.output_at.iter().map(|&(at, len)| slot[at..at + len].to_vec()).collect();
-        Ok(all.chunks_exact(self.slot).map(of).collect())
+    ) -> Result<(), CudaError> {
+        self.landing.resize((to - from) * self.slot, 0);
+        self.outputs.download_into(stream, from * self.slot, &mut self.landing, doing)
+    }
+
+    /// The outputs of the launch that was read as number `i`, as the op lists them.
+    pub fn landed(&self, i: usize) -> Vec<Vec<u8>> {
+        let slot = &self.landing[i * self.slot..(i + 1) * self.slot];
+        self.output_at.iter().map(|&(at, len)| slot[at..at + len].to_vec()).collect()
     }
 }
 
