@@ -98,20 +98,35 @@ impl Buffer {
         len: usize,
         doing: impl Fn() -> String,
     ) -> Result<Vec<u8>, CudaError> {
-        let from = self.range(at, len);
+        let mut out = vec![0u8; len];
+        self.download_into(stream, at, &mut out, doing)?;
+        Ok(out)
+    }
+
+    /// [`Buffer::download`] into memory of the caller, as many bytes as that has.
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub fn download_into(
+        &self,
+        stream: &Stream,
+        at: usize,
+        out: &mut [u8],
+        doing: impl Fn() -> String,
+    ) -> Result<(), CudaError> {
+        let from = self.range(at, out.len());
         // The wait comes first, so that the time of the launches does not count as a transfer.
         stream.wait(&doing)?;
-        let mut out = vec![0u8; len];
-        if len == 0 {
-            return Ok(out);
+        if out.is_empty() {
+            return Ok(());
         }
         let started = Instant::now();
         // SAFETY: the range lies in the buffer, `out` is as long as is copied and lives until the wait below.
-        let result = unsafe { sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), from, len, stream.raw) };
+        let result = unsafe { sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), from, out.len(), stream.raw) };
         check("cuMemcpyDtoHAsync", result, &doing)?;
         stream.wait(&doing)?;
         self.device.add_transfer(started.elapsed());
-        Ok(out)
+        Ok(())
     }
 
     /// Fills bytes on a stream.

@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use harness_spec::policy::{CacheState, LaunchMode};
-use harness_spec::target::{Canary, Cell, CellSample, CheckReport, DeviceKey, Prepared, Resources, Target};
+use harness_spec::target::{Canary, Cell, CellSample, CheckReport, DeviceKey, Phase, Prepared, Resources, Target};
 use harness_spec::{Bytes, CellFailure, Nanos, Stage, VariantId, Workload};
 use variants::{Activations, KernelSpec, Layout, Limits, Registry};
 
@@ -89,6 +89,8 @@ pub struct CudaTarget {
     depth: Depth,
     started: Instant,
     random: Random,
+    /// Whether samples only warm the device.
+    warming: bool,
     rate: f64,
     clock: u64,
     dead: Option<String>,
@@ -144,6 +146,7 @@ impl CudaTarget {
             depth: Depth::Quick,
             started: Instant::now(),
             random: Random::from_system(),
+            warming: false,
             rate,
             clock: 0,
             dead: None,
@@ -331,6 +334,7 @@ impl CudaTarget {
                 support: &self.support,
                 random: &mut self.random,
                 flush: &self.flush,
+                warming: true,
                 mem_clock_mhz: None,
             };
             let timed = Timed::new(cell, launch, &inputs, rotation, &mut tools)?;
@@ -352,6 +356,7 @@ impl CudaTarget {
             support: &self.support,
             random: &mut self.random,
             flush: &self.flush,
+            warming: self.warming,
             mem_clock_mhz,
         };
         (0..count).map(|_| timed.sample(&inputs, rotation, &mut tools)).collect()
@@ -458,6 +463,10 @@ impl Target for CudaTarget {
 
     fn prefetch(&mut self, cells: &[Cell]) {
         self.builds.ahead(self.compiled(cells));
+    }
+
+    fn announce(&mut self, phase: Phase) {
+        self.warming = phase == Phase::WarmUp;
     }
 
     fn transfer_time(&self) -> Option<Nanos> {

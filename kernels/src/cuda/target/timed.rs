@@ -45,6 +45,8 @@ pub struct Tools<'a> {
     pub random: &'a mut Random,
     /// What is written over to flush the cache: at least twice its size.
     pub flush: &'a Buffer,
+    /// Whether samples only warm the device: their times enter no result.
+    pub warming: bool,
     /// The memory clock in MHz, read outside the interval.
     pub mem_clock_mhz: Option<f64>,
 }
@@ -133,7 +135,7 @@ impl Timed {
     }
 
     /// Takes one sample: new activations, some outputs poisoned and some left as they are, the interval, and now and then
-    /// a look at every output of it.
+    /// a look at every output of it; never where the sample only warms the device.
     ///
     /// # Errors
     /// A fault, or [`Stage::Cheat`] where a timed launch was wrong.
@@ -167,8 +169,8 @@ impl Timed {
         })?;
         // The first sample is always looked at, later ones when the share falls behind or by chance.
         let behind = self.verified * 20 <= self.taken;
-        let verified = behind || tools.random.one_in(VERIFY_ONE_IN);
-        self.taken += 1;
+        let verified = !tools.warming && (behind || tools.random.one_in(VERIFY_ONE_IN));
+        self.taken += u64::from(!tools.warming);
         if verified {
             self.verify(inputs, rotation, tools, first, seed)?;
             self.verified += 1;
@@ -219,21 +221,20 @@ impl Timed {
     fn verify(
         &self,
         inputs: &Inputs,
-        rotation: &Rotation,
+        rotation: &mut Rotation,
         tools: &Tools<'_>,
         first: usize,
         seed: u64,
     ) -> Result<(), CellFailure> {
-        let launches: Vec<usize> = (first..first + self.launches()).collect();
-        let outputs =
-            rotation.read(tools.stream, first, first + launches.len(), || format!("verifying {}", self.name))?;
-        let pairs: Vec<(usize, Vec<Vec<u8>>)> = launches.into_iter().zip(outputs).collect();
+        rotation.read(tools.stream, first, first + self.launches(), || format!("verifying {}", self.name))?;
+        let rotation = &*rotation;
+        let launches: Vec<usize> = (0..self.launches()).collect();
         // One scaled reference a place of the pool, not one a launch.
         let places: Vec<usize> = (0..super::inputs::POOL).collect();
         let wanted = parallel(&places, |&place| rotation.draw_of(place).and_then(|draw| inputs.expected(draw)));
-        let wrong = parallel(&pairs, |(launch, outputs)| {
-            let expected = wanted[launch % super::inputs::POOL].as_ref()?;
-            compare(expected, outputs).err().map(|mismatch| (*launch, mismatch.to_string()))
+        let wrong = parallel(&launches, |&i| {
+            let expected = wanted[(first + i) % super::inputs::POOL].as_ref()?;
+            compare(expected, &rotation.landed(i)).err().map(|mismatch| (first + i, mismatch.to_string()))
         });
         if let Some((launch, mismatch)) = wrong.into_iter().flatten().next() {
             let before = if is_poisoned(seed, launch as u32) { "poisoned" } else { "stale" };
