@@ -114,7 +114,10 @@ pub fn write_file(
         Err(error) => {
             // The part is worthless, and the error at hand says more than a failure to remove it would.
             let _ = std::fs::remove_file(&part);
-            Err(error)
+            Err(match error {
+                SynthError::Write(WriteError::Io(source)) => failed(source),
+                other => other,
+            })
         }
     }
 }
