@@ -23,14 +23,18 @@ fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { exit::USAGE.into() };
         }
     };
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("EDGELLM_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(cli.verb.default_log())),
         )
         .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+        .with_target(false);
+    match cli.verb {
+        Verb::Serve(_) => log.init(),
+        // Read as they come, so that nobody asks when.
+        _ => log.without_time().init(),
+    }
     let done = match cli.verb {
         Verb::Pull(args) => commands::pull::run(&args),
         Verb::Run(args) => commands::run::run(&args),
