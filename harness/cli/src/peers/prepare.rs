@@ -215,9 +215,15 @@ pub async fn openai_answers(url: &Url, timeout: Duration) -> anyhow::Result<()> 
 }
 
 fn not_there(url: &Url, e: PeerError) -> anyhow::Error {
-    anyhow!(e).context(format!(
-        "no Ollama at {url}\nhint: start it with `ollama serve`, give its address as ollama=URL, or use the embedded baseline"
-    ))
+    let said = match e {
+        PeerError::Unreachable { reason, .. } => reason,
+        // Whoever answers there is something else.
+        other => other.to_string(),
+    };
+    anyhow!(
+        "no Ollama at {url}: {said}\nhint: start it with `ollama serve`, give its address as ollama=URL, or use the embedded \
+         baseline"
+    )
 }
 
 /// The name under which the server has our file: one of its own models, or ours after an upload.
