@@ -115,8 +115,8 @@ fn headed(sheet: &Sheet, frame: &Frame) -> Draw<()> {
             at += 17;
         }
         text(sheet, label, (at, 44), 12, &MUTED, HPos::Left)?;
-        // About the mean advance of a sans-serif face at this size; the legend only has to keep entries apart.
-        at += label.chars().count() as i32 * 62 / 10 + 22;
+        // About the mean advance of a wide sans-serif face at this size; the legend only has to keep entries apart.
+        at += label.chars().count() as i32 * 7 + 20;
     }
     Ok(())
 }

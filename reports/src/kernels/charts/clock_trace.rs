@@ -28,6 +28,9 @@ pub(super) fn draw(run: &KernelRun, trials: &[Trial]) -> Result<ChartOutcome, Re
             }
         }
     }
+    if trials.is_empty() {
+        return Ok(omitted("the trials are not here to be read"));
+    }
     if dots.is_empty() {
         return Ok(omitted("the device gives no clock of its own, or nothing was timed"));
     }

@@ -158,7 +158,7 @@ impl Map {
                 let x = (from + to) / 2;
                 let over = format!("{:.2}x", time / fastest(times));
                 easel::text(sheet, &over, (x, middle - 5), 12, &INK, HPos::Center)?;
-                easel::text(sheet, &number(time / 1000.0), (x, middle + 8), 9, &MUTED, HPos::Center)?;
+                easel::text(sheet, &number(time / 1000.0), (x, middle + 8), 9, &INK, HPos::Center)?;
             }
         }
         Ok(())
@@ -191,7 +191,7 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
     let frame = Frame {
         name: NAME,
         title: TITLE.to_owned(),
-        legend: vec![(Some(ENGINE), "the darker the faster".to_owned()), (None, "µs in small print".to_owned())],
+        legend: vec![(Some(ENGINE), "the stronger the colour, the faster".to_owned()), (None, "µs in small print".to_owned())],
         height: (64 + heights + 8) as u32,
         left: 16,
         right: 16,
