@@ -4,11 +4,11 @@ mod common;
 
 use std::sync::atomic::AtomicBool;
 
-use common::{Mortal, again, go, grid, plan, same_table, script, workload};
+use common::{Mortal, again, floor_cell, go, grid, plan, same_table, script, workload};
 use harness_measure::fake::{Failure, Fake, Rule, Script};
-use harness_measure::tune::{MemoryJournal, Plan, Silent, StrategyKind, run};
-use harness_spec::Stage;
+use harness_measure::tune::{MemoryJournal, Plan, Silent, StrategyKind, WorkloadPlan, run};
 use harness_spec::record::{KernelRunKind, TrialPurpose};
+use harness_spec::{Cell, Stage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -26,7 +26,11 @@ fn noisy() -> Script {
 
 fn two_workloads(strategy: StrategyKind) -> Plan {
     let shapes = ["gemv_q4_0 K=4096 N=4096", "gemv_q4_0 K=1536 N=8960"];
-    let mut p = plan(KernelRunKind::Tune, shapes.iter().map(|w| workload(w, grid(5, 6, 6))).collect());
+    let of = |(i, shape): (u64, &&str)| {
+        let read = |r| Cell { variant: format!("stream_read/r[R={r}]@cuda").parse().unwrap(), ..floor_cell(i << 20) };
+        WorkloadPlan { floor: (1..=5).map(read).collect(), ..workload(shape, grid(5, 6, 6)) }
+    };
+    let mut p = plan(KernelRunKind::Tune, (1..).zip(&shapes).map(of).collect());
     p.strategy = strategy;
     p
 }
