@@ -259,6 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_are_taken_once_and_never_too_many_at_a_time() {
+        for (groups, bytes) in [(1, 300), (280, 15_000_000), (281, 900_000), (48, 1_000_000)] {
+            for threads in 1..4 {
+                let claims = Claims::new(threads);
+                let mut shares = Shares::new(&claims, 1);
+                shares.push(groups, bytes, false);
+                let mut seen = vec![0; groups];
+                for thread in (0..threads).rev() {
+                    shares.each_of_several(thread, 16, |block| {
+                        assert!((1..=16).contains(&block.len()), "{block:?}");
+                        seen[block].iter_mut().for_each(|count| *count += 1);
+                    });
+                }
+                assert!(seen.iter().all(|&count| count == 1), "{groups} on {threads}: {seen:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_thread_that_never_comes_leaves_a_long_phase_to_the_others_and_a_short_one_is_shared_evenly() {
         let (long, counts) = seen(&[(3072, 30_000_000, true)], 3, 1..2);
         assert!(long[0].iter().all(|&count| count == 1) && counts == [0, 3072, 0], "{counts:?}");
