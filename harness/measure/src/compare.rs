@@ -32,6 +32,8 @@ pub const METRICS: [MetricId; 7] = [
 
 /// The group of all runs.
 pub const ALL: &str = "all";
+/// The note of every metric of a verdict that is withheld. The reason may be long, and stands beside the headline once.
+const WITHHELD: &str = "the verdict is withheld, see the headline";
 
 /// What an analysis needs beside the samples.
 #[derive(Clone, Debug)]
@@ -97,7 +99,7 @@ pub fn analyse(samples: &[Sample], options: &AnalysisOptions) -> Analysis {
             rows.push(row(id, &group, &members, is_cell, options, &mut rng));
         }
     }
-    conclude(&mut rows, dirty.as_deref(), options.withhold.as_deref());
+    conclude(&mut rows, dirty.as_deref(), options.withhold.is_some());
 
     let mut notes = Vec::new();
     if let Some(e) = rows.iter().find(|r| r.out.id == MetricId::DecodeTokPerS).and_then(|r| r.evidence.as_ref()) {
@@ -311,7 +313,7 @@ fn pooled_p99(runs: &[&Sample]) -> Result<Estimate, Missing> {
 }
 
 /// Adjusts the family, sets intervals at the levels Holm asks for, and decides.
-fn conclude(rows: &mut [Row], dirty: Option<&str>, withhold: Option<&str>) {
+fn conclude(rows: &mut [Row], dirty: Option<&str>, withhold: bool) {
     let family: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].in_family).collect();
     let p: Vec<f64> = family.iter().filter_map(|&i| rows[i].evidence.as_ref()).map(|e| e.p).collect();
     let adjusted: BTreeMap<usize, holm::Adjusted> = family.into_iter().zip(holm::adjust(&p)).collect();
@@ -328,8 +330,8 @@ fn conclude(rows: &mut [Row], dirty: Option<&str>, withhold: Option<&str>) {
             tau: e.tau,
         };
         if row.in_family {
-            row.out.verdict = Some(if let Some(why) = withhold {
-                append(&mut row.out.note, why);
+            row.out.verdict = Some(if withhold {
+                append(&mut row.out.note, WITHHELD);
                 Verdict::Withheld
             } else {
                 match decide(&ratio) {
@@ -338,7 +340,7 @@ fn conclude(rows: &mut [Row], dirty: Option<&str>, withhold: Option<&str>) {
                     v => v,
                 }
             });
-            if let (None, Some(why)) = (withhold, dirty) {
+            if let (false, Some(why)) = (withhold, dirty) {
                 append(&mut row.out.note, why);
             }
         }
