@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use ::kernels::cuda::library::cublaslt;
 use anyhow::{Context, anyhow};
 use harness_measure::tune::StrategyKind;
 use harness_spec::record::{KernelRunKind, Provenance, Trial, TrialPurpose};
@@ -61,6 +62,17 @@ pub fn run(args: TuneArgs, json: bool, command: Vec<String>) -> Outcome {
         true => None,
         false => Some(timing::suite(&args.what, None, place.is_gpu() && !scripted)?),
     };
+    let suite = suite.map(|mut suite| {
+        let of_a_model = args.what.model.is_some() && args.what.op.is_empty();
+        if of_a_model
+            && place.is_gpu()
+            && !scripted
+            && let Ok(library) = cublaslt()
+        {
+            suite.leave_prompts_to(&format!("cuBLASLt {}", library.version_text()));
+        }
+        suite
+    });
     let opened = kernels::open(place, &args.device, Checks::Quick, args.table.as_deref())?;
     let provenance = opened.provenance;
     if provenance == Provenance::Simulated && args.table.is_none() && !args.timing.dry_run {

@@ -6,6 +6,7 @@
 mod derive;
 mod fused;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use harness_spec::policy::UnknownPolicy;
@@ -51,6 +52,20 @@ pub struct KernelSuite {
     pub workloads: Vec<SuiteWorkload>,
     /// What was left out, and why.
     pub notes: Vec<String>,
+}
+
+impl KernelSuite {
+    /// Leaves out the products of prompts, where `library` computes them in the engine: none of ours is launched there.
+    pub fn leave_prompts_to(&mut self, library: &str) {
+        let of_prompts = |w: &SuiteWorkload| w.workload.op.starts_with("gemm_");
+        let ops: BTreeSet<String> =
+            self.workloads.iter().filter(|w| of_prompts(w)).map(|w| w.workload.op.clone()).collect();
+        self.workloads.retain(|w| !of_prompts(w));
+        if !ops.is_empty() {
+            let ops = ops.into_iter().collect::<Vec<_>>().join(", ");
+            self.notes.push(format!("{ops} left out: {library} multiplies prompts here; --op tunes them all the same"));
+        }
+    }
 }
 
 /// A model in a suite: which of its tensors, in which types.
@@ -306,6 +321,20 @@ fn add(list: &mut Vec<SuiteWorkload>, new: SuiteWorkload) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_of_prompts_are_left_to_a_library_with_a_note_and_nothing_else_is() {
+        let mut suite = of_model("qwen2.5-1.5b", false, true, &Overrides::default()).unwrap();
+        let all = suite.workloads.len();
+        let of_prompts = suite.workloads.iter().filter(|w| w.workload.op == "gemm_q4_0").count();
+        assert!(of_prompts > 0);
+        suite.leave_prompts_to("cuBLASLt 13");
+        assert_eq!(suite.workloads.len(), all - of_prompts);
+        assert!(suite.notes.iter().any(|n| n.contains("gemm_q4_0 left out: cuBLASLt 13")), "{:?}", suite.notes);
+        let before = suite.clone();
+        suite.leave_prompts_to("cuBLASLt 13");
+        assert_eq!(suite, before, "nothing is left to leave out");
+    }
 
     #[test]
     fn every_built_in_suite_parses_and_every_file_is_built_in() {
