@@ -3,7 +3,8 @@
 //
 // Without clusters a block leaves its elements in scratch memory, and the last of a head rounds them. Needs DIM % 4 == 0 and
 // DIM <= 256. Blocks of a cluster tell each other what their largest element is, and each rounds its own, which goes through
-// no memory of the device. (The emulator runs blocks one after the other, and has the last round all.)
+// no memory of the device. The emulator runs blocks one after the other and has the last round all, so that the gate on a
+// device alone sees this.
 //
 //   scratch  u32 [2 KV_HEADS] tickets, at the next multiple of 16 f32 [2 KV_HEADS, DIM]; zeroed once and left zeroed
 //   CLUSTER  blocks of a cluster, which has whole heads; 0 without clusters
@@ -81,6 +82,7 @@ __device__ __forceinline__ void append_part(float2 pair, int pairs, int parts, u
     __shared__ __align__(8) float largest_of[2 * CLUSTER];
     const int rank = blockIdx.x % CLUSTER;
     const float mine = warp_max(fmaxf(fabsf(pair.x), fabsf(pair.y)));
+    __syncwarp();  // Barriers of a cluster want whole warps.
     // All blocks of the cluster have started, and may be written to.
     cluster_wait();
     if (threadIdx.x < CLUSTER) store_in_block_8(largest_of + 2 * rank, make_float2(mine, 0.0f), threadIdx.x);

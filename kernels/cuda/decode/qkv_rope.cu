@@ -7,12 +7,13 @@
 // pair ends it. The position stands since before this token: it, cosine and sine are asked for before the wait. Needs TILE_ROWS
 // to divide DIM. Format: FORMAT.
 //
-// KV_BITS, CLUSTER (constants of the space)  16, or 8: a head of keys or values is rounded (decode/append_int8.cuh) by the last of
+// KV_BITS (a constant of the space)  16, or 8: a head of keys or values is rounded (decode/append_int8.cuh) by the last of
 // its blocks, or, where CLUSTER is not 0, by all of them, which are of one cluster and have a tile each. A warp must hold the
 // pairs of a tile. Heads of queries and of the others are of different clusters.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/qkv_rope.toml)
 //   WARPS, LPR, KW, RPL, UNROLL, PREFETCH  see decode/frame.cuh
+//   CLUSTER   see KV_BITS; 0 where the space sets it
 //   BLOCKS_PER_SM  blocks that stride over the tiles, for each multiprocessor; 0: a block for each tile
 #if !defined(WARPS) || !defined(LPR) || !defined(KW) || !defined(RPL) || !defined(UNROLL) || !defined(PREFETCH) || \
     !defined(BLOCKS_PER_SM) || !defined(KV_BITS) || !defined(CLUSTER)

@@ -10,6 +10,9 @@ use super::{Expected, compare};
 use crate::op::{Case, Depth, Op, Problem, Runner};
 use crate::parallel::parallel;
 
+/// Bytes of problems and references that are made at the same time, unless a single one has more.
+const MOST_AT_ONCE: usize = 1 << 30;
+
 /// The gate, with the problems and references that it made before: variants of one op share them.
 #[derive(Debug, Default)]
 pub struct Gate {
@@ -66,8 +69,9 @@ impl Gate {
         };
         let fits = |dtype: DType| spec.dtypes.is_empty() || spec.dtypes.contains(&dtype);
         let cases: Vec<(Shape, Case)> = cases.into_iter().filter(|(_, case)| case.dtype.is_none_or(fits)).collect();
-        // As many at a time as there are threads to make them.
-        let at_once = if self.once { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        // As many at a time as there are threads to make them and as are not too large, which the first says.
+        let threads = if self.once { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let mut at_once = 1;
         let mut made = VecDeque::new();
         for (i, (shape, case)) in cases.iter().enumerate() {
             // What the kernel cannot hold is passed over, so that the first is the first that runs.
@@ -78,6 +82,7 @@ impl Gate {
                 made.extend(self.problems(op, &cases[i..cases.len().min(i + at_once)], spec));
             }
             let Some((problem, expected)) = made.pop_front().flatten() else { continue };
+            at_once = (MOST_AT_ONCE / (problem.bytes() + expected.bytes()).max(1)).clamp(1, threads);
             let name = format!("{} at {shape}", case.name);
             let wrong = |stage: Stage, message: &str| CellFailure::new(stage, format!("{name}: {message}"));
             let mut run = || runner.run(&problem).map_err(|f| wrong(f.stage, &f.message));

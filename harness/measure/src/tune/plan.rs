@@ -22,8 +22,8 @@ pub struct Costs {
 impl Costs {
     /// On a GPU. On an H200 an evaluation took 0.19 to 0.26 s over whole tunes of single ops, one of fused ops longer, and floor
     /// and data of a workload some 6 s when every floor was timed with ten reads
-    /// (`reports/published/2026-11-21-h200-tune-qwen2.5-1.5b-q4_0`, `reports/published/2026-11-22-h200-engine-raw-2.txt`). The
-    /// rest is room for noise.
+    /// (`reports/published/2026-11-21-h200-tune-qwen2.5-1.5b-q4_0`, `reports/published/2026-11-22-h200-engine-raw-2.txt`). With
+    /// these numbers a plan for 150 s was too large while warm-ups were verified (`…-raw-3.txt`); not measured since.
     pub const ON_GPU: Costs = Costs { workload: Nanos(5_000_000_000), evaluation: Nanos(500_000_000) };
 
     /// What a workload with so many evaluations takes, ns.

@@ -100,7 +100,8 @@ pub fn run(
             race.halted = search(&mut race, &mut shared, halts.rest, &Ideas { elsewhere: known, scarce })?;
         }
         let searched = shared.bench.elapsed();
-        if let Some(next) = plan.workloads.get(index + 1) {
+        let goes_on = halts.must.asked(searched).is_none();
+        if let Some(next) = plan.workloads.get(index + 1).filter(|_| goes_on) {
             let cells: Vec<Cell> = next.first().iter().map(|&i| next.cell(i)).chain(next.floor.clone()).collect();
             shared.bench.prefetch(&cells);
         }

@@ -82,8 +82,8 @@ impl Shares {
 
     /// When the search of a workload that begins now has to end: it gets its part of what is left, and what those behind it
     /// will not need if they take as long as planned, or as much longer as those before it took. What those before it took
-    /// until their references had a time and for their run-off is kept for each of them in any case, so that a search that
-    /// is too long leaves none without a time.
+    /// until their references had a time and for their run-off, on average, is kept for each of them in any case: a search that
+    /// is too long leaves none without a time, unless one takes much longer than that.
     pub fn deadline(&self, index: usize, elapsed: Nanos) -> Nanos {
         let (own, others) = (self.planned[index], &self.planned[index + 1..]);
         let behind: f64 = others.iter().sum();

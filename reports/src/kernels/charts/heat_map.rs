@@ -191,7 +191,10 @@ pub(super) fn draw(run: &KernelRun) -> Result<ChartOutcome, ReportError> {
     let frame = Frame {
         name: NAME,
         title: TITLE.to_owned(),
-        legend: vec![(Some(ENGINE), "the stronger the colour, the faster".to_owned()), (None, "µs in small print".to_owned())],
+        legend: vec![
+            (Some(ENGINE), "the stronger the colour, the faster".to_owned()),
+            (None, "µs in small print".to_owned()),
+        ],
         height: (64 + heights + 8) as u32,
         left: 16,
         right: 16,
