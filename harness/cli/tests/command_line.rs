@@ -91,7 +91,7 @@ fn an_absent_ollama_that_was_asked_for_is_no_substitute_but_exit_3() {
             .arg(out.path())
             .assert()
             .code(3)
-            .stderr(contains("does not answer").and(contains("hint:")).and(contains("baseline (this").not()));
+            .stderr(contains("refused").and(contains("hint:")).and(contains("baseline (this").not()));
     }
 }
 
