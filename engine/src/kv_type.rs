@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::generate::LoadOptions;
 
 /// The type that keys and values are kept in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// 16-bit floats, on every device.
-    #[default]
     F16,
     /// 32-bit floats, on the processor.
     F32,

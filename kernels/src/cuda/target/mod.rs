@@ -89,6 +89,8 @@ pub struct CudaTarget {
     depth: Depth,
     started: Instant,
     random: Random,
+    /// See [`Tools`].
+    landing: Vec<u8>,
     /// Whether samples only warm the device.
     warming: bool,
     rate: f64,
@@ -146,6 +148,7 @@ impl CudaTarget {
             depth: Depth::Quick,
             started: Instant::now(),
             random: Random::from_system(),
+            landing: Vec::new(),
             warming: false,
             rate,
             clock: 0,
@@ -334,6 +337,7 @@ impl CudaTarget {
                 support: &self.support,
                 random: &mut self.random,
                 flush: &self.flush,
+                landing: &mut self.landing,
                 warming: true,
                 mem_clock_mhz: None,
             };
@@ -356,6 +360,7 @@ impl CudaTarget {
             support: &self.support,
             random: &mut self.random,
             flush: &self.flush,
+            landing: &mut self.landing,
             warming: self.warming,
             mem_clock_mhz,
         };

@@ -103,8 +103,6 @@ pub struct Rotation {
     /// Words that are the same for every launch.
     settled: Vec<Slab>,
     outputs: Buffer,
-    /// Where outputs are read to. Kept, as a copy into pages that nothing has touched takes several times as long.
-    landing: Vec<u8>,
     /// Offset and length of each output in a slot.
     output_at: Vec<(usize, usize)>,
     slot: usize,
@@ -166,18 +164,7 @@ impl Rotation {
         }
         let outputs = Buffer::new(device, slot * plan.launches, "outputs")?;
         outputs.fill(stream, 0, outputs.len(), 0xFF)?;
-        Ok(Rotation {
-            plan,
-            weights,
-            active,
-            settled,
-            outputs,
-            landing: Vec::new(),
-            output_at,
-            slot,
-            draws: [None; POOL],
-            used: 0,
-        })
+        Ok(Rotation { plan, weights, active, settled, outputs, output_at, slot, draws: [None; POOL], used: 0 })
     }
 
     /// The plan it was made by.
@@ -251,24 +238,25 @@ impl Rotation {
             .collect()
     }
 
-    /// Reads the outputs of launches `from..to`, for [`Rotation::landed`].
+    /// Reads the outputs of launches `from..to` into `landing`, for [`Rotation::landed`].
     ///
     /// # Errors
     /// The driver's error.
     pub fn read(
-        &mut self,
+        &self,
         stream: &Stream,
         from: usize,
         to: usize,
+        landing: &mut Vec<u8>,
         doing: impl Fn() -> String,
     ) -> Result<(), CudaError> {
-        self.landing.resize((to - from) * self.slot, 0);
-        self.outputs.download_into(stream, from * self.slot, &mut self.landing, doing)
+        landing.resize((to - from) * self.slot, 0);
+        self.outputs.download_into(stream, from * self.slot, landing, doing)
     }
 
     /// The outputs of the launch that was read as number `i`, as the op lists them.
-    pub fn landed(&self, i: usize) -> Vec<Vec<u8>> {
-        let slot = &self.landing[i * self.slot..(i + 1) * self.slot];
+    pub fn landed(&self, landing: &[u8], i: usize) -> Vec<Vec<u8>> {
+        let slot = &landing[i * self.slot..(i + 1) * self.slot];
         self.output_at.iter().map(|&(at, len)| slot[at..at + len].to_vec()).collect()
     }
 }
