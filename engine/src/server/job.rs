@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use async_channel::{Receiver, Sender, TryRecvError};
+use async_channel::TryRecvError;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::api_error::ApiError;
 use super::backend::LoadWish;
 use super::keep_alive::KeepAlive;
+use super::replies::{ReplyReceiver, ReplySender};
 use super::waiting::Waiting;
 use crate::chat_template::Message;
 use crate::generate::{FinishReason, SamplingParams};
@@ -20,7 +21,7 @@ pub(super) struct Job {
     pub wish: LoadWish,
     pub keep_alive: Option<KeepAlive>,
     pub accepted: Instant,
-    pub replies: Sender<Reply>,
+    pub replies: ReplySender,
 }
 
 /// The model that a job is for.
@@ -119,17 +120,14 @@ impl DoneReason {
 }
 
 /// The replies to one job. Dropping it cancels the job and gives its place in the queue free.
-///
-/// Whoever polls the channel must not be put to sleep by it. That of tokio does where it finds a reply half sent, as it did
-/// at every 32nd, whose sender allocates: the token came 30 us late.
 pub(super) struct Answer {
-    replies: Receiver<Reply>,
+    replies: ReplyReceiver,
     waiting: Waiting,
     _place: OwnedSemaphorePermit,
 }
 
 impl Answer {
-    pub fn new(replies: Receiver<Reply>, place: OwnedSemaphorePermit) -> Answer {
+    pub fn new(replies: ReplyReceiver, place: OwnedSemaphorePermit) -> Answer {
         Answer { replies, waiting: Waiting::Asleep, _place: place }
     }
 
@@ -221,23 +219,23 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Waker};
 
-    use async_channel::unbounded;
     use tokio::sync::Semaphore;
 
+    use super::super::replies::channel;
     use super::*;
 
     /// The two ends of an answer whose stream is waited for awake.
-    async fn awake() -> (Sender<Reply>, Answer) {
-        let (replies, receiver) = unbounded();
+    async fn awake() -> (ReplySender, Answer) {
+        let (replies, receiver) = channel();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let mut answer = Answer::new(receiver, place);
-        replies.try_send(Reply::Started { prompt: vec![1], waiting: Waiting::Awake }).unwrap();
+        replies.send(Reply::Started { prompt: vec![1], waiting: Waiting::Awake });
         answer.started().await.unwrap();
         (replies, answer)
     }
 
-    fn send(replies: &Sender<Reply>, id: u32) {
-        replies.try_send(Reply::Token { id, text: String::new() }).unwrap();
+    fn send(replies: &ReplySender, id: u32) {
+        replies.send(Reply::Token { id, text: String::new() });
     }
 
     async fn id_of_next(answer: &mut Answer) -> u32 {
@@ -278,7 +276,7 @@ mod tests {
             load_time: zero,
             total_time: zero,
         };
-        replies.try_send(Reply::Done(done)).unwrap();
+        replies.send(Reply::Done(done));
         let mut context = Context::from_waker(Waker::noop());
         // A token that is there is not held back.
         assert!(pin!(answer.next_of_stream()).poll(&mut context).is_ready());

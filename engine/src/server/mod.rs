@@ -15,6 +15,7 @@ mod keep_alive;
 mod metrics;
 mod ollama;
 mod openai;
+mod replies;
 mod run;
 mod stops;
 mod turns;

@@ -16,7 +16,7 @@ use super::api_error::ApiError;
 use super::backend::{Backend, LoadWish, Loader};
 use super::job::{Done, DoneReason, Input, Job, Reply};
 use super::keep_alive::KeepAlive;
-use super::under_way::{self, UnderWay, send};
+use super::under_way::{self, UnderWay};
 use super::worker::{Loaded, Shared};
 use crate::cuda::Counters;
 use crate::generate::{Finish, GenerateError};
@@ -135,7 +135,7 @@ impl Turns {
                 self.mind_the_device(&error);
                 self.keep();
                 self.count_running(0);
-                send(&answer.job, Reply::Failed(error));
+                answer.job.replies.send(Reply::Failed(error));
             }
             Err(_) => self.give_up(|| ApiError::EngineFailed),
         }
@@ -158,7 +158,7 @@ impl Turns {
         self.shared.metrics.finished(finish.prompt_tokens, finish.generated, is_cancelled);
         self.keep();
         self.count_running(0);
-        send(&answer.job, answer.last_reply(finish));
+        answer.job.replies.send(answer.last_reply(finish));
     }
 
     /// Begins a job, or answers why not. Hands it back where it has to wait for those under way.
@@ -168,7 +168,7 @@ impl Turns {
             return None;
         }
         if self.shared.is_closing.load(Ordering::SeqCst) {
-            send(&job, Reply::Failed(ApiError::ShuttingDown));
+            job.replies.send(Reply::Failed(ApiError::ShuttingDown));
             return None;
         }
         if !self.can_begin(&job) {
@@ -192,7 +192,7 @@ impl Turns {
             }
         };
         self.count_running(0);
-        send(&job, reply);
+        job.replies.send(reply);
         None
     }
 
@@ -321,7 +321,7 @@ impl Turns {
         self.unload();
         let failed: Vec<UnderWay> = self.slots.iter_mut().filter_map(Option::take).collect();
         self.count_running(0);
-        failed.iter().for_each(|answer| send(&answer.job, Reply::Failed(why())));
+        failed.iter().for_each(|answer| answer.job.replies.send(Reply::Failed(why())));
     }
 
     /// Counts the answers under way, and `more` beside them.

@@ -52,7 +52,7 @@ pub(super) fn begin(
     };
     backend.begin(slot, &request)?;
     let waiting = Waiting::beside(backend.threads());
-    send(job, Reply::Started { prompt: request.prompt, waiting });
+    job.replies.send(Reply::Started { prompt: request.prompt, waiting });
     Ok(())
 }
 
@@ -86,7 +86,7 @@ impl UnderWay {
                         None => shared.metrics.first_token(now - job.accepted),
                         Some(before) => shared.metrics.next_token(now - before),
                     }
-                    send(job, Reply::Token { id, text: text.to_owned() });
+                    job.replies.send(Reply::Token { id, text: text.to_owned() });
                 }
                 Event::Finished(_) => {}
             }
@@ -110,11 +110,6 @@ impl UnderWay {
             total_time: self.job.accepted.elapsed(),
         })
     }
-}
-
-/// Sends a reply. A client that has left hears nothing, and that is all there is to it.
-pub(super) fn send(job: &Job, reply: Reply) {
-    let _ = job.replies.try_send(reply);
 }
 
 fn prompt_ids(backend: &dyn Backend, prompt: &Prompt) -> Result<Vec<u32>, ApiError> {

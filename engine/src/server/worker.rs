@@ -124,7 +124,7 @@ impl Worker {
     ) -> Result<Answer, ApiError> {
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| ApiError::QueueFull { limit: self.queue_limit })?;
-        let (replies, receiver) = async_channel::unbounded();
+        let (replies, receiver) = super::replies::channel();
         let job = Job { model, input, wish, keep_alive, accepted: Instant::now(), replies };
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         // A closed queue and a thread that has gone are the same to a client.
