@@ -289,19 +289,19 @@ fn unwritten(poison: &bool) -> &'static str {
 ///
 /// # Errors
 /// The first [`Mismatch`].
-pub fn compare(expected: &Expected, outputs: &[Vec<u8>]) -> Result<Errors, Mismatch> {
+pub fn compare<B: AsRef<[u8]>>(expected: &Expected, outputs: &[B]) -> Result<Errors, Mismatch> {
     if outputs.len() != expected.outputs.len() {
         return Err(Mismatch::Outputs { got: outputs.len(), want: expected.outputs.len() });
     }
     let mut errors = Errors::default();
     for (output, (want, bytes)) in expected.outputs.iter().zip(outputs).enumerate() {
-        errors = errors.or(one(output, want, bytes, (expected, outputs))?);
+        errors = errors.or(one(output, want, bytes.as_ref(), (expected, outputs))?);
     }
     Ok(errors)
 }
 
 /// Compares one output, or a part of it; `all` is what the whole problem expects and has got.
-fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -> Result<Errors, Mismatch> {
+fn one<B: AsRef<[u8]>>(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[B])) -> Result<Errors, Mismatch> {
     let sized = |want: usize| {
         if bytes.len() == want { Ok(()) } else { Err(Mismatch::Length { output, got: bytes.len(), want }) }
     };
@@ -351,13 +351,13 @@ fn one(output: usize, want: &Want, bytes: &[u8], all: (&Expected, &[Vec<u8>])) -
         }
         Want::Argmax { of } => {
             sized(4)?;
-            let values = as_f32(&all.1[*of]);
+            let values = as_f32(all.1[*of].as_ref());
             index(output, as_u32(bytes)[0], &values, &all.0.outputs[*of])?;
         }
         Want::Next { of, behind } => {
             sized(4 * (1 + behind.len()))?;
             let words = as_u32(bytes);
-            index(output, words[0], &as_f32(&all.1[*of]), &all.0.outputs[*of])?;
+            index(output, words[0], &as_f32(all.1[*of].as_ref()), &all.0.outputs[*of])?;
             behind_index(output, &words, behind)?;
         }
         Want::OneOf { ids, behind } => {
@@ -518,7 +518,7 @@ mod tests {
         for values in [&[1.0][..], &[1.0, 2.0, 3.0]] {
             assert!(matches!(compare(&expected, &[bytes(values)]), Err(Mismatch::Length { want: 8, .. })));
         }
-        assert!(matches!(compare(&expected, &[]), Err(Mismatch::Outputs { got: 0, want: 1 })));
+        assert!(matches!(compare::<Vec<u8>>(&expected, &[]), Err(Mismatch::Outputs { got: 0, want: 1 })));
     }
 
     #[test]
@@ -618,7 +618,8 @@ mod tests {
     #[test]
     fn one_of_some_ids_is_right_and_no_other() {
         let expected = Expected { outputs: vec![Want::OneOf { ids: vec![3, 7], behind: vec![1] }] };
-        let check = |words: &[u32]| compare(&expected, &[words.iter().flat_map(|w| w.to_le_bytes()).collect()]);
+        let check =
+            |words: &[u32]| compare(&expected, &[words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()]);
         assert!(check(&[3, 1]).is_ok() && check(&[7, 1]).is_ok());
         assert!(matches!(check(&[4, 1]), Err(Mismatch::Index { got: 4, want: 3, .. })));
         assert!(matches!(check(&[7, 2]), Err(Mismatch::Word { index: 1, .. })));

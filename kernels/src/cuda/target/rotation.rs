@@ -18,9 +18,9 @@ const MOST_LAUNCHES: usize = 4096;
 /// How long the launches of one sample should take together: two thousand times what an event can tell apart.
 const SAMPLE_NANOS: f64 = 1e6;
 
-/// Bytes of the outputs of a sample at most, unless each copy of the weights is used once: those of one that is verified are
-/// sent to the host and compared there.
-const MOST_OUTPUTS: u64 = 256 << 20;
+/// Bytes of the outputs of a sample at most, unless the weights need more launches to push each other out of the cache: those of
+/// a sample that is verified are sent to the host and compared there.
+const MOST_OUTPUTS: u64 = 128 << 20;
 
 /// Bytes between the outputs of two launches beyond the outputs themselves.
 const GAP: usize = 256;
@@ -61,8 +61,8 @@ pub struct Plan {
 pub fn plan(s: &Sizes) -> Plan {
     let as_count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let per_launch = 1000.0 + s.moved as f64 / s.rate.max(1.0);
-    let mut wanted = ((SAMPLE_NANOS / per_launch).ceil() as usize).clamp(8, MOST_LAUNCHES);
-    wanted = wanted.min(as_count((s.memory / 2).min(MOST_OUTPUTS) / s.outputs.max(1)).max(1));
+    let written = as_count((s.memory / 2).min(MOST_OUTPUTS) / s.outputs.max(1)).max(1);
+    let wanted = ((SAMPLE_NANOS / per_launch).ceil() as usize).clamp(8, MOST_LAUNCHES).min(written);
     if !s.cold || s.weights == 0 {
         return Plan { copies: 1, launches: wanted, flush: false };
     }
@@ -70,6 +70,8 @@ pub fn plan(s: &Sizes) -> Plan {
     let fit = as_count((s.memory / 2) / s.weights).max(1);
     let copies = as_count(footprint.div_ceil(s.weights)).clamp(1, MOST_LAUNCHES.min(fit));
     if (copies as u64).saturating_mul(s.weights) < footprint {
+        // Norm weights of 6 KB beside a prompt's rows: 4096 outputs would be 6 GB.
+        let copies = copies.min(written);
         return Plan { copies, launches: copies, flush: true };
     }
     Plan { copies, launches: wanted.max(copies).div_ceil(copies) * copies, flush: false }
@@ -255,9 +257,9 @@ impl Rotation {
     }
 
     /// The outputs of the launch that was read as number `i`, as the op lists them.
-    pub fn landed(&self, landing: &[u8], i: usize) -> Vec<Vec<u8>> {
+    pub fn landed<'a>(&self, landing: &'a [u8], i: usize) -> Vec<&'a [u8]> {
         let slot = &landing[i * self.slot..(i + 1) * self.slot];
-        self.output_at.iter().map(|&(at, len)| slot[at..at + len].to_vec()).collect()
+        self.output_at.iter().map(|&(at, len)| &slot[at..at + len]).collect()
     }
 }
 
@@ -291,7 +293,9 @@ mod tests {
         let prompt = Sizes { weights: 15 << 20, outputs: 36 << 20, moved: 51 << 20, ..H200 };
         assert_eq!(plan(&prompt), Plan { copies: 12, launches: 12, flush: false });
         let none = Sizes { outputs: 9 << 20, moved: 45 << 20, ..H200 };
-        assert_eq!(plan(&none).launches, 28);
+        assert_eq!(plan(&none).launches, 14);
+        let norm = Sizes { weights: 6144, outputs: 3 << 19, moved: 9 << 19, ..H200 };
+        assert_eq!(plan(&norm), Plan { copies: 85, launches: 85, flush: true });
     }
 
     #[test]
