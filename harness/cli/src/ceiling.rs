@@ -3,8 +3,9 @@
 
 use anyhow::{Context, anyhow};
 use engine::generate::DeviceChoice;
+use harness_measure::describe::median;
 use harness_spec::Target;
-use harness_spec::record::Ceiling;
+use harness_spec::record::{Ceiling, ReadAround};
 use harness_spec::units::Bytes;
 use kernels::cpu::{Cpu, CpuOptions};
 
@@ -14,12 +15,18 @@ use crate::target::open::{Place, start_plain};
 /// Passes of one measurement; the best sustained one of all is the ceiling.
 const PASSES: usize = 12;
 
-/// Reads the working set before and after the runs.
+/// Passes between two blocks.
+const PASSES_BETWEEN: usize = 3;
+
+/// Reads the working set before and after the runs, and on the processor between the blocks of requests, too.
 pub struct CeilingMeter {
     reader: Reader,
     working_set: u64,
     passes: Vec<f64>,
     times: Vec<&'static str>,
+    around: Vec<ReadAround>,
+    /// The block under way, and what was read before it.
+    open: Option<(u64, f64)>,
 }
 
 /// What reads.
@@ -39,7 +46,7 @@ impl CeilingMeter {
                 Reader::Cpu(Cpu::new(CpuOptions { threads: threads as usize, ..CpuOptions::default() }))
             }
         };
-        CeilingMeter { reader, working_set, passes: Vec::new(), times: Vec::new() }
+        CeilingMeter { reader, working_set, passes: Vec::new(), times: Vec::new(), around: Vec::new(), open: None }
     }
 
     /// Measures; `when` is `before` or `after`.
@@ -49,8 +56,7 @@ impl CeilingMeter {
     pub fn measure(&mut self, when: &'static str) -> anyhow::Result<()> {
         match &mut self.reader {
             Reader::Cpu(cpu) => {
-                let rates = cpu.stream_read(Bytes(self.working_set), PASSES);
-                self.passes.extend(rates.iter().map(|r| r.0));
+                self.passes.extend(cpu.stream_read(Bytes(self.working_set), PASSES).iter().map(|r| r.0));
             }
             Reader::Gpu(ordinal, name) => {
                 let place = Place::Cuda(*ordinal);
@@ -62,6 +68,20 @@ impl CeilingMeter {
         }
         self.times.push(when);
         Ok(())
+    }
+
+    /// Reads between two blocks: after the one before, if there was one, and before `next`, if there is one. A GPU is not read
+    /// here: its worker needs a context of its own, and its memory does not change its speed from one minute to the next.
+    pub fn between(&mut self, next: Option<u64>) {
+        let Reader::Cpu(cpu) = &self.reader else { return };
+        let passes: Vec<f64> =
+            cpu.stream_read(Bytes(self.working_set), PASSES_BETWEEN).iter().map(|rate| rate.0).collect();
+        let Some(read) = median(&passes) else { return };
+        self.passes.extend(passes);
+        if let Some((block, before_gb_per_s)) = self.open.take() {
+            self.around.push(ReadAround { block, before_gb_per_s, after_gb_per_s: read });
+        }
+        self.open = next.map(|block| (block, read));
     }
 
     /// What was measured. The best pass counts: everything that disturbs one makes it slower.
@@ -78,6 +98,7 @@ impl CeilingMeter {
             device,
             passes_gb_per_s: self.passes,
             when: self.times.join(" and "),
+            around: self.around,
         })
     }
 }

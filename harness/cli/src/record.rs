@@ -12,7 +12,7 @@ use harness_spec::record::{
     ModelFacts, Plan, Provenance, Quality, RunKind, RunRecord, SCHEMA_VERSION, Sample, SideFacts, SideGpu, SideRole,
     Verdict,
 };
-use harness_spec::units::{GbPerS, Nanos};
+use harness_spec::units::Nanos;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -197,9 +197,9 @@ fn side_facts(side: &Side, parts: &Parts<'_>, model: &ModelFacts) -> SideFacts {
         .iter()
         .zip(&parts.analysis.reasons)
         .filter(|(s, reason)| s.side == side.role && reason.is_none())
-        .map(|(s, _)| s);
-    let ceiling = parts.ceiling.as_ref().map(|c| GbPerS(c.read_gb_per_s));
-    let (achieved_gb_per_s, bandwidth_efficiency) = bandwidth::efficiency(bandwidth::achieved(model, kept), ceiling);
+        .map(|(s, _)| s)
+        .collect::<Vec<_>>();
+    let (achieved_gb_per_s, bandwidth_efficiency) = bandwidth::efficiency(model, &kept, parts.ceiling.as_ref());
     let rss_peak_bytes = match side.pid.and_then(process::rss_peak_bytes) {
         Some(bytes) => Measure::measured(bytes as f64),
         // The process may be gone by now; its samples then hold the largest that was seen.

@@ -1,7 +1,6 @@
 //! Bandwidth efficiency in the whole engine (M7): bytes that a token must move × decode rate ÷ measured ceiling.
 
-use harness_spec::record::{Measure, MetricId, ModelFacts, Sample};
-use harness_spec::units::GbPerS;
+use harness_spec::record::{Ceiling, Measure, MetricId, ModelFacts, Sample};
 
 use crate::describe::median;
 use crate::metrics::value;
@@ -15,36 +14,39 @@ pub fn bytes_per_token(model: &ModelFacts, prompt_tokens: u64, generated: u64) -
     model.weight_bytes_per_token as f64 + model.kv_bytes_per_position as f64 * (depth + 1.0)
 }
 
-/// Median traffic of the runs in decode, GB/s.
-pub fn achieved<'a>(model: &ModelFacts, runs: impl Iterator<Item = &'a Sample>) -> Option<GbPerS> {
-    let rates: Vec<f64> = runs
-        .filter_map(|s| {
-            let tok_per_s = value(s, MetricId::DecodeTokPerS).ok()?;
-            Some(bytes_per_token(model, s.prompt_tokens, s.generated_tokens) * tok_per_s / 1e9)
-        })
-        .collect();
-    median(&rates).map(GbPerS)
+/// Traffic of a run in decode, GB/s.
+fn traffic(model: &ModelFacts, run: &Sample) -> Option<f64> {
+    let tok_per_s = value(run, MetricId::DecodeTokPerS).ok()?;
+    Some(bytes_per_token(model, run.prompt_tokens, run.generated_tokens) * tok_per_s / 1e9)
 }
 
-/// The traffic and its share of the ceiling. A share above 1 is not clamped: it is a finding about the byte model or the
-/// ceiling (R30), and whoever shows it says so.
-pub fn efficiency(achieved: Option<GbPerS>, ceiling: Option<GbPerS>) -> (Measure, Measure) {
-    let Some(achieved) = achieved else {
+/// The median traffic of the runs in decode, GB/s, and its share of what was read: of a block's runs of the reads around it, the
+/// median over all runs, where there are such reads, else of the ceiling. A share above 1 is not clamped: it is a finding about
+/// the byte model or the ceiling (R30), and whoever shows it says so.
+pub fn efficiency(model: &ModelFacts, runs: &[&Sample], ceiling: Option<&Ceiling>) -> (Measure, Measure) {
+    let rates: Vec<f64> = runs.iter().filter_map(|run| traffic(model, run)).collect();
+    let Some(achieved) = median(&rates) else {
         let none = || Measure::missing("no valid run has a decode rate");
         return (none(), none());
     };
     let share = match ceiling {
-        Some(c) if c.0 > 0.0 => Measure::derived(achieved.0 / c.0),
+        Some(c) if !c.around.is_empty() => {
+            let around = |run: &Sample| c.around.iter().find(|around| around.block == run.block);
+            let read = |run: &Sample| around(run).map(|r| (r.before_gb_per_s + r.after_gb_per_s) / 2.0);
+            let shares: Vec<f64> = runs.iter().filter_map(|run| Some(traffic(model, run)? / read(run)?)).collect();
+            median(&shares).map_or_else(|| Measure::missing("no read surrounds a valid run"), Measure::derived)
+        }
+        Some(c) if c.read_gb_per_s > 0.0 => Measure::derived(achieved / c.read_gb_per_s),
         _ => Measure::missing("the stream-read ceiling was not measured"),
     };
-    (Measure::derived(achieved.0), share)
+    (Measure::derived(achieved), share)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::tests::run;
-    use harness_spec::record::SideRole;
+    use harness_spec::record::{ReadAround, SideRole};
     use std::collections::BTreeMap;
 
     fn model() -> ModelFacts {
@@ -70,20 +72,41 @@ mod tests {
         }
     }
 
+    fn ceiling(read_gb_per_s: f64, around: Vec<ReadAround>) -> Ceiling {
+        let (passes_gb_per_s, when) = (vec![read_gb_per_s], "before".to_owned());
+        Ceiling { read_gb_per_s, working_set_bytes: 1, threads: 1, device: None, passes_gb_per_s, when, around }
+    }
+
+    /// 40 prompt tokens, 50 generated at 500 tok/s: (1 MB + 66 kB) x 500 = 0.533 GB/s; in a block.
+    fn run_in(block: u64, itl_us: u64) -> Sample {
+        Sample { block, ..run(SideRole::Engine, 0, 20_000, &[itl_us; 49]) }
+    }
+
     #[test]
     fn a_scripted_run_reaches_the_share_it_was_scripted_for() {
-        // 40 prompt tokens, 50 generated at 500 tok/s: (1 MB + 66 kB) x 500 = 0.533 GB/s.
-        let s = run(SideRole::Engine, 0, 20_000, &[2000; 49]);
-        let got = achieved(&model(), [&s].into_iter());
-        assert!((got.unwrap().0 - 0.533).abs() < 1e-9);
-        let (_, share) = efficiency(got, Some(GbPerS(0.41)));
+        let s = run_in(0, 2000);
+        let (achieved, share) = efficiency(&model(), &[&s], Some(&ceiling(0.41, Vec::new())));
+        assert!((achieved.value.unwrap() - 0.533).abs() < 1e-9);
         assert!(share.value.unwrap() > 1.29, "above the ceiling is shown unclamped");
     }
 
     #[test]
+    fn requests_are_held_against_the_reads_around_them() {
+        // The memory is twice as fast in the second block, and so is the run; a third block was not surrounded.
+        let around = |block, before_gb_per_s, after_gb_per_s| ReadAround { block, before_gb_per_s, after_gb_per_s };
+        let read = ceiling(2.0, vec![around(0, 0.7, 0.366), around(1, 1.066, 1.066)]);
+        let runs = [run_in(0, 2000), run_in(1, 1000), run_in(2, 100)];
+        let (_, share) = efficiency(&model(), &[&runs[0], &runs[1], &runs[2]], Some(&read));
+        assert!((share.value.unwrap() - 1.0).abs() < 1e-6, "{share:?}");
+        let (_, share) = efficiency(&model(), &[&runs[2]], Some(&read));
+        assert!(share.value.is_none());
+    }
+
+    #[test]
     fn without_a_ceiling_there_is_traffic_and_no_share() {
-        let (a, share) = efficiency(Some(GbPerS(2.0)), None);
-        assert_eq!(a.value, Some(2.0));
+        let s = run_in(0, 2000);
+        let (a, share) = efficiency(&model(), &[&s], None);
+        assert!(a.value.is_some());
         assert!(share.value.is_none() && share.reason.is_some());
     }
 }

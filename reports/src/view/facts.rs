@@ -220,6 +220,16 @@ pub(crate) fn ceiling(record: &RunRecord) -> Vec<Fact> {
                     format::one_line(&c.when)
                 ),
             });
+            if !c.around.is_empty() {
+                let reads = c.around.iter().flat_map(|r| [r.before_gb_per_s, r.after_gb_per_s]);
+                let (low, high) = reads.fold((f64::MAX, 0.0), |(low, high), r| (r.min(low), r.max(high)));
+                facts.push(Fact {
+                    name: "stream read around the requests".to_owned(),
+                    value: format!("{} to {} GB/s", format::number(low), format::number(high)),
+                    why: "before and after each block; the efficiency of a request is its share of their mean"
+                        .to_owned(),
+                });
+            }
             if model.weight_bytes_per_token > 0 {
                 let bound = c.read_gb_per_s * 1e9 / model.weight_bytes_per_token as f64;
                 facts.push(Fact {

@@ -255,6 +255,7 @@ fn blank(script: &Script) -> RunRecord {
             device: None,
             passes_gb_per_s: vec![22.9, 23.7, 24.318, 24.1, 23.2, 24.2],
             when: "before and after".into(),
+            around: vec![ReadAround { block: 0, before_gb_per_s: 23.7, after_gb_per_s: 24.1 }],
         }),
         metrics: Vec::new(),
         server_reported: Vec::new(),

@@ -88,7 +88,9 @@ pub async fn measure(mut p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<
         DeviceChoice::Cuda(ordinal) => Some(Gpu::open(ordinal).context("watching the GPU")?),
         DeviceChoice::Cpu | DeviceChoice::Auto => None,
     };
-    let mut session = Session::new(p.plan, p.model, &p.sides, clock, p.cancel.clone(), log).watching(gpu.as_ref());
+    let mut ceiling = p.ceiling;
+    let mut session =
+        Session::new(p.plan, p.model, &p.sides, clock, p.cancel.clone(), log).watching(gpu.as_ref(), ceiling.as_mut());
     let mut ended = session.run(&p.schedule.warmup, &p.schedule.blocks).await?;
     let wall = clock.now();
     let Session { mut samples, telemetry, idle, energy, idle_w, log, .. } = session;
@@ -97,7 +99,6 @@ pub async fn measure(mut p: Prepared<'_>, judge: &impl Judge) -> anyhow::Result<
         None => BTreeMap::new(),
     };
     let mut notes = p.notes;
-    let mut ceiling = p.ceiling;
     if let (Some(meter), Ended::Complete) = (&mut ceiling, &ended)
         && let Err(e) = meter.measure("after")
     {

@@ -9,6 +9,7 @@ use harness_measure::{Block, PlannedRun};
 use harness_spec::record::{BlockTelemetry, DropReason, Sample, SampleStatus, SideRole};
 use tokio_util::sync::CancellationToken;
 
+use crate::ceiling::CeilingMeter;
 use crate::machine::gpu::Gpu;
 use crate::machine::{process, telemetry};
 use crate::model::Model;
@@ -75,6 +76,8 @@ pub struct Session<'a> {
     pub idle: Vec<IdleUse>,
     /// The GPU of the run, where it has one.
     pub gpu: Option<&'a Gpu>,
+    /// Reads the memory around the timed blocks, where that is asked for.
+    pub reads: Option<&'a mut CeilingMeter>,
     /// What the GPU used in each timed block that was completed.
     pub energy: Vec<EnergyUse>,
     /// What the GPU drew while every model was loaded and nothing ran, W: before the runs and after them.
@@ -103,16 +106,17 @@ impl<'a> Session<'a> {
             telemetry: Vec::new(),
             idle: Vec::new(),
             gpu: None,
+            reads: None,
             energy: Vec::new(),
             idle_w: Vec::new(),
             failed: 0,
         }
     }
 
-    /// Watches a GPU between the blocks.
+    /// Watches a GPU between the blocks, and reads the memory of the processor.
     #[must_use]
-    pub fn watching(self, gpu: Option<&'a Gpu>) -> Self {
-        Session { gpu, ..self }
+    pub fn watching(self, gpu: Option<&'a Gpu>, reads: Option<&'a mut CeilingMeter>) -> Self {
+        Session { gpu, reads, ..self }
     }
 
     /// Makes every request of `warmup` and then of `blocks`, one at a time.
@@ -132,11 +136,13 @@ impl<'a> Session<'a> {
         let bar = crate::progress::steps("measuring", total);
         let mut ended = Ended::Complete;
         for block in blocks {
+            self.read(Some(block.index));
             ended = self.block(block, None, &bar).await?;
             if ended != Ended::Complete {
                 break;
             }
         }
+        self.read(None);
         bar.finish_and_clear();
         if ended == Ended::Complete {
             self.watch_idle().await;
@@ -154,6 +160,12 @@ impl<'a> Session<'a> {
         }
         let seconds = (self.clock.now() - begun).secs();
         self.idle_w.extend(Gpu::used(Some(before), gpu.energy_j()).value.map(|joules| joules / seconds));
+    }
+
+    fn read(&mut self, next: Option<u64>) {
+        if let Some(meter) = &mut self.reads {
+            meter.between(next);
+        }
     }
 
     async fn block(

@@ -21,8 +21,8 @@ pub use kernels::{
 pub use metric::{Estimate, Measure, MetricComparison, MetricId, Provenance, RatioEstimate, SideSummary, Verdict};
 pub use quality::{AnswerAgreement, AnswerQuality, Quality, QualityBounds, TextQuality};
 pub use run::{
-    Ceiling, DeviceCounters, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts, RunKind,
-    RunRecord, ServerReported, SideFacts, SideGpu, SideRole, SuiteFacts, TensorGroup,
+    Ceiling, DeviceCounters, Headline, Hygiene, ManifestField, ManifestStatus, ModelFacts, Plan, PromptFacts,
+    ReadAround, RunKind, RunRecord, ServerReported, SideFacts, SideGpu, SideRole, SuiteFacts, TensorGroup,
 };
 pub use sample::{DropReason, Sample, SampleStatus, ServerTimings};
 pub use selftest::{SELFTEST_SCHEMA_VERSION, SelftestFigure, SelftestKind, SelftestPlan, SelftestRun};

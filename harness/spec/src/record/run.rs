@@ -55,7 +55,8 @@ pub struct SideFacts {
     pub load_ms: Measure,
     /// Peak resident memory, bytes, over all processes of the server.
     pub rss_peak_bytes: Measure,
-    /// Bandwidth efficiency: bytes per token × decode tok/s ÷ measured stream-read ceiling.
+    /// Bandwidth efficiency: bytes per token × decode tok/s ÷ measured stream read. Where reads surround the blocks, the median
+    /// over requests of the share of these; else that of the ceiling.
     pub bandwidth_efficiency: Measure,
     /// Achieved weight and KV traffic in decode, GB/s.
     pub achieved_gb_per_s: Measure,
@@ -247,6 +248,21 @@ pub struct Ceiling {
     pub passes_gb_per_s: Vec<f64>,
     /// Before or after the runs, or both.
     pub when: String,
+    /// What was read around each block of requests: a host's memory is faster in one minute than in the next. Empty for a
+    /// GPU, and in records from before 2026-11-22.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub around: Vec<ReadAround>,
+}
+
+/// The stream read before a block of requests and the one after it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadAround {
+    /// The block.
+    pub block: u64,
+    /// Median pass right before it, GB/s.
+    pub before_gb_per_s: f64,
+    /// Median pass right after it, GB/s.
+    pub after_gb_per_s: f64,
 }
 
 /// What a server says of its own speed: shown apart, never mixed with client times.
