@@ -99,11 +99,35 @@ fn switches_of_default(spec: &KernelSpec, id: &VariantId) -> usize {
     switches.filter(|(name, _)| id.tunables.get(*name) == spec.default.get(*name)).count()
 }
 
+/// Puts a configuration through the gate; what is wrong with it, if anything is.
+fn check(spec: &KernelSpec, id: &VariantId, shape: &Shape, gate: &mut Gate, descending: bool) -> Option<String> {
+    let (op, limits) = (op(&id.op).expect("a known op"), limits());
+    let checked = Emulated::of(spec, id).and_then(|kernel| {
+        let mut runner = EmulatedRunner { op, spec, variant: id, limits: &limits, kernel: &kernel, descending };
+        gate.run(op, shape, spec, SEED, Depth::Quick, &mut runner)
+    });
+    match checked {
+        Ok(report) => {
+            assert!(!report.cases.is_empty(), "{id} was checked with nothing");
+            None
+        }
+        Err(failure) => Some(format!("{id}: {:?}: {}", failure.stage, failure.message)),
+    }
+}
+
+/// A shape with so many keys, and the configuration with so few warps and splits, that each has more than it holds at once.
+fn of_many_keys(spec: &KernelSpec, mut shape: Shape) -> (VariantId, Shape) {
+    shape.0.extend([("LEN", 331), ("MAX_LEN", 340)].map(|(dim, size)| (dim.to_owned(), size)));
+    let at_once = |id: &VariantId| ["SPLITS", "WARPS", "MIN_KEYS"].map(|name| id.tunables.get(name).copied());
+    let fewest = spec.variants(&shape, &limits()).admitted.into_iter().min_by_key(at_once);
+    (fewest.unwrap_or_else(|| panic!("{} takes no cache of {shape}", spec.id())), shape)
+}
+
 fn check_op(name: &str) {
     if !can_compile() {
         return;
     }
-    let (op, limits) = (op(name).expect("a known op"), limits());
+    let limits = limits();
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let mut gate = Gate::new(64 << 20);
     let mut failures = Vec::new();
@@ -126,15 +150,11 @@ fn check_op(name: &str) {
         // What a switch leaves out of the default's code is compiled nowhere else.
         others.sort_by_key(|id| switches_of_default(spec, id));
         for id in [spec.default_variant()].iter().chain(others.iter().take(sampled(name))) {
-            let checked = Emulated::of(spec, id).and_then(|kernel| {
-                let descending = rng.random();
-                let mut runner = EmulatedRunner { op, spec, variant: id, limits: &limits, kernel: &kernel, descending };
-                gate.run(op, &shape, spec, SEED, Depth::Quick, &mut runner)
-            });
-            match checked {
-                Ok(report) => assert!(!report.cases.is_empty(), "{id} was checked with nothing"),
-                Err(failure) => failures.push(format!("{id}: {:?}: {}", failure.stage, failure.message)),
-            }
+            failures.extend(check(spec, id, &shape, &mut gate, rng.random()));
+        }
+        if name == "attn_token" {
+            let (id, shape) = of_many_keys(spec, shape);
+            failures.extend(check(spec, &id, &shape, &mut gate, rng.random()));
         }
     }
     assert!(failures.is_empty(), "{} of {name} fail:\n{}", failures.len(), failures.join("\n"));

@@ -96,7 +96,7 @@ __device__ __forceinline__ Share attend_bulk(float* states, u8* shared, u64* bar
         tile.read_keys(ring.keys(stage), Ring<DIM>::KEY_ROW);
         float scores[1][4];
         const float unused[1][2] = {};
-        tile.score(scores[0], queries.words);
+        tile.score(scores[0], queries);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             scores[0][j] = first + g + 8 * (j / 2) < share.end ? scores[0][j] * Sums<DIM, 16>::unit() : -F32_INFINITY;

@@ -101,8 +101,8 @@ struct Tile {
     }
 
     // The row of `key` of this tile, where it is one of it. The others stay as they are.
-    __device__ __forceinline__ void load_row(const u8* k, const u8* v, const float* k_scale, const float* v_scale, u64 slots,
-                                             int first, int key) {
+    __device__ __forceinline__ void load_key_row(const u8* k, const float* k_scale, const float* v_scale, u64 slots, int first,
+                                                 int key) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -114,6 +114,10 @@ struct Tile {
                 value_scales[half] = load_scale(v_scale + slots + key);
             }
         }
+    }
+
+    __device__ __forceinline__ void load_value_row(const u8* v, u64 slots, int first, int key) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             if (first + 2 * t + j % 2 + 8 * (j / 2) != key) continue;
@@ -122,8 +126,9 @@ struct Tile {
         }
     }
 
-    // Scores of keys g (0, 1) and g + 8 (2, 3) with heads 2t and 2t + 1.
-    __device__ __forceinline__ void score(float (&scores)[4], const u32 (&query)[DIM / 16][2]) const {
+    // Scores of keys g (0, 1) and g + 8 (2, 3) with heads 2t and 2t + 1. `queries.at(i)` are the words of two products.
+    template <class Q>
+    __device__ __forceinline__ void score(float (&scores)[4], const Q& queries) const {
         // Two sums side by side, as each product waits for the one before it.
         float others[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         scores[0] = scores[1] = scores[2] = scores[3] = 0.0f;
@@ -131,8 +136,10 @@ struct Tile {
         for (int i = 0; i < DIM / 32; ++i) {
             const uint4 a = keys[0][i].halves(), b = keys[1][i].halves();
             const u32 first[4] = {a.x, b.x, a.y, b.y}, second[4] = {a.z, b.z, a.w, b.w};
-            mma_f16_k16(scores, first, query[2 * i]);
-            mma_f16_k16(others, second, query[2 * i + 1]);
+            const uint4 query = queries.at(i);
+            const u32 with_first[2] = {query.x, query.y}, with_second[2] = {query.z, query.w};
+            mma_f16_k16(scores, first, with_first);
+            mma_f16_k16(others, second, with_second);
         }
 #pragma unroll
         for (int j = 0; j < 4; ++j) scores[j] += others[j];
@@ -182,6 +189,10 @@ __device__ __forceinline__ float column_max(float v) {
 template <int DIM>
 struct Queries {
     u32 words[DIM / 16][2];
+
+    __device__ __forceinline__ uint4 at(int i) const {
+        return make_uint4(words[2 * i][0], words[2 * i][1], words[2 * i + 1][0], words[2 * i + 1][1]);
+    }
 
     __device__ __forceinline__ void load(const float* q, HeadSet set) {
         const int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
@@ -297,7 +308,10 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
     // Before the queries: it goes where earlier loads have been, and would wait for these too.
     if (first <= newest && newest < min(first + STEP, share.end)) {
 #pragma unroll
-        for (int i = 0; i < TILES; ++i) tiles[i].load_row(k, v, k_scale, v_scale, slots, first + 16 * i, newest);
+        for (int i = 0; i < TILES; ++i) {
+            tiles[i].load_key_row(k, k_scale, v_scale, slots, first + 16 * i, newest);
+            tiles[i].load_value_row(v, slots, first + 16 * i, newest);
+        }
     }
     Queries<DIM> queries;
     queries.load(q, set);
@@ -310,7 +324,7 @@ __device__ __forceinline__ Share attend(float* states, const float* q, const u8*
         float scores[TILES][4];
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-            tiles[i].score(scores[i], queries.words);
+            tiles[i].score(scores[i], queries);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool real = first + 16 * i + g + 8 * (j / 2) < share.end;
