@@ -209,13 +209,14 @@ fn a_target_stands_by_the_records_alone_and_is_missed_by_a_share_of_its_floor() 
         .and_then(|m| m.ratio.as_ref())
         .unwrap()
         .ratio;
-    let depth = TargetMetric::DepthCost { model: vec!["".into()], from: 128, to: 1024 };
+    let depth = |kv: &str| TargetMetric::DepthCost { model: vec!["".into()], from: 128, to: 1024, kv: kv.into() };
     let targets = vec![
         target("met", decode(&peer), ratio - 0.1, Some(ratio + 0.1), 100.0),
         target("aim", decode(&peer), ratio - 0.2, Some(ratio - 0.1), 100.0),
         target("missed", decode(&peer), 2.0 * ratio, None, 100.0),
         target("of nobody", decode("another peer"), 1.0, None, 100.0),
-        target("depth", depth, 0.9, None, 0.001),
+        target("depth", depth("f16"), 0.9, None, 0.001),
+        target("depth in int8", depth("int8"), 0.9, None, 0.001),
         Target { device: "Another GPU".into(), ..target("elsewhere", decode(&peer), 1.0, None, 100.0) },
     ];
     let targets = Targets { schema: 1, targets }.checked().unwrap();
@@ -227,7 +228,7 @@ fn a_target_stands_by_the_records_alone_and_is_missed_by_a_share_of_its_floor() 
     let stands = found.targets;
     use TargetOutcome::{AimMet, Met, Missed, NoRecord};
     let outcomes: Vec<_> = stands.iter().map(|s| s.outcome).collect();
-    assert_eq!(outcomes, [Met, AimMet, Missed, NoRecord, Met, NoRecord]);
+    assert_eq!(outcomes, [Met, AimMet, Missed, NoRecord, Met, NoRecord, NoRecord]);
     assert_eq!(stands[0].value, Some(ratio));
     assert!((stands[2].missed_by.unwrap() - 0.5).abs() < 1e-12 && stands[2].outcome_text() == "missed by 50.0 %");
     assert!(stands[3].value.is_none() && stands[3].record.is_none());
@@ -307,7 +308,7 @@ fn a_target_beyond_its_ceiling_or_with_numbers_that_are_none_is_refused_on_entry
     assert!(matches!(&beyond, TargetError::BeyondCeiling { what: "aim", .. }), "{beyond}");
     assert!(beyond.to_string().contains("target a: its aim 3 lies beyond its ceiling 2.500 (of a test)"), "{beyond}");
     // Where less is better, the ceiling is what it cannot go below.
-    let depth = || TargetMetric::DepthCost { model: vec![], from: 128, to: 2048 };
+    let depth = || TargetMetric::DepthCost { model: vec![], from: 128, to: 2048, kv: "f16".into() };
     assert!(matches!(refused(target("a", depth(), 0.05, Some(0.03), 0.04)), TargetError::BeyondCeiling { .. }));
     assert!(matches!(refused(target("a", depth(), 0.05, Some(0.06), 0.01)), TargetError::Aim { .. }));
     assert!(matches!(refused(target("a", decode("p"), f64::NAN, None, 2.5)), TargetError::Number { .. }));

@@ -105,6 +105,8 @@ pub enum Metric {
         from: u64,
         /// The deep one.
         to: u64,
+        /// How keys and values are stored, such as `f16`.
+        kv: String,
     },
     /// The slowest winner of an op over its shapes, its time ÷ that of a pure read of the same bytes; less is better.
     OverRead {

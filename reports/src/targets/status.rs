@@ -196,7 +196,7 @@ fn of_run(target: &Target, record: &RunRecord) -> Option<(f64, Option<String>)> 
             let p99 = engine(MetricId::ItlP99Ms, ALL).filter(|e| e.n >= *least_tokens)?;
             Some((p99.median / engine(MetricId::ItlP50Ms, ALL)?.median, None))
         }
-        Metric::DepthCost { model, from, to } if named(model) => {
+        Metric::DepthCost { model, from, to, kv } if named(model) && record.plan.kv == *kv => {
             let groups = depths::groups(record);
             let at = |depth: u64| {
                 let (_, group) = groups.iter().find(|(d, group)| *d == depth && *group != ALL)?;
