@@ -111,6 +111,21 @@ fn a_device_that_only_throttles_is_unstable_keeps_its_data_and_waits_a_minute_at
 }
 
 #[test]
+fn what_is_too_slow_for_ten_samples_says_so_and_what_gives_it_more() {
+    let mut s = script("[device]\nlaunches = 200");
+    s.rules.push(Rule { time_ns: Some(400_000.0), ..Rule::of("gemv_q4_0/a@cuda") });
+    let (out, journal) = go(&mut Fake::new(s), &sweep(plain(&["a"])));
+    let t = trial(&journal, "a");
+    assert_eq!(t.stop, Some(StopReason::Budget));
+    assert!(
+        matches!(&t.outcome, Outcome::Unstable { reason } if reason.contains("are needed; its device time was used up, --cell-budget")),
+        "{:?}",
+        t.outcome
+    );
+    assert!(out.results[0].winner.is_none());
+}
+
+#[test]
 fn what_is_faster_than_the_device_cannot_win_and_eliminates_nobody() {
     let mut s = script("");
     s.rules.push(Rule { cheat: Some(harness_measure::fake::Cheat::Memoises), ..Rule::of("gemv_q4_0/cheat@cuda") });

@@ -430,8 +430,15 @@ fn outcome_of(runner: &Runner, settings: &crate::cell::Settings, look: Option<u3
         return Outcome::Unstable { reason: "waiting for the clock to recover was used up".to_owned() };
     }
     if runner.kept() < least {
-        let reason = format!("{} of {} samples were valid; {least} are needed", runner.kept(), runner.samples.len());
-        return Outcome::Unstable { reason };
+        let (kept, taken) = (runner.kept(), runner.samples.len());
+        // Too slow for ten samples, as a plain kernel can be, is no fault of the samples.
+        let budget = match runner.stop {
+            Some(StopReason::Budget) => "; its device time was used up, --cell-budget gives it more",
+            _ => "",
+        };
+        return Outcome::Unstable {
+            reason: format!("{kept} of {taken} samples were valid, {least} are needed{budget}"),
+        };
     }
     Outcome::Measured
 }
