@@ -116,8 +116,8 @@ fn check(spec: &KernelSpec, id: &VariantId, shape: &Shape, gate: &mut Gate, desc
 }
 
 /// A shape with so many keys, and the configuration with so few warps and splits, that each has more than it holds at once.
-fn of_many_keys(spec: &KernelSpec, mut shape: Shape) -> (VariantId, Shape) {
-    shape.0.extend([("LEN", 331), ("MAX_LEN", 340)].map(|(dim, size)| (dim.to_owned(), size)));
+fn of_many_keys(spec: &KernelSpec, mut shape: Shape, dim: u64) -> (VariantId, Shape) {
+    shape.0.extend([("LEN", 331), ("MAX_LEN", 340), ("DIM", dim)].map(|(dim, size)| (dim.to_owned(), size)));
     let at_once = |id: &VariantId| ["SPLITS", "WARPS", "MIN_KEYS"].map(|name| id.tunables.get(name).copied());
     let fewest = spec.variants(&shape, &limits()).admitted.into_iter().min_by_key(at_once);
     (fewest.unwrap_or_else(|| panic!("{} takes no cache of {shape}", spec.id())), shape)
@@ -152,9 +152,11 @@ fn check_op(name: &str) {
         for id in [spec.default_variant()].iter().chain(others.iter().take(sampled(name))) {
             failures.extend(check(spec, id, &shape, &mut gate, rng.random()));
         }
-        if name == "attn_token" {
-            let (id, shape) = of_many_keys(spec, shape);
-            failures.extend(check(spec, &id, &shape, &mut gate, rng.random()));
+        for dim in [64, 128] {
+            if name == "attn_token" {
+                let (id, shape) = of_many_keys(spec, shape.clone(), dim);
+                failures.extend(check(spec, &id, &shape, &mut gate, rng.random()));
+            }
         }
     }
     assert!(failures.is_empty(), "{} of {name} fail:\n{}", failures.len(), failures.join("\n"));

@@ -260,7 +260,7 @@ fn numbers_that_are_estimated_or_above_the_ceiling_are_not_passed_off_as_results
     let page = html(&record, &samples).unwrap();
     assert!(page.contains("neither measured nor derived from measured values"));
     assert!(!page.contains("124.9 MiB"));
-    let finding = "Ollama 0.20.7 reads 131.0 % of the measured ceiling";
+    let finding = "Ollama 0.20.7 reads 131.0 % of the measured rate";
     assert!(page.contains(finding) && terminal(&record).replace("\n  ", " ").contains(finding));
 }
 

@@ -66,6 +66,12 @@ pub enum StoreError {
         /// The path that was given.
         path: PathBuf,
     },
+    /// A path was given, and it is a folder.
+    #[error("{} is a folder; give the path of a .gguf file in it", path.display())]
+    Folder {
+        /// The path that was given.
+        path: PathBuf,
+    },
     /// The text is neither a path nor a name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -285,7 +291,7 @@ impl Store {
 /// The file that a user's word means: a path to a file, or a name of the store.
 ///
 /// # Errors
-/// [`StoreError::NoFile`] for a path where nothing is, [`StoreError::Unknown`] for a name the store lacks.
+/// [`StoreError::NoFile`] for a path where nothing is, [`StoreError::Folder`] for a folder, [`StoreError::Unknown`] for a name the store lacks.
 pub fn resolve(store: &Store, word: &str) -> Result<Entry, StoreError> {
     let path = Path::new(word);
     if !looks_like_a_path(word) && !path.is_file() {
@@ -297,7 +303,7 @@ pub fn resolve(store: &Store, word: &str) -> Result<Entry, StoreError> {
         _ => io_at("read", path, e),
     })?;
     if metadata.is_dir() {
-        return Err(StoreError::NoFile { path: path.to_owned() });
+        return Err(StoreError::Folder { path: path.to_owned() });
     }
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("model");
     Ok(Entry {
@@ -430,6 +436,7 @@ mod tests {
         assert_eq!(resolve(&store, "tiny:1b").unwrap().path, file);
         assert_eq!(resolve(&store, file.to_str().unwrap()).unwrap().path, file);
         assert!(matches!(resolve(&store, "./absent.gguf"), Err(StoreError::NoFile { .. })));
+        assert!(matches!(resolve(&store, "./"), Err(StoreError::Folder { .. })));
         assert!(matches!(resolve(&store, "two words"), Err(StoreError::Name(_))));
         let message = resolve(&store, "nope").unwrap_err().to_string();
         assert_eq!(message, "model 'nope' not found, try: edgellm pull nope");

@@ -97,9 +97,12 @@ impl ApiError {
             ApiError::Generate(GenerateError::Device(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Generate(_) | ApiError::Chat(_) => StatusCode::BAD_REQUEST,
             ApiError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::Model(StoreError::Unknown { .. } | StoreError::Dangling { .. } | StoreError::NoFile { .. }) => {
-                StatusCode::NOT_FOUND
-            }
+            ApiError::Model(
+                StoreError::Unknown { .. }
+                | StoreError::Dangling { .. }
+                | StoreError::NoFile { .. }
+                | StoreError::Folder { .. },
+            ) => StatusCode::NOT_FOUND,
             ApiError::Model(StoreError::Name(_)) => StatusCode::NOT_FOUND,
             ApiError::Model(_) | ApiError::Load { .. } | ApiError::EngineFailed => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::QueueFull { .. } | ApiError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

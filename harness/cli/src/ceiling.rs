@@ -18,6 +18,9 @@ const PASSES: usize = 12;
 /// Passes between two blocks.
 const PASSES_BETWEEN: usize = 3;
 
+/// When these are made, as a record says it.
+const BETWEEN: &str = "between";
+
 /// Reads the working set before and after the runs, and on the processor between the blocks of requests, too.
 pub struct CeilingMeter {
     reader: Reader,
@@ -70,7 +73,7 @@ impl CeilingMeter {
         Ok(())
     }
 
-    /// Reads between two blocks: after the one before, if there was one, and before `next`, if there is one. A GPU is not read
+    /// Reads between two blocks, each time pages of their own, as not all are equally fast: after the one before, if there was one, and before `next`, if there is one. A GPU is not read
     /// here: its worker needs a context of its own, and its memory does not change its speed from one minute to the next.
     pub fn between(&mut self, next: Option<u64>) {
         let Reader::Cpu(cpu) = &self.reader else { return };
@@ -78,6 +81,9 @@ impl CeilingMeter {
             cpu.stream_read(Bytes(self.working_set), PASSES_BETWEEN).iter().map(|rate| rate.0).collect();
         let Some(read) = median(&passes) else { return };
         self.passes.extend(passes);
+        if !self.times.contains(&BETWEEN) {
+            self.times.push(BETWEEN);
+        }
         if let Some((block, before_gb_per_s)) = self.open.take() {
             self.around.push(ReadAround { block, before_gb_per_s, after_gb_per_s: read });
         }
@@ -100,5 +106,32 @@ impl CeilingMeter {
             when: self.times.join(" and "),
             around: self.around,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_block_lies_between_two_reads_and_shares_one_with_its_neighbour() {
+        let mut meter = CeilingMeter::new(1 << 20, DeviceChoice::Cpu, 1);
+        meter.measure("before").unwrap();
+        for next in [Some(4), Some(7), None, None] {
+            meter.between(next);
+        }
+        let ceiling = meter.finish().unwrap();
+        let blocks: Vec<u64> = ceiling.around.iter().map(|around| around.block).collect();
+        assert_eq!(blocks, [4, 7]);
+        assert_eq!(ceiling.around[0].after_gb_per_s, ceiling.around[1].before_gb_per_s);
+        assert_eq!((ceiling.passes_gb_per_s.len(), ceiling.when.as_str()), (12 + 4 * 3, "before and between"));
+        assert!(ceiling.around.iter().all(|a| a.before_gb_per_s > 0.0 && a.after_gb_per_s <= ceiling.read_gb_per_s));
+    }
+
+    #[test]
+    fn a_block_that_was_cut_off_was_not_surrounded() {
+        let mut meter = CeilingMeter::new(1 << 20, DeviceChoice::Cpu, 1);
+        meter.between(Some(0));
+        assert!(meter.finish().unwrap().around.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub fn steps(what: &'static str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(4));
     bar.set_style(
-        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed} left {eta}")
+        ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}, {elapsed} so far, {eta} left")
             .expect("the template is a constant that parses"),
     );
     bar.set_message(what);
@@ -29,6 +29,9 @@ pub fn bytes(what: &'static str, total: u64) -> ProgressBar {
 /// A spinner for work of unknown length.
 pub fn wait(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("the template is a constant that parses"),
+    );
     bar.set_message(what);
     bar.enable_steady_tick(Duration::from_millis(250));
     bar

@@ -141,7 +141,7 @@ pub fn build(parts: Parts<'_>) -> RunRecord {
     for s in &sides {
         if let Some(share) = s.bandwidth_efficiency.value.filter(|e| *e > 1.0) {
             notes.push(format!(
-                "finding: {} moves {:.0} % of the measured ceiling; either the byte model or the ceiling is off, and no verdict rests on it",
+                "finding: {} moves {:.0} % of the measured read rate; either the byte model or that rate is off, and no verdict rests on it",
                 s.label,
                 share * 100.0
             ));

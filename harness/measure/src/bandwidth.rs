@@ -20,6 +20,13 @@ fn traffic(model: &ModelFacts, run: &Sample) -> Option<f64> {
     Some(bytes_per_token(model, run.prompt_tokens, run.generated_tokens) * tok_per_s / 1e9)
 }
 
+/// What decode of a run as a whole is held against, GB/s: the mean of the reads around its blocks where there are such, else the
+/// best pass.
+pub fn read_rate(ceiling: &Ceiling) -> f64 {
+    let reads: Vec<f64> = ceiling.around.iter().flat_map(|r| [r.before_gb_per_s, r.after_gb_per_s]).collect();
+    if reads.is_empty() { ceiling.read_gb_per_s } else { reads.iter().sum::<f64>() / reads.len() as f64 }
+}
+
 /// The median traffic of the runs in decode, GB/s, and its share of what was read: of a block's runs of the reads around it, the
 /// median over all runs, where there are such reads, else of the ceiling. A share above 1 is not clamped: it is a finding about
 /// the byte model or the ceiling (R30), and whoever shows it says so.
@@ -100,6 +107,8 @@ mod tests {
         assert!((share.value.unwrap() - 1.0).abs() < 1e-6, "{share:?}");
         let (_, share) = efficiency(&model(), &[&runs[2]], Some(&read));
         assert!(share.value.is_none());
+        assert!((read_rate(&read) - 0.7995).abs() < 1e-9);
+        assert_eq!(read_rate(&ceiling(2.0, Vec::new())), 2.0);
     }
 
     #[test]

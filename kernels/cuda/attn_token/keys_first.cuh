@@ -4,8 +4,9 @@
 // As attn_token/cluster, in another order. There a warp takes its tiles in turns, keys and values together, and waits for memory
 // in each turn behind the first. Here it asks for the keys of HELD tiles ahead of the wait, scores them all, and asks for the
 // values of a tile into the registers that its keys leave: one wait for memory in place of HELD. Queries lie in shared memory as
-// the products want them, which leaves their registers for keys. On an H200 a token of Llama-3.1-8B takes as long behind 2,048
-// others as with attn_token/cluster, and behind 256 with keys in int8 0.8 % less: the turns' waits are not what depth costs.
+// the products want them, which leaves their registers for keys. On an H200 a token of Llama-3.1-8B is no
+// faster for it behind 2,048 others, nor behind 256 with keys in f16; with keys in int8 it takes 0.8 % less there: the turns'
+// waits are not what depth costs.
 //
 //   WARPS     warps in a block
 //   HELD      tiles of 16 keys that a warp holds

@@ -61,7 +61,8 @@ pub(super) fn draw(record: &RunRecord) -> Result<ChartOutcome, ReportError> {
                 &colour(side.role).mix(0.85),
             )?;
             let efficiency = format::measure(&side.bandwidth_efficiency, percent);
-            let of = efficiency.map(|e| format!(", {e} of the ceiling")).unwrap_or_default();
+            let whole = if ceiling.around.is_empty() { "ceiling" } else { "reads around it" };
+            let of = efficiency.map(|e| format!(", {e} of the {whole}")).unwrap_or_default();
             let figures = format!("{} GB/s{of}", number(achieved));
             easel::text(sheet, &figures, (plot.x(0.0) + 8, middle + 23), 12, &INK, HPos::Left)?;
         }

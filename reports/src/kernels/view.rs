@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use harness_spec::VariantId;
 use harness_spec::record::{
-    CellResult, CellRole, Finding, KernelRun, KernelRunKind, Outcome, RankRow, SpaceAccount, StopReason, WorkloadResult,
+    CellResult, CellRole, Finding, KernelRun, KernelRunKind, Outcome, RankRow, SpaceAccount, StopReason, Verdict,
+    WorkloadResult,
 };
 use harness_spec::target::Resources;
 use serde::Serialize;
@@ -192,7 +193,7 @@ fn workload(run: &KernelRun, result: &WorkloadResult) -> WorkloadView {
             marks.push("winner".to_owned());
         }
         if result.ties.contains(&r.variant) {
-            marks.push("tie".to_owned());
+            marks.push(undecided(result, &r.variant).to_owned());
         }
         marks.extend(role(r.role).map(str::to_owned));
         if r.stop == Some(StopReason::Eliminated) {
@@ -285,6 +286,17 @@ fn library(run: &KernelRun, result: &WorkloadResult) -> String {
     };
     let cells = cells(run, result).filter(|c| c.role == CellRole::Library && c.outcome != Outcome::Verified);
     cells.map(said).collect::<Vec<_>>().join("; ")
+}
+
+/// What became of the duel between the winner and one that was not proven slower.
+fn undecided(result: &WorkloadResult, variant: &VariantId) -> &'static str {
+    let mut duels = result.run_off.iter().flat_map(|run_off| &run_off.duels);
+    let sides = [result.winner.as_ref(), Some(variant)];
+    let duel = duels.find(|d| [&d.challenger, &d.defender].iter().all(|side| sides.contains(&Some(*side))));
+    match duel.map(|duel| duel.verdict) {
+        None | Some(Verdict::Tie) => "tie",
+        Some(_) => "not told apart",
+    }
 }
 
 /// How often a launch does the work that it repeats, in words. So far that is always the norm in front of a product.

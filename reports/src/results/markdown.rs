@@ -76,7 +76,7 @@ fn targets(rows: &[TargetRow], line: &mut impl FnMut(String)) {
 fn table(model: &Model, line: &mut impl FnMut(String)) {
     line(
         "| run | side | decode tok/s | ratio | verdict | prompt tok/s through TTFT | TTFT ms | ITL p50 ms | ITL p99 ms | J a \
-         token | of read ceiling |\n|---|---|---|---|---|---|---|---|---|---|---|"
+         token | of read rate |\n|---|---|---|---|---|---|---|---|---|---|---|"
             .to_owned(),
     );
     for r in &model.rows {

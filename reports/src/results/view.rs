@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use harness_measure::bandwidth::bytes_per_token;
+use harness_measure::bandwidth::{bytes_per_token, read_rate};
 use harness_measure::compare::ALL;
 use harness_spec::record::{KernelRun, Measure, MetricId, RunKind, RunRecord, SelftestRun, SideFacts, SideRole};
 use serde::Serialize;
@@ -126,7 +126,7 @@ pub(super) struct Row {
     pub itl_p99: Figure,
     /// Joules a token.
     pub energy: Figure,
-    /// Share of the read ceiling.
+    /// Share of the read rate: of the reads around the requests where there are such, else of the best one.
     pub bandwidth: Figure,
 }
 
@@ -517,7 +517,7 @@ impl Figures<'_> {
     fn bandwidth(&self, depth: Option<u64>) -> Figure {
         let Some(depth) = depth else { return Figure::of_measure(&self.side.bandwidth_efficiency, format::percent) };
         let rate = self.median(MetricId::DecodeTokPerS);
-        let ceiling = self.record.ceiling.as_ref().map(|c| c.read_gb_per_s);
+        let ceiling = self.record.ceiling.as_ref().map(read_rate);
         let generated = self.group.rsplit_once('/').and_then(|(_, length)| length.parse().ok());
         let generated = generated.or(self.record.suite.lengths.first().copied()).unwrap_or(0);
         match rate.zip(ceiling) {

@@ -255,8 +255,8 @@ pub(crate) fn findings(record: &RunRecord) -> Vec<String> {
     sides
         .map(|s| {
             format!(
-                "{} reads {} of the measured ceiling: the byte model or the ceiling is wrong, so this figure \
-                 supports no verdict",
+                "{} reads {} of the measured rate: the byte model or the rate is wrong, so this figure supports \
+                 no verdict",
                 format::one_line(&s.label),
                 format::percent(s.bandwidth_efficiency.value.unwrap_or_default())
             )

@@ -191,12 +191,8 @@ impl TableFile {
         sorted.buckets.sort_by(|a, b| (&a.op, &a.dims, a.size).cmp(&(&b.op, &b.dims, b.size)));
         let mut out = String::new();
         let device = &self.device;
-        writeln!(
-            out,
-            "# Kernels chosen for {} ({}), by `bench tune`. See DESIGN.md, section 3.",
-            device.name, device.arch
-        )
-        .expect("a string takes all");
+        writeln!(out, "# Kernels chosen for {} ({}), by `bench tune`. See ARCHITECTURE.md.", device.name, device.arch)
+            .expect("a string takes all");
         out + &toml::to_string(&sorted).expect("a table has no map with keys that are no text, and scalars come first")
     }
 

@@ -157,7 +157,9 @@ fn as_text(
         out.push(format!("  device  {} ({})", file.device.name, file.device.arch));
         let record = record_id(row, Some(file)).unwrap_or("none of this row");
         out.push(format!("  made    {} by {}, policy {}, record {record}", file.date, file.tool, file.policy));
-        out.extend(file.incomplete.as_ref().map(|why| format!("  note    incomplete: {why}")));
+        // It names the first workload that was left incomplete; another's row is none of its business.
+        let is_of = |why: &&String| row.is_none_or(|row| why.contains(&format!("{} {}", row.op, row.shape)));
+        out.extend(file.incomplete.as_ref().filter(is_of).map(|why| format!("  note    incomplete: {why}")));
     }
     if let Some(row) = row {
         let ci = row.ci_ns.map_or_else(|| "no interval".to_owned(), |[lo, hi]| format!("{} to {}", us(lo), us(hi)));

@@ -142,7 +142,9 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        self.read(None);
+        if ended == Ended::Complete {
+            self.read(None);
+        }
         bar.finish_and_clear();
         if ended == Ended::Complete {
             self.watch_idle().await;

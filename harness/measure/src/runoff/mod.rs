@@ -110,7 +110,9 @@ impl Sides {
     }
 
     fn p(&self, values: &(Vec<f64>, Vec<f64>)) -> f64 {
-        self.spread(values).p(signed_rank_p(&self.log_ratios(values)))
+        let (spread, ratios) = (self.spread(values), self.log_ratios(values));
+        let by_rank = spread.p(signed_rank_p(&ratios));
+        spread.p_of_mean(&ratios).map_or(by_rank, |by_size| by_rank.min(by_size))
     }
 
     fn ratio(

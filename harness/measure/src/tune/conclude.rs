@@ -48,7 +48,8 @@ pub(super) fn untouched(race: &Race) -> WorkloadResult {
 
 fn blank(race: &Race) -> WorkloadResult {
     let name = |i: Option<usize>| i.map(|i| race.plan.candidates[i].variant.clone());
-    let incomplete = race.halted.map(|why| {
+    // A deadline that falls behind the last evaluation leaves nothing out.
+    let incomplete = race.halted.filter(|_| race.evaluations < race.limit as u64).map(|why| {
         let all = race.limit;
         format!("{why} after {} of at most {all} evaluations of {}", race.evaluations, race.plan.workload)
     });

@@ -103,7 +103,7 @@ pub(super) fn run_off(race: &mut Race, shared: &mut Shared, halt: Halt<'_>) -> R
         let judged = judge(&duels, settings, plan.seed);
         let round = decide(&left, defender, &judged, simplicity);
         let name = |i: usize| race.plan.candidates[i].variant.clone();
-        let duels = duels
+        let duels: Vec<Duel> = duels
             .iter()
             .zip(judged)
             .map(|(played, j)| Duel {
@@ -117,18 +117,21 @@ pub(super) fn run_off(race: &mut Race, shared: &mut Shared, halt: Halt<'_>) -> R
                 verdict: j.verdict,
             })
             .collect();
+        let of_winner = |d: &&Duel| d.challenger == name(round.winner) && d.defender == name(defender);
+        let ratio = duels.iter().find(of_winner).and_then(|duel| duel.time.as_ref()).map(|time| time.ratio);
         let run_off = RunOff {
             finalists: left.iter().map(|&i| name(i)).collect(),
             seed: plan.seed,
+            reason: reason(race, &round, defender, ratio),
             duels,
             winner: name(round.winner),
-            reason: reason(race, &round, defender),
         };
         return Ok(Final::Played(run_off, round.ties, round.winner));
     }
 }
 
-fn reason(race: &Race, round: &RoundResult, defender: usize) -> String {
+/// Why the winner won; `ratio` is the defender's time ÷ its own in their duel.
+fn reason(race: &Race, round: &RoundResult, defender: usize, ratio: Option<f64>) -> String {
     let part = match race.plan.defender() {
         Some(d) if Some(d) == race.plan.incumbent => "the table's row",
         Some(_) => "the default",
@@ -137,7 +140,10 @@ fn reason(race: &Race, round: &RoundResult, defender: usize) -> String {
     let short = |i: usize| race.plan.candidates[i].variant.short();
     match round.reason {
         Why::Stays => format!("{} stays, {part}: no other finalist was proven faster", short(defender)),
-        Why::Faster => format!("proven faster than {} in the run-off", short(defender)),
+        Why::Faster => {
+            let times = ratio.map(|ratio| format!(", {ratio:.3} times as fast")).unwrap_or_default();
+            format!("proven faster than {} in the run-off{times}", short(defender))
+        }
         Why::Simplest => {
             format!(
                 "the simplest of those that were proven faster than {} and could not be told apart",

@@ -15,7 +15,8 @@ use crate::parallel::parallel;
 /// Launches in a graph at most: beyond it building the graph costs more than it tells.
 const MOST_LAUNCHES: usize = 4096;
 
-/// How long the launches of one sample should take together: two thousand times what an event can tell apart.
+/// How long the launches of one sample should take together, where outputs leave room for as many: two thousand times what an
+/// event can tell apart.
 const SAMPLE_NANOS: f64 = 1e6;
 
 /// Bytes of the outputs of a sample at most, unless the weights need more launches to push each other out of the cache: those of
