@@ -299,7 +299,7 @@ fn pooled_p99(runs: &[&Sample]) -> Result<Estimate, Missing> {
     let largest = pools.values().map(Vec::len).max().ok_or(Missing::MergedChunks)?;
     let deep: Vec<&Vec<f64>> = pools.values().filter(|p| p.len() >= least_n(99.0)).collect();
     match deep.as_slice() {
-        [] => Err(Missing::TooFewForPercentile { percent: 99.0, n: largest, need: least_n(99.0) }),
+        [] => Err(Missing::TooFewOfOnePrompt { percent: 99.0, n: largest, need: least_n(99.0) }),
         [one] => {
             let p99 = percentile(one, 99.0)?;
             let base = estimate(one).ok_or(Missing::NoRuns)?;

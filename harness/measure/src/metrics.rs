@@ -36,6 +36,16 @@ pub enum Missing {
         /// Values needed.
         need: usize,
     },
+    /// The same, of the latencies of one prompt and length.
+    #[error("p{percent} needs {need} values of one prompt and length, and the most that one has is {n}")]
+    TooFewOfOnePrompt {
+        /// Which percentile.
+        percent: f64,
+        /// Most values of a prompt and length.
+        n: usize,
+        /// Values needed.
+        need: usize,
+    },
     /// M8 forbids it.
     #[error("jitter over mixed output lengths is refused: {lengths:?} tokens")]
     MixedLengths {
