@@ -291,7 +291,8 @@ impl Store {
 /// The file that a user's word means: a path to a file, or a name of the store.
 ///
 /// # Errors
-/// [`StoreError::NoFile`] for a path where nothing is, [`StoreError::Folder`] for a folder, [`StoreError::Unknown`] for a name the store lacks.
+/// [`StoreError::NoFile`] for a path where nothing is, [`StoreError::Folder`] for a folder, [`StoreError::Unknown`] for a name
+/// the store lacks.
 pub fn resolve(store: &Store, word: &str) -> Result<Entry, StoreError> {
     let path = Path::new(word);
     if !looks_like_a_path(word) && !path.is_file() {

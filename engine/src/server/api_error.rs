@@ -101,9 +101,9 @@ impl ApiError {
                 StoreError::Unknown { .. }
                 | StoreError::Dangling { .. }
                 | StoreError::NoFile { .. }
-                | StoreError::Folder { .. },
+                | StoreError::Folder { .. }
+                | StoreError::Name(_),
             ) => StatusCode::NOT_FOUND,
-            ApiError::Model(StoreError::Name(_)) => StatusCode::NOT_FOUND,
             ApiError::Model(_) | ApiError::Load { .. } | ApiError::EngineFailed => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::QueueFull { .. } | ApiError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::NoRoute { .. } => StatusCode::NOT_FOUND,

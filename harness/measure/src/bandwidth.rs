@@ -1,6 +1,6 @@
 //! Bandwidth efficiency in the whole engine (M7): bytes that a token must move × decode rate ÷ measured ceiling.
 
-use harness_spec::record::{Ceiling, Measure, MetricId, ModelFacts, Sample};
+use harness_spec::record::{Ceiling, Measure, MetricId, ModelFacts, ReadAround, Sample};
 
 use crate::describe::median;
 use crate::metrics::value;
@@ -20,10 +20,15 @@ fn traffic(model: &ModelFacts, run: &Sample) -> Option<f64> {
     Some(bytes_per_token(model, run.prompt_tokens, run.generated_tokens) * tok_per_s / 1e9)
 }
 
+/// What the runs of a block are held against, GB/s.
+fn beside(around: &ReadAround) -> f64 {
+    (around.before_gb_per_s + around.after_gb_per_s) / 2.0
+}
+
 /// What decode of a run as a whole is held against, GB/s: the mean of the reads around its blocks where there are such, else the
 /// best pass.
 pub fn read_rate(ceiling: &Ceiling) -> f64 {
-    let reads: Vec<f64> = ceiling.around.iter().flat_map(|r| [r.before_gb_per_s, r.after_gb_per_s]).collect();
+    let reads: Vec<f64> = ceiling.around.iter().map(beside).collect();
     if reads.is_empty() { ceiling.read_gb_per_s } else { reads.iter().sum::<f64>() / reads.len() as f64 }
 }
 
@@ -38,8 +43,7 @@ pub fn efficiency(model: &ModelFacts, runs: &[&Sample], ceiling: Option<&Ceiling
     };
     let share = match ceiling {
         Some(c) if !c.around.is_empty() => {
-            let around = |run: &Sample| c.around.iter().find(|around| around.block == run.block);
-            let read = |run: &Sample| around(run).map(|r| (r.before_gb_per_s + r.after_gb_per_s) / 2.0);
+            let read = |run: &Sample| c.around.iter().find(|around| around.block == run.block).map(beside);
             let shares: Vec<f64> = runs.iter().filter_map(|run| Some(traffic(model, run)? / read(run)?)).collect();
             median(&shares).map_or_else(|| Measure::missing("no read surrounds a valid run"), Measure::derived)
         }
@@ -53,7 +57,7 @@ pub fn efficiency(model: &ModelFacts, runs: &[&Sample], ceiling: Option<&Ceiling
 mod tests {
     use super::*;
     use crate::metrics::tests::run;
-    use harness_spec::record::{ReadAround, SideRole};
+    use harness_spec::record::SideRole;
     use std::collections::BTreeMap;
 
     fn model() -> ModelFacts {

@@ -142,11 +142,9 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        if ended == Ended::Complete {
-            self.read(None);
-        }
         bar.finish_and_clear();
         if ended == Ended::Complete {
+            self.read(None);
             self.watch_idle().await;
         }
         Ok(ended)
