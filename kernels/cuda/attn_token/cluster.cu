@@ -8,13 +8,17 @@
 // stands for the counter, the fences and the detour through scratch memory of attn_token/mma, and each of them merges a share
 // of the result. The share of a block is at least MIN_KEYS keys; where one block has them all nothing is sent.
 //
+// KV_BITS (a constant of the space)  0: the cache is as KV says; 8: in int8, and a thread has 128 registers at most. Blocks of
+// four warps then find room beside one of 512 threads with 96 each (qkv_rope over int8) and start while it still runs.
+//
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
 //   TILES     tiles of 16 keys that a warp has under way
 //   TURNS_AHEAD  see attn_token/tiles.cuh
 //   SPLITS    blocks of a cluster, at most 16; above 8 a device need not have room for one
 //   MIN_KEYS  the least share of a block
-#if !defined(WARPS) || !defined(TILES) || !defined(TURNS_AHEAD) || !defined(SPLITS) || !defined(MIN_KEYS)
+#if !defined(WARPS) || !defined(TILES) || !defined(TURNS_AHEAD) || !defined(SPLITS) || !defined(MIN_KEYS) || \
+    !defined(KV_BITS)
 #error "attn_token/cluster: every tunable must be set by the build"
 #endif
 #include "attn_token/tiles.cuh"  // Says how many heads a block has.
@@ -23,7 +27,13 @@
 #include "cluster.cuh"
 #include "pdl.cuh"
 
-extern "C" __global__ void CLUSTER_OF(1, SPLITS, 1) __launch_bounds__(THREADS)
+#if KV_BITS == 8
+#define BOUNDS __launch_bounds__(THREADS, 16 / WARPS)
+#else
+#define BOUNDS __launch_bounds__(THREADS)
+#endif
+
+extern "C" __global__ void CLUSTER_OF(1, SPLITS, 1) BOUNDS
 attn_token_cluster(const float* q,          // [HEADS, DIM]
                    const u8* k,             // see above
                    const u8* v,             // see above
@@ -40,6 +50,6 @@ attn_token_cluster(const float* q,          // [HEADS, DIM]
     cluster_arrive();
     const HeadSet set = head_set(blockIdx.x, HEADS, KV_HEADS);
     const int rank = blockIdx.y;
-    const Share share = attend_any(states, q, k, v, k_scale, v_scale, len, set, rank, MAX_LEN, DIM, KV);
+    const Share share = attend_any(states, q, k, v, k_scale, v_scale, len, set, rank, MAX_LEN, DIM, KV_BITS ? KV_BITS : KV);
     exchange(states, inbox, out, set, rank, share, HEADS, DIM, OUT);
 }
