@@ -15,6 +15,7 @@ pub mod logits;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use kernels::cpu::Precision;
 use kernels::cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
@@ -128,9 +129,32 @@ pub struct Miss {
     pub reference_gap: f64,
 }
 
+/// What was compared: which part of the engine answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EvaluatedEngine {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// `exact` or `fast`.
+    pub precision: &'static str,
+    /// The type of keys and values, such as `f16`.
+    pub kv: &'static str,
+}
+
+impl EvaluatedEngine {
+    fn of(engine: &Engine) -> EvaluatedEngine {
+        let precision = match engine.options().precision {
+            Precision::Exact => "exact",
+            Precision::Fast => "fast",
+        };
+        EvaluatedEngine { device: engine.device().to_string(), precision, kv: engine.kv().name() }
+    }
+}
+
 /// The outcome of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvalReport {
+    /// What was compared.
+    pub engine: EvaluatedEngine,
     /// Steps compared.
     pub steps: usize,
     /// Tokens that the reference lacks but its text shows; they were fed and not compared.
@@ -209,6 +233,7 @@ pub fn evaluate(
     let steps = diffs.len();
     let rank = |p: f64| diffs[((p * steps as f64).ceil() as usize).clamp(1, steps) - 1];
     Ok(EvalReport {
+        engine: EvaluatedEngine::of(engine),
         steps,
         filled,
         top1_agreement: (steps - misses.len()) as f64 / steps as f64,
@@ -296,6 +321,8 @@ fn divergence(top: &[(u32, f64)], logprob: impl Fn(u32) -> f64) -> f64 {
 
 impl fmt::Display for EvalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EvaluatedEngine { device, precision, kv } = &self.engine;
+        writeln!(f, "engine               {device}, {precision} path, keys and values in {kv}")?;
         let agreeing = self.steps - self.misses.len();
         writeln!(f, "steps                {}", self.steps)?;
         if self.filled > 0 {

@@ -318,10 +318,12 @@ pub fn resolve(store: &Store, word: &str) -> Result<Entry, StoreError> {
     })
 }
 
-/// Whether a word is meant as a path, whatever exists: it says so by its beginning or by `.gguf`.
+/// Whether a word is meant as a path, whatever exists: it says so by its beginning, by `.gguf` or by a `/` at its end.
 pub(super) fn looks_like_a_path(word: &str) -> bool {
     let starts = ["/", "./", "../", "~"];
-    starts.iter().any(|start| word.starts_with(start)) || word.to_ascii_lowercase().ends_with(".gguf")
+    starts.iter().any(|start| word.starts_with(start))
+        || word.ends_with('/')
+        || word.to_ascii_lowercase().ends_with(".gguf")
 }
 
 fn shortest(name: &ModelName) -> String {
@@ -437,7 +439,9 @@ mod tests {
         assert_eq!(resolve(&store, "tiny:1b").unwrap().path, file);
         assert_eq!(resolve(&store, file.to_str().unwrap()).unwrap().path, file);
         assert!(matches!(resolve(&store, "./absent.gguf"), Err(StoreError::NoFile { .. })));
-        assert!(matches!(resolve(&store, "./"), Err(StoreError::Folder { .. })));
+        for folder in ["./".to_owned(), "src/".to_owned(), format!("{}/", dir.path().display())] {
+            assert!(matches!(resolve(&store, &folder), Err(StoreError::Folder { .. })), "{folder}");
+        }
         assert!(matches!(resolve(&store, "two words"), Err(StoreError::Name(_))));
         let message = resolve(&store, "nope").unwrap_err().to_string();
         assert_eq!(message, "model 'nope' not found, try: edgellm pull nope");

@@ -52,6 +52,17 @@ pub struct GgufModel {
 /// Longest lead of a template, in tokens, that is markup alone.
 const MARKUP_ONLY: usize = 8;
 
+/// Refuses a path where no file is, or a folder, before anything is read. A name may still be pulled.
+///
+/// # Errors
+/// What the store says of such a path.
+pub fn check_path(word: &str) -> anyhow::Result<()> {
+    match models::resolve(&Store::of_this_user()?, word) {
+        Ok(_) | Err(StoreError::Unknown { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Finds the model of a word, pulling it where the store lacks it.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
-//! Bars on stderr. They draw nothing where stderr is no terminal.
+//! Bars on stderr. They draw nothing where stderr is no terminal; [`Tenths`] says there in lines how far a run is.
 
-use std::time::Duration;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -35,4 +36,50 @@ pub fn wait(what: &'static str) -> ProgressBar {
     bar.set_message(what);
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
+}
+
+/// A line on stderr for every tenth of a run of minutes, where stderr is no terminal.
+pub struct Tenths {
+    what: &'static str,
+    total: u64,
+    done: u64,
+    begun: Instant,
+    speaks: bool,
+}
+
+impl Tenths {
+    /// Of `total` of what `what` names in the plural.
+    pub fn new(what: &'static str, total: u64) -> Tenths {
+        Tenths { what, total, done: 0, begun: Instant::now(), speaks: !std::io::stderr().is_terminal() }
+    }
+
+    /// So many more are done.
+    pub fn add(&mut self, more: u64) {
+        let before = self.tenth();
+        self.done += more;
+        if self.speaks && self.tenth() > before {
+            let so_far = indicatif::HumanDuration(self.begun.elapsed());
+            eprintln!("{} of {} {}, {so_far:#} so far", self.done, self.total, self.what);
+        }
+    }
+
+    fn tenth(&self) -> u64 {
+        10 * self.done / self.total.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_begins_where_a_tenth_of_all_is_done() {
+        let mut tenths = Tenths { speaks: false, ..Tenths::new("requests", 25) };
+        let mut after = |more| {
+            tenths.add(more);
+            tenths.tenth()
+        };
+        assert_eq!([2, 1, 4, 18].map(&mut after), [0, 1, 2, 10]);
+        assert_eq!(Tenths::new("requests", 0).tenth(), 0);
+    }
 }

@@ -20,6 +20,7 @@ use crate::record::Identity;
 pub async fn run(plan: &ComparePlan, json: bool, command: Vec<String>) -> Outcome {
     let cancel = interrupt::on_signal().map_err(anyhow::Error::new)?;
     if plan.run.dry_run {
+        model::check_path(&plan.run.model)?;
         return dry_run(plan, json);
     }
     plan.run.check_device()?;

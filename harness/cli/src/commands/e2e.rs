@@ -26,6 +26,7 @@ pub async fn run(plan: &E2ePlan, json: bool, command: Vec<String>) -> Outcome {
     };
     let r = &plan.run;
     if r.dry_run {
+        model::check_path(&r.model)?;
         if json {
             print_json(&serde_json::json!({
                 "model": r.model, "suite": r.suite.name, "lengths": r.lengths, "runs": r.runs, "warmup": r.warmup,

@@ -134,6 +134,7 @@ impl<'a> Session<'a> {
         }
         let total = blocks.iter().map(|b| b.runs.len() as u64).sum();
         let bar = crate::progress::steps("measuring", total);
+        let mut lines = crate::progress::Tenths::new("requests", total);
         let mut ended = Ended::Complete;
         for block in blocks {
             self.read(Some(block.index));
@@ -141,6 +142,7 @@ impl<'a> Session<'a> {
             if ended != Ended::Complete {
                 break;
             }
+            lines.add(block.runs.len() as u64);
         }
         bar.finish_and_clear();
         if ended == Ended::Complete {

@@ -31,9 +31,13 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
     let default = if args.model.is_some() { KeepAlive::Forever } else { KeepAlive::default() };
     options.keep_alive = args.keep_alive.unwrap_or(default);
+    let side_by_side = match args.parallel {
+        1 => "one answer at a time".to_owned(),
+        n => format!("{n} answers side by side"),
+    };
     let stop_on = if args.until_eof { StopOn::SignalsOrEndOfInput } else { StopOn::Signals };
     serve_blocking(options, addr, stop_on, |bound| {
-        eprintln!("serving on http://{bound}  (Ollama's API under /api, OpenAI's under /v1)");
+        eprintln!("serving on http://{bound}  (Ollama's API under /api, OpenAI's under /v1; {side_by_side})");
     })?;
     Ok(())
 }
