@@ -14,7 +14,11 @@ fn main() {
     println!("cargo::rustc-env=BENCH_DIRTY={}", dirty.map_or("unknown", |d| if d.is_empty() { "no" } else { "yes" }));
     println!("cargo::rustc-env=BENCH_PROFILE={}", std::env::var("PROFILE").unwrap_or_else(|_| "unknown".into()));
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src");
+    // All that the program is made of: an edit of a kernel alone makes it another one, too.
+    for part in ["src", "../spec", "../measure", "../../engine", "../../kernels", "../../reports/src", "../../variants"]
+    {
+        println!("cargo::rerun-if-changed={part}");
+    }
     // The head moves with every commit; its log is absent in some checkouts, and then nothing is watched.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|p| std::path::Path::new(p).exists()) {
         println!("cargo::rerun-if-changed={log}");

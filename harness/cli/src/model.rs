@@ -52,10 +52,10 @@ pub struct GgufModel {
 /// Longest lead of a template, in tokens, that is markup alone.
 const MARKUP_ONLY: usize = 8;
 
-/// Refuses a path where no file is, or a folder, before anything is read. A name may still be pulled.
+/// Refuses what [`open`] would refuse before it reads or pulls anything: a path where no file is, a folder, no name at all.
 ///
 /// # Errors
-/// What the store says of such a path.
+/// What the store says of it.
 pub fn check_path(word: &str) -> anyhow::Result<()> {
     match models::resolve(&Store::of_this_user()?, word) {
         Ok(_) | Err(StoreError::Unknown { .. }) => Ok(()),

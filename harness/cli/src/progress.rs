@@ -38,7 +38,7 @@ pub fn wait(what: &'static str) -> ProgressBar {
     bar
 }
 
-/// A line on stderr for every tenth of a run of minutes, where stderr is no terminal.
+/// A line on stderr when another tenth of a run is done, where stderr is no terminal.
 pub struct Tenths {
     what: &'static str,
     total: u64,

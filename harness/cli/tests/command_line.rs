@@ -187,6 +187,11 @@ fn a_dry_run_says_what_would_be_run_and_leaves_nothing() {
     assert_eq!((plan["runs_a_side"].as_u64(), plan["blocks"].as_array().unwrap().len()), (Some(20), 4));
     assert!(!out.exists());
     bench().args(["e2e", "--dry-run"]).assert().code(0).stdout(contains("100 runs"));
+    for (model, said) in [("./", "is a folder"), ("src/", "is a folder"), ("./no.gguf", "there is no file ./no.gguf")] {
+        for verb in ["compare", "e2e"] {
+            bench().args([verb, "--dry-run", "--model", model]).assert().code(3).stderr(contains(said));
+        }
+    }
 }
 
 #[test]
