@@ -73,8 +73,9 @@ impl CeilingMeter {
         Ok(())
     }
 
-    /// Reads between two blocks, each time pages of their own, as not all are equally fast: after the one before, if there was one, and before `next`, if there is one. A GPU is not read
-    /// here: its worker needs a context of its own, and its memory does not change its speed from one minute to the next.
+    /// Reads between two blocks, each time pages of their own, as not all are equally fast: after the one before, if there was
+    /// one, and before `next`, if there is one. A GPU is not read here: its worker needs a context of its own, and its memory does
+    /// not change its speed from one minute to the next.
     pub fn between(&mut self, next: Option<u64>) {
         let Reader::Cpu(cpu) = &self.reader else { return };
         let passes: Vec<f64> =

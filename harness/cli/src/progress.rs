@@ -1,7 +1,6 @@
-//! Bars on stderr. They draw nothing where stderr is no terminal; [`Tenths`] says there in lines how far a run is.
+//! Bars on stderr. They draw nothing where stderr is no terminal; [`line_at_tenth`] says there how far a run is.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -38,34 +37,16 @@ pub fn wait(what: &'static str) -> ProgressBar {
     bar
 }
 
-/// A line on stderr when another tenth of a run is done, where stderr is no terminal.
-pub struct Tenths {
-    what: &'static str,
-    total: u64,
-    done: u64,
-    begun: Instant,
-    speaks: bool,
+/// Says on stderr how far a bar is where it draws nothing and a tenth of it lies behind position `before`.
+pub fn line_at_tenth(bar: &ProgressBar, what: &str, before: u64) {
+    let (done, total) = (bar.position(), bar.length().unwrap_or(0));
+    if bar.is_hidden() && tenth(done, total) > tenth(before, total) {
+        eprintln!("{done} of {total} {what}, {:#} so far", indicatif::HumanDuration(bar.elapsed()));
+    }
 }
 
-impl Tenths {
-    /// Of `total` of what `what` names in the plural.
-    pub fn new(what: &'static str, total: u64) -> Tenths {
-        Tenths { what, total, done: 0, begun: Instant::now(), speaks: !std::io::stderr().is_terminal() }
-    }
-
-    /// So many more are done.
-    pub fn add(&mut self, more: u64) {
-        let before = self.tenth();
-        self.done += more;
-        if self.speaks && self.tenth() > before {
-            let so_far = indicatif::HumanDuration(self.begun.elapsed());
-            eprintln!("{} of {} {}, {so_far:#} so far", self.done, self.total, self.what);
-        }
-    }
-
-    fn tenth(&self) -> u64 {
-        10 * self.done / self.total.max(1)
-    }
+fn tenth(done: u64, total: u64) -> u64 {
+    10 * done / total.max(1)
 }
 
 #[cfg(test)]
@@ -74,12 +55,7 @@ mod tests {
 
     #[test]
     fn a_tenth_begins_where_a_tenth_of_all_is_done() {
-        let mut tenths = Tenths { speaks: false, ..Tenths::new("requests", 25) };
-        let mut after = |more| {
-            tenths.add(more);
-            tenths.tenth()
-        };
-        assert_eq!([2, 1, 4, 18].map(&mut after), [0, 1, 2, 10]);
-        assert_eq!(Tenths::new("requests", 0).tenth(), 0);
+        assert_eq!([2, 3, 7, 25].map(|done| tenth(done, 25)), [0, 1, 2, 10]);
+        assert_eq!(tenth(0, 0), 0);
     }
 }

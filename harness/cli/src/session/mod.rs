@@ -134,15 +134,15 @@ impl<'a> Session<'a> {
         }
         let total = blocks.iter().map(|b| b.runs.len() as u64).sum();
         let bar = crate::progress::steps("measuring", total);
-        let mut lines = crate::progress::Tenths::new("requests", total);
         let mut ended = Ended::Complete;
         for block in blocks {
             self.read(Some(block.index));
+            let before = bar.position();
             ended = self.block(block, None, &bar).await?;
             if ended != Ended::Complete {
                 break;
             }
-            lines.add(block.runs.len() as u64);
+            crate::progress::line_at_tenth(&bar, "requests", before);
         }
         bar.finish_and_clear();
         if ended == Ended::Complete {
