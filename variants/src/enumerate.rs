@@ -34,6 +34,8 @@ pub struct Geometry {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory of a block.
     pub smem: u32,
+    /// Percent of L1 that is to be shared memory; 0 where the driver chooses.
+    pub shared_percent: u32,
 }
 
 /// Why a variant has no launch geometry.
@@ -155,12 +157,14 @@ impl KernelSpec {
         Ok(())
     }
 
-    /// Grid, block and dynamic shared memory of a variant at `shape`.
+    /// Grid, block and shared memory of a variant at `shape`.
     ///
     /// # Errors
     /// [`GeometryError`] names the kernel and the expression.
     pub fn geometry(&self, id: &VariantId, shape: &Shape, limits: &Limits) -> Result<Geometry, GeometryError> {
-        let Some(smem) = &self.programs.0.smem else { return Err(GeometryError::NotLaunched(self.id())) };
+        let (Some(smem), Some(percent)) = (&self.programs.0.smem, &self.programs.0.shared_percent) else {
+            return Err(GeometryError::NotLaunched(self.id()));
+        };
         let names = Names { tunables: &id.tunables, shape, limits, blocks: None };
         let size = |what: &'static str, expr: &Expr, least: i64, most: i64| {
             let expression = || expr.text.clone();
@@ -197,7 +201,8 @@ impl KernelSpec {
             });
         }
         let smem = size("the shared memory", smem, 0, limits.smem.into())?;
-        Ok(Geometry { grid, block, smem })
+        let shared_percent = size("the share of shared memory", percent, 0, 100)?;
+        Ok(Geometry { grid, block, smem, shared_percent })
     }
 
     /// How often a launch does the work that it repeats, such as the norm that every block of a product does for itself:

@@ -189,6 +189,7 @@ pub(crate) struct Compiled {
     pub grid: Vec<Expr>,
     pub block: Vec<Expr>,
     pub smem: Option<Expr>,
+    pub shared_percent: Option<Expr>,
     pub redundant: Option<Expr>,
 }
 

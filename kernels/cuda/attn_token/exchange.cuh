@@ -50,8 +50,9 @@ __device__ __forceinline__ void merge_groups(const float* inbox, int rank, int a
         for (int p = 0; p < SPLITS; ++p) {
             const float* const part = INBOX_AT(inbox, (p * GROUPS + number) * PART, rank);
             const bool there = p < active;
-            tops[p] = there ? part[32] : -F32_MAX;
-            sums[p] = there ? part[33] : 0.0f;
+            const float2 of_part = there ? *(const float2*)(part + 32) : make_float2(-F32_MAX, 0.0f);
+            tops[p] = of_part.x;
+            sums[p] = of_part.y;
             values[p] = there ? part[lane] : 0.0f;
         }
         float top = -F32_MAX, sum = 0.0f, value = 0.0f;

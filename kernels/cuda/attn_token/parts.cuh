@@ -4,6 +4,7 @@
 // weights. Exponents are of base 2. Parts meet in a fixed order, so that results repeat bit for bit.
 //
 //   WARPS  warps in a block      HPB  query heads of a block      SPLITS  blocks to a set of heads
+//   STATES_APART  floats between the parts of two warps, HPB * STATE where the kernel does not say
 #ifndef EDGELLM_PARTS_CUH
 #define EDGELLM_PARTS_CUH
 
@@ -12,6 +13,9 @@
 #include "dialect.cuh"
 
 #define THREADS (WARPS * WARP)
+#ifndef STATES_APART
+#define STATES_APART (HPB * STATE)
+#endif
 static_assert(WARPS * HPB * STATE * 4 <= 40 * 1024, "the warps' parts must fit in shared memory");
 
 // The keys of a split: those from `begin` to `end`, none where `end` is not beyond `begin`.
@@ -40,10 +44,10 @@ struct Meeting {
 __device__ __forceinline__ Meeting meet(const float* states, int h) {
     Meeting all = {-F32_MAX, 0.0f, {}};
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) all.top = fmaxf(all.top, states[(w * HPB + h) * STATE + MOST_DIM]);
+    for (int w = 0; w < WARPS; ++w) all.top = fmaxf(all.top, states[w * STATES_APART + h * STATE + MOST_DIM]);
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) {
-        const float* const of_warp = states + (w * HPB + h) * STATE + MOST_DIM;
+        const float* const of_warp = states + w * STATES_APART + h * STATE + MOST_DIM;
         all.factors[w] = exp2f(of_warp[0] - all.top);
         all.sum += of_warp[1] * all.factors[w];
     }
@@ -54,7 +58,7 @@ __device__ __forceinline__ Meeting meet(const float* states, int h) {
 __device__ __forceinline__ float4 meet_values(const float* states, const Meeting& all, int h, int d) {
     float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) add_scaled(value, *(const float4*)(states + (w * HPB + h) * STATE + d), all.factors[w]);
+    for (int w = 0; w < WARPS; ++w) add_scaled(value, *(const float4*)(states + w * STATES_APART + h * STATE + d), all.factors[w]);
     return value;
 }
 

@@ -13,9 +13,9 @@ __device__ __forceinline__ void store_result(u8* out, int K, int at, float value
         ((float*)out)[at] = value;
         return;
     }
-    const float largest = warp_max(fabsf(value));
+    const float largest = warp_max_magnitude(value);
     const float inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
-    const int code = a8_code(value, inverse), sum = warp_sum(code);
+    const int code = a8_code(value, inverse), sum = warp_sum_at_once(code);
     out[at] = (u8)code;
     if (at % 32 == 0) {
         float* const pair = (float*)(out + K) + at / 32 * 2;

@@ -36,6 +36,26 @@ __device__ __forceinline__ u32 word_of(uint4 v, int i) {
     return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
+// Adds weighted values. The weights are those of Tile::score; row g of a result is dimension 8 (8 i + g) + 2 j, row g + 8 the
+// one behind it. `values(j, i)` are the eight elements from 8 (8 i + g) of values 2t, 2t + 1, 2t + 8 and 2t + 9 in f16.
+template <int DIM, class Values>
+__device__ __forceinline__ void add_values(float (&acc)[DIM / 16][4], const float (&weights)[4], Values values) {
+    const u32 p[2] = {turn_matrix(pack_halves(weights[0], weights[1])), turn_matrix(pack_halves(weights[2], weights[3]))};
+#pragma unroll
+    for (int i = 0; i < DIM / 64; ++i) {
+        uint4 of[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) of[j] = values(j, i);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const u32 w[4] = {word_of(of[0], j), word_of(of[1], j), word_of(of[2], j), word_of(of[3], j)};
+            const u32 a[4] = {__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[0], w[1], 0x7632),
+                              __byte_perm(w[2], w[3], 0x5410), __byte_perm(w[2], w[3], 0x7632)};
+            mma_f16_k16(acc[i * 4 + j], a, p);
+        }
+    }
+}
+
 // Sixteen keys and their values in fragments of a lane of group g and place t: of keys g and g + 8 the eight elements from
 // 8 (4 i + t), of the values of keys 2t, 2t + 1, 2t + 8 and 2t + 9 those from 8 (8 i + g).
 template <int DIM, int KV>
@@ -145,23 +165,8 @@ struct Tile {
         for (int j = 0; j < 4; ++j) scores[j] += others[j];
     }
 
-    // Adds weighted values. The weights are those of `score`; row g of a result is dimension 8 (8 i + g) + 2 j, row g + 8 the
-    // one behind it.
     __device__ __forceinline__ void add(float (&acc)[DIM / 16][4], const float (&weights)[4]) const {
-        const u32 p[2] = {turn_matrix(pack_halves(weights[0], weights[1])), turn_matrix(pack_halves(weights[2], weights[3]))};
-#pragma unroll
-        for (int i = 0; i < DIM / 64; ++i) {
-            uint4 of[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) of[j] = values[j][i].halves();
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const u32 w[4] = {word_of(of[0], j), word_of(of[1], j), word_of(of[2], j), word_of(of[3], j)};
-                const u32 a[4] = {__byte_perm(w[0], w[1], 0x5410), __byte_perm(w[0], w[1], 0x7632),
-                                  __byte_perm(w[2], w[3], 0x5410), __byte_perm(w[2], w[3], 0x7632)};
-                mma_f16_k16(acc[i * 4 + j], a, p);
-            }
-        }
+        add_values<DIM>(acc, weights, [&](int j, int i) { return values[j][i].halves(); });
     }
 };
 
@@ -261,7 +266,7 @@ struct Sums {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             l[h] = warp_sum_over<4, WARP>(l[h]);
-            float* const state = states + (warp * HPB + 2 * t + h) * STATE;
+            float* const state = states + warp * STATES_APART + (2 * t + h) * STATE;
             const float back = KV == 8 ? 1.0f / SCALE_UNIT : 1.0f;
 #pragma unroll
             for (int i = 0; i < DIM / 64; ++i) {

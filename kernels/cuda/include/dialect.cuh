@@ -32,6 +32,13 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8, "integer
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
 #endif
 
+// Bounds the registers of a thread, before a kernel's name.
+#ifdef EDGELLM_EMULATED
+#define REGISTERS(most)
+#else
+#define REGISTERS(most) __maxnreg__(most)
+#endif
+
 // The value of f16 bits; exact. (PTX: cvt)
 __device__ __forceinline__ float f16_to_f32(u16 bits) {
 #ifdef EDGELLM_EMULATED

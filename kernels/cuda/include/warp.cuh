@@ -32,4 +32,22 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
+// The largest magnitude over the warp, and the sum of integers, in every lane: in one step from sm_80 on. A magnitude's bits
+// order as the number does; a NaN is above all. (PTX: redux.sync)
+__device__ __forceinline__ float warp_max_magnitude(float v) {
+#if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(v) & 0x7fffffffu));
+#else
+    return warp_max(fabsf(v));
+#endif
+}
+
+__device__ __forceinline__ int warp_sum_at_once(int v) {
+#if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(FULL_WARP, v);
+#else
+    return warp_sum(v);
+#endif
+}
+
 #endif

@@ -75,5 +75,5 @@ pub fn launch_shape(
     let g = spec
         .geometry(id, shape, limits)
         .map_err(|e| CellFailure::new(Stage::Launch, format!("the launch of {id} at {shape}: {e}")))?;
-    Ok(LaunchShape { grid: g.grid, block: g.block, smem: g.smem })
+    Ok(LaunchShape { grid: g.grid, block: g.block, smem: g.smem, shared_percent: g.shared_percent })
 }

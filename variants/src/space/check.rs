@@ -181,6 +181,7 @@ fn compile(file: &str, spec: &KernelSpec, dims: &[String]) -> Result<Compiled, S
         out.grid = sizes("the grid", launch.grid.expressions())?;
         out.block = sizes("the block", launch.block.expressions())?;
         out.smem = Some(size("the shared memory", &launch.smem)?);
+        out.shared_percent = Some(size("the share of shared memory", &launch.shared_percent)?);
     }
     if let Some(text) = &spec.redundant {
         let known: Vec<&str> = known.iter().copied().chain([BLOCKS]).collect();

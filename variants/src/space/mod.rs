@@ -139,11 +139,15 @@ pub struct Launch {
     /// Threads of a block.
     pub block: Dims,
     /// Bytes of dynamic shared memory of a block.
-    #[serde(default = "no_smem")]
+    #[serde(default = "zero")]
     pub smem: String,
+    /// Percent of a multiprocessor's L1 that is to be shared memory, for this kernel and for those of a program that it is a step
+    /// of; 0 where the driver chooses.
+    #[serde(default = "zero")]
+    pub shared_percent: String,
 }
 
-fn no_smem() -> String {
+fn zero() -> String {
     "0".to_owned()
 }
 

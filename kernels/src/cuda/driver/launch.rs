@@ -7,6 +7,9 @@ use cudarc::driver::sys;
 use super::{Function, Stream, check};
 use crate::cuda::CudaError;
 
+/// The CUDA version from which on a driver takes the split of L1 with a launch.
+const SPLITS_L1_SINCE: (u32, u32) = (12, 5);
+
 /// Blocks, threads and shared memory of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchShape {
@@ -16,12 +19,15 @@ pub struct LaunchShape {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub smem: u32,
+    /// Percent of a multiprocessor's L1 that is to be shared memory; 0 where the driver chooses. A multiprocessor changes it only
+    /// while it is idle: a kernel starts beside another where both fit in the split that the first one found.
+    pub shared_percent: u32,
 }
 
 impl LaunchShape {
     /// `blocks` blocks of `threads` threads.
     pub fn line(blocks: u32, threads: u32) -> LaunchShape {
-        LaunchShape { grid: [blocks, 1, 1], block: [threads, 1, 1], smem: 0 }
+        LaunchShape { grid: [blocks, 1, 1], block: [threads, 1, 1], smem: 0, shared_percent: 0 }
     }
 
     /// As the driver takes it, on the default stream and without attributes.
@@ -91,11 +97,22 @@ impl Function {
     ) -> Result<(), CudaError> {
         let mut words: Vec<u64> = args.iter().map(|v| v.word()).collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|w| std::ptr::from_mut(w).cast()).collect();
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
+        let mut attributes = Vec::with_capacity(2);
+        if early {
+            attributes.push(sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            });
+        }
+        // A wish, which an older driver does not know.
+        if shape.shared_percent > 0 && self.device().facts().driver_cuda >= SPLITS_L1_SINCE {
+            attributes.push(sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue { sharedMemCarveout: shape.shared_percent },
+            });
+        }
         let [x, y, z] = shape.grid;
         let [bx, by, bz] = shape.block;
         let doing = || {
@@ -105,7 +122,7 @@ impl Function {
                 self.name, shape.smem
             )
         };
-        if !early {
+        if attributes.is_empty() {
             // SAFETY: function and stream are alive; the caller answers for the arguments; `pointers` has one pointer each,
             // to a word that lives through the call, and the driver copies what it needs.
             let result = unsafe {
@@ -125,8 +142,13 @@ impl Function {
             };
             return check("cuLaunchKernel", result, doing);
         }
-        let config = sys::CUlaunchConfig { hStream: stream.raw, attrs: &mut attribute, numAttrs: 1, ..shape.config() };
-        // SAFETY: as above; `config` and its one attribute live through the call.
+        let config = sys::CUlaunchConfig {
+            hStream: stream.raw,
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
+            ..shape.config()
+        };
+        // SAFETY: as above; `config` and its attributes live through the call.
         let result = unsafe { sys::cuLaunchKernelEx(&config, self.raw, pointers.as_mut_ptr(), std::ptr::null_mut()) };
         check("cuLaunchKernelEx", result, doing)
     }
@@ -141,6 +163,6 @@ mod tests {
         assert_eq!(Value::I32(-2).word().to_le_bytes()[..4], (-2i32).to_le_bytes());
         assert_eq!(Value::F32(1.5).word().to_le_bytes()[..4], 1.5f32.to_le_bytes());
         assert_eq!(Value::U64(u64::MAX - 1).word(), u64::MAX - 1);
-        assert_eq!(LaunchShape { grid: [1; 3], block: [u32::MAX, 2, 1], smem: 0 }.threads(), u32::MAX);
+        assert_eq!(LaunchShape { block: [u32::MAX, 2, 1], ..LaunchShape::line(1, 1) }.threads(), u32::MAX);
     }
 }

@@ -45,11 +45,15 @@ impl Step {
     /// # Errors
     /// The driver's error.
     pub fn launch(&self, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        self.launch_as(&self.shape, stream, early)
+    }
+
+    fn launch_as(&self, shape: &LaunchShape, stream: &Stream, early: bool) -> Result<(), CudaError> {
         let Some(function) = &self.function else { return Ok(()) };
         // SAFETY: only the wrappers of this module make steps. They give the arguments of the op's contract in its order
         // and check that every span is as large as the contract says; `_memory` keeps them, and whoever owns a step waits
         // for the stream before it lets go. Registered kernels stay inside their buffers: the gate checks that.
-        unsafe { function.launch(stream, &self.shape, early && self.waits, &self.args) }
+        unsafe { function.launch(stream, shape, early && self.waits, &self.args) }
     }
 }
 
@@ -110,7 +114,14 @@ impl Program {
     /// The driver's error.
     pub fn run_first(&self, count: usize, stream: &Stream, overlap: Overlap) -> Result<(), CudaError> {
         let mut first = self.steps.iter().take(count).enumerate();
-        first.try_for_each(|(i, step)| step.launch(stream, overlap.is_early(i)))
+        first.try_for_each(|(i, step)| self.launch(step, stream, overlap.is_early(i)))
+    }
+
+    /// Launches one of its steps with the split of L1 that any of them asks for: a step starts beside the one ahead where both
+    /// fit in it, and between two splits a multiprocessor must fall idle.
+    fn launch(&self, step: &Step, stream: &Stream, early: bool) -> Result<(), CudaError> {
+        let shared_percent = self.steps.iter().map(|step| step.shape.shared_percent).max().unwrap_or(0);
+        step.launch_as(&LaunchShape { shared_percent, ..step.shape }, stream, early)
     }
 
     /// The program as one graph. Every function has been launched before: the first launch loads it, which a capture
@@ -132,7 +143,7 @@ impl Program {
         let graph = Graph::capture(stream, |stream| {
             for (step, mark) in self.steps.iter().zip(&marks) {
                 mark.record_in_graph(stream)?;
-                step.launch(stream, false)?;
+                self.launch(step, stream, false)?;
             }
             marks[self.steps.len()].record_in_graph(stream)
         })?;

@@ -206,7 +206,7 @@ impl Support {
         let words = slots.stride / 4;
         let args = [Value::U64(slots.address), Value::U64(words), Value::U32(slots.count), Value::U64(seed)];
         let blocks = u32::try_from(words.div_ceil(256)).unwrap_or(u32::MAX).min(64);
-        let shape = LaunchShape { grid: [blocks, slots.count.min(4096), 1], block: [256, 1, 1], smem: 0 };
+        let shape = LaunchShape { grid: [blocks, slots.count.min(4096), 1], ..LaunchShape::line(1, 256) };
         // SAFETY: the arguments are those of `poison`; the caller's slots lie in its buffer.
         unsafe { self.poison.launch(stream, &shape, false, &args) }
     }
