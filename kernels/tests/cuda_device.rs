@@ -122,20 +122,21 @@ fn shared_memory_above_48_kib_is_asked_for_and_too_much_is_refused_with_both_num
     let stream = Stream::new(&device).unwrap();
     let f = function(&device, "big_shared");
     let bytes = device.facts().smem;
-    f.allow(128, bytes).unwrap();
+    let of = |threads, smem| LaunchShape { smem, ..LaunchShape::line(1, threads) };
+    f.allow(&of(128, bytes)).unwrap();
     let y = Buffer::new(&device, 4, "y").unwrap();
-    let shape = LaunchShape { smem: bytes, ..LaunchShape::line(1, 128) };
+    let shape = of(128, bytes);
     let args = [Value::U64(y.address()), Value::I32(bytes as i32 / 4)];
     // SAFETY: the arguments are those of the kernel, and the buffer lives until the read below.
     unsafe { f.launch(&stream, &shape, false, &args) }.unwrap();
     let got = floats(&y.download(&stream, 0, 4, || "reading y".into()).unwrap());
     assert_eq!(got[0], (bytes / 4 - 1) as f32);
-    let e = f.allow(128, bytes + 4).unwrap_err();
+    let e = f.allow(&of(128, bytes + 4)).unwrap_err();
     assert!(
         matches!(&e, CudaError::Resources { needed, allowed, .. } if *needed == u64::from(bytes) + 4 && *allowed == u64::from(bytes)),
         "{e}"
     );
-    assert!(matches!(f.allow(2048, 0), Err(CudaError::Resources { .. })));
+    assert!(matches!(f.allow(&of(2048, 0)), Err(CudaError::Resources { .. })));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct Geometry {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory of a block.
     pub smem: u32,
-    /// Percent of L1 that is to be shared memory; 0 where the driver chooses.
+    /// Percent of the most shared memory that a multiprocessor can have that it is to have; 0 where the driver chooses.
     pub shared_percent: u32,
 }
 

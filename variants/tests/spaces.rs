@@ -348,6 +348,11 @@ fn geometry_that_no_device_takes_prunes_the_variant() {
     assert!(launch("[\"1\", \"N * 2000\"]", "\"32\"", "0").unwrap_err().contains("from 1 to 65535"));
     assert!(launch("\"N\"", "[\"32\", \"64\"]", "0").unwrap_err().contains("`32 * 64` is 2048"));
     assert!(launch("\"N\"", "\"32\"", "65537").unwrap_err().contains("from 0 to 65536"));
+    // The share of shared memory stands behind the memory, and is 0 where it is left out.
+    let shared = |percent: &str| launch("\"N\"", "\"32\"", &format!("0\"\nshared_percent = \"{percent}"));
+    assert_eq!(shared("N"), Ok(()));
+    assert!(shared("N + 37").unwrap_err().contains("`N + 37` is 101"));
+    assert!(shared("0 - 1").unwrap_err().contains("from 0 to 100"));
     assert!(launch("\"N / (K - 64)\"", "\"32\"", "0").unwrap_err().contains("cannot be evaluated"));
 }
 

@@ -135,8 +135,8 @@ fn a_kernel_that_the_device_has_no_room_for_is_named_once_and_another_answers() 
         ("EDGELLM_CUDA_ARCH", "compute_90"),
         ("FAKE_DRIVER_CLUSTER", "16"),
     ];
-    // All three kernels of f16 with clusters are named, each once for all classes.
-    for (fit, said) in [("1", 0), ("0", 3)] {
+    // All four kernels of f16 with clusters are named, each once for all classes.
+    for (fit, said) in [("1", 0), ("0", 4)] {
         let mut program = on_gpu(&home, &run, &shows);
         let ended = program.env("FAKE_DRIVER_CLUSTERS_THAT_FIT", fit).assert().success();
         let stderr = String::from_utf8(ended.get_output().stderr.clone()).unwrap();

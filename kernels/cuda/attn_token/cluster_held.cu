@@ -10,18 +10,21 @@
 // are not held come into the registers that the first keys leave, and, where there are two such tiles, into those of the first
 // values. Queries lie in shared memory.
 //
-// A thread has 160 registers: blocks of four warps then find room beside one of 512 threads with 88 each (qkv_rope). What they
-// hold in shared memory does only where the split of L1 leaves it (Function::allow).
+// A thread has 160 registers: blocks of four warps then find room beside one of 512 threads with 88 each (qkv_rope), and their
+// shared memory does where the split of L1 leaves it (SHARED).
 //
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block
 //   HELD      tiles of 16 keys that a warp has in shared memory
 //   VALUES    how many of them have their values there, HELD - 2 at least
 //   LAUNCH    where the next kernel's blocks may start, whose weights take the way that keys and values take: 0 at once, 1 when
-//       the queries are there, 2 when what is left to load is under way, 3 behind the last key
+//       the queries are there, 2 when what is left to load is under way, 3 behind the last key, of the first warp that is there
+//   SHARED    percent of the most shared memory of a multiprocessor that all kernels of a token ask for, 0 where the driver
+//       chooses; sets the launch
 //   SPLITS    blocks of a cluster, at most 16; above 8 a device need not have room for one
 //   MIN_KEYS  the least share of a block
-#if !defined(WARPS) || !defined(HELD) || !defined(VALUES) || !defined(LAUNCH) || !defined(SPLITS) || !defined(MIN_KEYS)
+#if !defined(WARPS) || !defined(HELD) || !defined(VALUES) || !defined(LAUNCH) || !defined(SHARED) || !defined(SPLITS) || \
+    !defined(MIN_KEYS)
 #error "attn_token/cluster_held: every tunable must be set by the build"
 #endif
 // What a warp holds in shared memory is where it leaves its part in the end.
@@ -46,7 +49,8 @@ __device__ __forceinline__ void ask_values(const u8* v, u64 slots, int first, in
     if (rows > 0 && threadIdx.x % WARP == 0) bring_to_l2(v + (slots + first) * DIM * 2, rows * DIM * 2);
 }
 
-// As `attend` of attn_token/tiles.cuh. `shared` is [WARPS, HELD + VALUES] tiles of f16, `query_words` uint4 [DIM / 32, WARP].
+// As `attend` of attn_token/tiles.cuh, but that the warps' parts are left in `shared`: [WARPS, STATES_APART] floats, at the start
+// of each HELD + VALUES tiles of f16. `query_words` is uint4 [DIM / 32, WARP].
 template <int DIM>
 __device__ __forceinline__ Share attend_held(u8* shared, uint4* query_words, const float* q, const u8* k, const u8* v, const int* len,
                                              HeadSet set, int split, int max_len) {
@@ -83,12 +87,12 @@ __device__ __forceinline__ Share attend_held(u8* shared, uint4* query_words, con
         if (LAUNCH > 0) pdl_launch();
         return share;
     }
-    // Before the queries: these go where earlier loads have been, and would wait for them too.
+    // Before the queries, whose loads go to registers of earlier ones and so wait for these.
     if (newest < share.end) {
         tile.load_key_row(k, nullptr, nullptr, slots, first, newest);
         tile.load_value_row(v, slots, first, newest);
         fetch_keys(first + APART, newest, share.end);
-        fetch_values(first + APART, newest, share.end, max_len);
+        fetch_values(first + APART, newest, share.end, max_len);  // Zeros are there already.
     }
     copy_async_commit();
     SharedQueries<DIM>::fill(query_words, q, set);
@@ -124,8 +128,8 @@ __device__ __forceinline__ Share attend_held(u8* shared, uint4* query_words, con
         if (LAUNCH == 2 && next >= share.end) pdl_launch();
 #pragma unroll
         for (int h = 0; h < VALUES; ++h) values(h).add(sums.acc, scores[1 + h]);
-        if (LOOSE > 0) second.add(sums.acc, scores[1 + VALUES]);
-        if (LOOSE > 1) third.add(sums.acc, scores[HELD]);
+        if constexpr (LOOSE > 0) second.add(sums.acc, scores[1 + VALUES]);
+        if constexpr (LOOSE > 1) third.add(sums.acc, scores[HELD]);
         if (next >= share.end) break;
         __syncwarp();
         tile.load_keys(k, nullptr, nullptr, slots, next, share.end);

@@ -32,16 +32,20 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
-// The largest magnitude over the warp, and the sum of integers, in every lane: in one step from sm_80 on. A magnitude's bits
-// order as the number does; a NaN is above all. (PTX: redux.sync)
+// The largest magnitude over the warp, in every lane, in one step from sm_80 on. Bits of magnitudes order as the numbers do;
+// a NaN is above all. (PTX: redux.sync)
 __device__ __forceinline__ float warp_max_magnitude(float v) {
+    u32 bits = __float_as_uint(v) & 0x7fffffffu;
 #if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    return __uint_as_float(__reduce_max_sync(FULL_WARP, __float_as_uint(v) & 0x7fffffffu));
+    bits = __reduce_max_sync(FULL_WARP, bits);
 #else
-    return warp_max(fabsf(v));
+#pragma unroll
+    for (int offset = WARP / 2; offset > 0; offset /= 2) bits = max(bits, __shfl_xor_sync(FULL_WARP, bits, offset));
 #endif
+    return __uint_as_float(bits);
 }
 
+// As warp_sum of integers, in one step from sm_80 on. (PTX: redux.sync)
 __device__ __forceinline__ int warp_sum_at_once(int v) {
 #if !defined(EDGELLM_EMULATED) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     return __reduce_add_sync(FULL_WARP, v);

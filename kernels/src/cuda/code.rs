@@ -41,7 +41,7 @@ impl Code {
         match self {
             Code::Function(function) => {
                 let shape = launch_shape(spec, id, shape, limits)?;
-                function.allow(shape.threads(), shape.smem)?;
+                function.allow(&shape)?;
                 Ok(Launch::Function(function.clone(), shape))
             }
             Code::Library(blas) => {

@@ -128,6 +128,16 @@ pub enum CudaError {
         /// Bytes of dynamic shared memory of a block.
         smem: u32,
     },
+    /// The driver takes no split of L1 with a launch.
+    #[error(
+        "{what} asks for a split of L1, and this driver, of CUDA {driver}, takes none; drivers do from CUDA 12.5 on"
+    )]
+    NoSplit {
+        /// The kernel.
+        what: String,
+        /// The newest CUDA version that the driver runs.
+        driver: String,
+    },
     /// A launch asked for more than a block may have.
     #[error("{what} needs {needed} {resource} and this device allows {allowed}")]
     Resources {

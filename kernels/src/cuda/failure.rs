@@ -11,7 +11,7 @@ impl From<&CudaError> for CellFailure {
             // A library that is not there, or has no way to this product (CUBLAS_STATUS_NOT_SUPPORTED), is no error of a variant.
             CudaError::NoCublasLt { .. } | CudaError::CublasLt { code: 15, .. } => Stage::Constraint,
             CudaError::CublasLt { .. } => Stage::Launch,
-            CudaError::Resources { .. } | CudaError::Cluster { .. } => Stage::Resources,
+            CudaError::Resources { .. } | CudaError::Cluster { .. } | CudaError::NoSplit { .. } => Stage::Resources,
             // CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: more registers or shared memory than a block has.
             CudaError::Driver { code: 701, .. } => Stage::Resources,
             e if e.is_fatal() => Stage::Fault,

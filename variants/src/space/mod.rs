@@ -141,8 +141,8 @@ pub struct Launch {
     /// Bytes of dynamic shared memory of a block.
     #[serde(default = "zero")]
     pub smem: String,
-    /// Percent of a multiprocessor's L1 that is to be shared memory, for this kernel and for those of a program that it is a step
-    /// of; 0 where the driver chooses.
+    /// Percent of the most shared memory that a multiprocessor can have that it is asked to have, for this kernel and for
+    /// all of a token that it is a step of, from 0 to 100; 0 where the driver chooses. Takes a driver of CUDA 12.5.
     #[serde(default = "zero")]
     pub shared_percent: String,
 }

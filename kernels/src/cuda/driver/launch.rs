@@ -7,9 +7,6 @@ use cudarc::driver::sys;
 use super::{Function, Stream, check};
 use crate::cuda::CudaError;
 
-/// The CUDA version from which on a driver takes the split of L1 with a launch.
-const SPLITS_L1_SINCE: (u32, u32) = (12, 5);
-
 /// Blocks, threads and shared memory of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchShape {
@@ -19,8 +16,9 @@ pub struct LaunchShape {
     pub block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub smem: u32,
-    /// Percent of a multiprocessor's L1 that is to be shared memory; 0 where the driver chooses. A multiprocessor changes it only
-    /// while it is idle: a kernel starts beside another where both fit in the split that the first one found.
+    /// Percent of the most shared memory that a multiprocessor can have (228 KiB on sm_90) that it is to have, a wish; the
+    /// rest is L1. 0 where the driver chooses. A multiprocessor changes it only while it is idle: a kernel starts beside
+    /// another where both fit in the split that the first one found.
     pub shared_percent: u32,
 }
 
@@ -105,8 +103,7 @@ impl Function {
                 value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
             });
         }
-        // A wish, which an older driver does not know.
-        if shape.shared_percent > 0 && self.device().facts().driver_cuda >= SPLITS_L1_SINCE {
+        if shape.shared_percent > 0 {
             attributes.push(sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
                 pad: [0; 4],

@@ -9,6 +9,9 @@ use super::{Device, LaunchShape, check};
 use crate::cuda::CudaError;
 use crate::cuda::compile::Cubin;
 
+/// The CUDA version from which on a driver takes the split of L1 with a launch.
+const SPLITS_L1_SINCE: (u32, u32) = (12, 5);
+
 /// Code loaded into a context.
 #[derive(Debug)]
 pub struct Module {
@@ -151,13 +154,18 @@ impl Function {
         sides.into_iter().try_fold(1, |blocks, side| Ok(blocks * self.attribute(side)?.max(1)))
     }
 
-    /// Checks that a block of this many threads and bytes of dynamic shared memory fits, and asks for the memory where it
-    /// is above the 48 KiB that need no asking, and for clusters where they are of more than the 8 blocks that every device
-    /// has room for.
+    /// Checks that a block of a launch fits, and asks for shared memory where it is above the 48 KiB that need no asking,
+    /// and for clusters where they are of more than the 8 blocks that every device has room for.
     ///
     /// # Errors
-    /// [`CudaError::Resources`] with both numbers, or the driver's error.
-    pub fn allow(&self, threads: u32, dynamic_smem: u32) -> Result<(), CudaError> {
+    /// [`CudaError::Resources`] with both numbers, [`CudaError::NoSplit`] where the driver is too old for the split of L1, or
+    /// the driver's error.
+    pub fn allow(&self, shape: &LaunchShape) -> Result<(), CudaError> {
+        let (threads, dynamic_smem) = (shape.threads(), shape.smem);
+        let (major, minor) = self.device().facts().driver_cuda;
+        if shape.shared_percent > 0 && (major, minor) < SPLITS_L1_SINCE {
+            return Err(CudaError::NoSplit { what: self.name.clone(), driver: format!("{major}.{minor}") });
+        }
         let most = self.attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?;
         let too_much = |resource, needed: u32, allowed: u32| CudaError::Resources {
             what: self.name.clone(),
@@ -206,7 +214,8 @@ impl Function {
         if blocks == 1 {
             return Ok(());
         }
-        // As it is launched: the size of a cluster is part of the function, and no attribute of a launch repeats it.
+        // As it is launched, but for the split of L1, which is a wish: the size of a cluster is part of the function, and no
+        // attribute of a launch repeats it.
         let config = shape.config();
         let mut clusters = 0;
         // SAFETY: the pointer is valid for one int, the function is alive, and `config` lives through the call.

@@ -71,7 +71,7 @@ impl Exec {
         let function = self.function(choice.spec, choice)?;
         let launch = kernel::launch_shape(choice.spec, &choice.variant, shape, &self.limits)
             .map_err(|e| CudaError::NoKernel { op: op.to_owned(), shape: shape.to_string(), reason: e.message })?;
-        function.allow(launch.threads(), launch.smem)?;
+        function.allow(&launch)?;
         function.fits_in_clusters(&launch)?;
         Ok(Bound { spec: choice.spec, variant: choice.variant.clone(), function, shape: launch })
     }

@@ -74,6 +74,8 @@ pub struct StepTime {
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     steps: Vec<Step>,
+    /// The largest that any of them asks for.
+    shared_percent: u32,
 }
 
 impl Program {
@@ -84,6 +86,7 @@ impl Program {
 
     /// Adds a step.
     pub fn push(&mut self, step: Step) {
+        self.shared_percent = self.shared_percent.max(step.shape.shared_percent);
         self.steps.push(step);
     }
 
@@ -117,11 +120,14 @@ impl Program {
         first.try_for_each(|(i, step)| self.launch(step, stream, overlap.is_early(i)))
     }
 
-    /// Launches one of its steps with the split of L1 that any of them asks for: a step starts beside the one ahead where both
-    /// fit in it, and between two splits a multiprocessor must fall idle.
+    /// How one of its steps is launched: with the split of L1 that any of them asks for. A step starts beside the one ahead
+    /// where both fit in it, and between two splits a multiprocessor must fall idle.
+    fn shape_of(&self, step: &Step) -> LaunchShape {
+        LaunchShape { shared_percent: self.shared_percent, ..step.shape }
+    }
+
     fn launch(&self, step: &Step, stream: &Stream, early: bool) -> Result<(), CudaError> {
-        let shared_percent = self.steps.iter().map(|step| step.shape.shared_percent).max().unwrap_or(0);
-        step.launch_as(&LaunchShape { shared_percent, ..step.shape }, stream, early)
+        step.launch_as(&self.shape_of(step), stream, early)
     }
 
     /// The program as one graph. Every function has been launched before: the first launch loads it, which a capture
@@ -163,5 +169,30 @@ impl Program {
                 Ok(StepTime { op, key, variant, nanos })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_steps_are_launched_with_the_largest_share_of_shared_memory_that_one_asks_for() {
+        let step = |blocks, shared_percent| Step {
+            op: "attn_token".to_owned(),
+            key: Shape::of([("LEN", 2048)]),
+            variant: "attn_token/k@cuda".parse().unwrap(),
+            function: None,
+            shape: LaunchShape { shared_percent, ..LaunchShape::line(blocks, 32) },
+            args: Vec::new(),
+            waits: true,
+            _memory: Vec::new(),
+        };
+        let mut program = Program::new();
+        for (blocks, percent) in [(1, 44), (2, 60), (3, 0)] {
+            program.push(step(blocks, percent));
+        }
+        let shapes: Vec<LaunchShape> = program.steps().iter().map(|step| program.shape_of(step)).collect();
+        assert_eq!(shapes, [1, 2, 3].map(|blocks| LaunchShape { shared_percent: 60, ..LaunchShape::line(blocks, 32) }));
     }
 }
