@@ -8,8 +8,9 @@
 // stands for the counter, the fences and the detour through scratch memory of attn_token/mma, and each of them merges a share
 // of the result. The share of a block is at least MIN_KEYS keys; where one block has them all nothing is sent.
 //
-// KV_BITS (a constant of the space)  0: the cache is as KV says; 8: in int8, and a thread has 128 registers at most (WARPS 2, 4, 8). Blocks of
-// four warps then find room beside one of 512 threads with 96 each (qkv_rope over int8) and start while it still runs.
+// KV_BITS (a constant of the space)  0: the cache is as KV says; 8: in int8, and a thread has 128 registers at most (WARPS 2, 4,
+// 8). Blocks of four warps then find room beside one of 512 threads with 96 each (qkv_rope over int8) and start while it still
+// runs.
 //
 // Tunables (set with -D; values and constraints in variants/spaces/attn_token.toml)
 //   WARPS     warps in a block

@@ -42,11 +42,11 @@ constexpr int LOOSE = HELD - VALUES;   // Tiles whose values come when their key
 static_assert(LOOSE >= 0 && LOOSE <= 2, "registers have room for the values of two tiles");
 static_assert(STATES_APART >= HPB * STATE, "a warp's part takes the place of what it held");
 
-// Asks for the values of a tile to come to L2. They may be asked for before they are written: L2 is where they are written to.
+// Asks for the values of a tile to come to L2.
 template <int DIM>
 __device__ __forceinline__ void ask_values(const u8* v, u64 slots, int first, int end) {
     const int rows = min(16, end - first);
-    if (rows > 0 && threadIdx.x % WARP == 0) bring_to_l2(v + (slots + first) * DIM * 2, rows * DIM * 2);
+    if (rows > 0 && threadIdx.x % WARP == 0) ask_for_rows<DIM, 16>(v, slots, first, rows);
 }
 
 // As `attend` of attn_token/tiles.cuh, but that the warps' parts are left in `shared`: [WARPS, STATES_APART] floats, at the start

@@ -31,13 +31,11 @@
 
 constexpr int APART = WARPS * 16;  // Keys between two tiles of a warp.
 
-// Asks for rows of the HELD tiles from `first` on, a lane for each tile. They may be asked for before they are written: L2 is
-// where they are written to.
+// Asks for rows of the HELD tiles from `first` on, a lane for each tile.
 template <int DIM, int KV>
 __device__ __forceinline__ void ask_for(const u8* cache, u64 slots, int first, int end) {
-    constexpr int ROW = DIM * KV / 8;
     const int lane = threadIdx.x % WARP, begin = first + lane * APART, rows = min(16, end - begin);
-    if (lane < HELD && rows > 0) bring_to_l2(cache + (slots + begin) * ROW, rows * ROW);
+    if (lane < HELD && rows > 0) ask_for_rows<DIM, KV>(cache, slots, begin, rows);
 }
 
 // As `attend` of attn_token/tiles.cuh.

@@ -71,7 +71,8 @@ __device__ __forceinline__ void merge_groups(const float* inbox, int rank, int a
 }
 
 // Ends the kernel: every thread of the block calls it when its warp's part is in `states`, shared memory of [WARPS, STATES_APART]
-// floats at a multiple of 16, at the start of each [HPB, STATE]. `inbox` is shared memory of INBOX floats. Threads have called `cluster_arrive` once before.
+// floats at a multiple of 16, at the start of each [HPB, STATE]. `inbox` is shared memory of INBOX floats. Threads have called
+// `cluster_arrive` once before.
 __device__ __forceinline__ void exchange(const float* states, float* inbox, u8* out, HeadSet set, int rank, Share share, int heads,
                                          int dim, int bits) {
     __syncthreads();

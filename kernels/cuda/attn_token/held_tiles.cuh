@@ -1,5 +1,6 @@
-// Tiles of 16 keys, or of their values, in shared memory as a lane wants them: its own pieces of 16 bytes, as attn_token/tiles.cuh
-// has them in registers. Lanes share nothing, so that no barrier stands between a copy and a read, and no two meet in a bank.
+// Tiles of 16 keys, or of their values, in shared memory as a lane wants them: its own pieces of 16 bytes, as those that
+// attn_token/tiles.cuh has in registers. Lanes share nothing, so that no barrier stands between a copy and a read, and no two
+// meet in a bank.
 #ifndef EDGELLM_HELD_TILES_CUH
 #define EDGELLM_HELD_TILES_CUH
 

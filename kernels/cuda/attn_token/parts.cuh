@@ -63,7 +63,8 @@ __device__ __forceinline__ float4 meet_values(const float* states, const Meeting
 }
 
 // Stores the results of a set of heads all of whose keys one block had. Every thread of the block calls this behind a barrier,
-// with the parts of the warps in `states`, shared memory of [WARPS, STATES_APART] floats at a multiple of 16. DIM is 64 or 128.
+// with the parts of the warps in `states`, shared memory of [WARPS, STATES_APART] floats at a multiple of 16. DIM is 64 or
+// 128.
 __device__ __forceinline__ void store_alone(const float* states, u8* out, HeadSet set, int heads, int dim, int bits) {
     const int shift = dim == 64 ? 6 : 7, items = set.count * dim / 4;
     // Whole warps, as the lanes of a group meet.

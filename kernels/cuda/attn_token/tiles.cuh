@@ -170,16 +170,22 @@ struct Tile {
     }
 };
 
+// Asks for `rows` rows of keys or values from `first` on. They may be asked for before they are written: L2 is where they are
+// written to.
+template <int DIM, int KV>
+__device__ __forceinline__ void ask_for_rows(const u8* cache, u64 slots, int first, int rows) {
+    constexpr int ROW = DIM * KV / 8;
+    bring_to_l2(cache + (slots + first) * ROW, rows * ROW);
+}
+
 #ifdef TILES
-// Asks for the keys and values of a turn that begins with key `first`. They may be asked for before they are written: L2 is where
-// they are written to.
+// Asks for the keys and values of a turn that begins with key `first`.
 template <int DIM, int KV>
 __device__ __forceinline__ void ask_ahead(const u8* k, const u8* v, u64 slots, int first, int end) {
-    constexpr int ROW = DIM * KV / 8;
     const int rows = min(STEP, end - first);
     if (rows <= 0 || threadIdx.x % WARP != 0) return;
-    bring_to_l2(k + (slots + first) * ROW, rows * ROW);
-    bring_to_l2(v + (slots + first) * ROW, rows * ROW);
+    ask_for_rows<DIM, KV>(k, slots, first, rows);
+    ask_for_rows<DIM, KV>(v, slots, first, rows);
 }
 #endif
 

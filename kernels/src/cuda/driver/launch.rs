@@ -95,7 +95,7 @@ impl Function {
     ) -> Result<(), CudaError> {
         let mut words: Vec<u64> = args.iter().map(|v| v.word()).collect();
         let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|w| std::ptr::from_mut(w).cast()).collect();
-        let mut attributes = Vec::with_capacity(2);
+        let mut attributes = Vec::new();
         if early {
             attributes.push(sys::CUlaunchAttribute {
                 id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,

@@ -162,8 +162,8 @@ impl Function {
     /// the driver's error.
     pub fn allow(&self, shape: &LaunchShape) -> Result<(), CudaError> {
         let (threads, dynamic_smem) = (shape.threads(), shape.smem);
-        let (major, minor) = self.device().facts().driver_cuda;
-        if shape.shared_percent > 0 && (major, minor) < SPLITS_L1_SINCE {
+        let driver @ (major, minor) = self.device().facts().driver_cuda;
+        if shape.shared_percent > 0 && driver < SPLITS_L1_SINCE {
             return Err(CudaError::NoSplit { what: self.name.clone(), driver: format!("{major}.{minor}") });
         }
         let most = self.attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?;
